@@ -1,0 +1,43 @@
+// The safetensors container: 8 bytes of header length, a JSON header, the tensors.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace longreach {
+
+struct SafetensorsEntry {
+  std::string dtype;  // as in the file: F32, BF16, I64, ...
+  std::vector<int64_t> shape;
+  int64_t begin = 0, end = 0;  // bytes after the header
+};
+
+// A file mapped into memory. Everything is checked before use: header length, JSON, dtypes, shapes times size, bounds,
+// overlaps and holes; hostile sizes allocate nothing. Throws CheckpointError naming the file and the tensor.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::string& path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+
+  const std::string& path() const;
+  const std::map<std::string, SafetensorsEntry>& entries() const;
+  const std::map<std::string, std::string>& metadata() const;
+  bool contains(const std::string& name) const;
+  at::Tensor tensor(const std::string& name) const;  // a copy, on the CPU, in the file's dtype
+
+ private:
+  struct Mapping;
+  std::unique_ptr<Mapping> mapping_;
+};
+
+// Writes to `path` directly (callers rename a finished file); checks every write, so that a full disk is a
+// CheckpointError. Tensors are stored in the order given, contiguous.
+void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace longreach

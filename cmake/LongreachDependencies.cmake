@@ -1,0 +1,58 @@
+# Everything the project links, as imported or interface targets. LibTorch comes from the pinned PyPI wheel under
+# LONGREACH_TORCH_ROOT (a pip --target folder); find_package(Torch) cannot be told to leave CUDA out, so it is not used.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+find_program(MOLD_PROGRAM mold)
+if(MOLD_PROGRAM)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_compile_options(-Wall -Wextra -Wno-missing-field-initializers)
+if(LONGREACH_SANITIZE)
+  add_compile_options(-fsanitize=${LONGREACH_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${LONGREACH_SANITIZE})
+endif()
+
+set(LONGREACH_TORCH_VERSION 2.11.0)
+if(DEFINED ENV{XDG_CACHE_HOME})
+  set(_cache $ENV{XDG_CACHE_HOME})
+else()
+  set(_cache $ENV{HOME}/.cache)
+endif()
+set(LONGREACH_TORCH_ROOT "${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cpu"
+    CACHE PATH "pip --target folder that holds torch/ and nvidia/ of the pinned wheels")
+set(_torch ${LONGREACH_TORCH_ROOT}/torch)
+if(NOT EXISTS ${_torch}/lib/libtorch_cpu.so)
+  message(FATAL_ERROR "LibTorch ${LONGREACH_TORCH_VERSION} is not in ${LONGREACH_TORCH_ROOT}; "
+                      "run ./longreach, which installs it, or set LONGREACH_TORCH_ROOT")
+endif()
+add_library(longreach_torch INTERFACE)
+target_include_directories(longreach_torch SYSTEM INTERFACE $<BUILD_INTERFACE:${_torch}/include>
+                           $<BUILD_INTERFACE:${_torch}/include/torch/csrc/api/include>)
+target_compile_definitions(longreach_torch INTERFACE AT_PER_OPERATOR_HEADERS)
+target_link_libraries(longreach_torch INTERFACE ${_torch}/lib/libtorch_cpu.so ${_torch}/lib/libc10.so)
+target_link_options(longreach_torch INTERFACE -Wl,-rpath-link,${LONGREACH_TORCH_ROOT}/nvidia/cu13/lib
+                    -Wl,-rpath,${_torch}/lib)
+
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Threads REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(HDF5 REQUIRED IMPORTED_TARGET hdf5)
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)

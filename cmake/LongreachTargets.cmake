@@ -1,0 +1,114 @@
+# The functions that turn folders into targets. Naming decides everything:
+#   DIR/**/*.cpp                         library longreach_DIR
+#   layers/**/cpu*.cpp                   library longreach_kernels: no torch header; Google Highway
+#   layers/**/cpu*_avx512bf16.cpp        the same, compiled for AVX-512-BF16; entered behind a run-time check only
+#   train/main.cpp                       the program build/bin/longreach
+#   tests/A/B/*_test.cpp                 executable A_B_test; *_slow_test.cpp, *_ptx_test.cpp, *_gpu_test.cpp and
+#                                        *_interop_test.cpp go to A_B_slow_test, ... with that CTest label
+set(LONGREACH_HEAVY_PCH <torch/nn/module.h>)
+
+# What each library may use; the include-direction check in CI holds the sources to the same list.
+set(LONGREACH_USES_core PkgConfig::XXHASH)
+set(LONGREACH_USES_data longreach_core PkgConfig::HDF5 PkgConfig::ZSTD ZLIB::ZLIB Threads::Threads)
+set(LONGREACH_USES_distributed longreach_core longreach_torch)
+set(LONGREACH_USES_layers longreach_core longreach_kernels longreach_distributed longreach_torch)
+set(LONGREACH_USES_models longreach_layers)
+set(LONGREACH_USES_checkpoints longreach_core longreach_torch)
+set(LONGREACH_USES_train longreach_models longreach_checkpoints longreach_data CLI11::CLI11)
+set(LONGREACH_TORCH_LIBRARIES layers models train distributed checkpoints)
+
+function(longreach_common target)
+  target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+                             $<INSTALL_INTERFACE:include> $<INSTALL_INTERFACE:include/longreach>)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+endfunction()
+
+function(longreach_library name)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/layers/.*/cpu[^/]*\\.cpp$|/train/main\\.cpp$")
+  if(NOT sources)
+    add_library(longreach_${name} INTERFACE)
+    target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})
+    return()
+  endif()
+  add_library(longreach_${name} STATIC ${sources})
+  longreach_common(longreach_${name})
+  target_link_libraries(longreach_${name} PUBLIC ${LONGREACH_USES_${name}})
+  target_link_libraries(longreach_${name} PRIVATE nlohmann_json::nlohmann_json)
+  if(name STREQUAL layers)
+    target_precompile_headers(longreach_layers PRIVATE ${LONGREACH_HEAVY_PCH})
+  elseif(name IN_LIST LONGREACH_TORCH_LIBRARIES AND NOT name STREQUAL distributed)
+    longreach_reuse_pch(longreach_${name})
+  endif()
+endfunction()
+
+# Files of this target are compiled with the one precompiled header; needs the same flags as longreach_layers.
+function(longreach_reuse_pch target)
+  if(TARGET longreach_layers)
+    target_precompile_headers(${target} REUSE_FROM longreach_layers)
+  endif()
+endfunction()
+
+function(longreach_kernel_library)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/cpu*.cpp)
+  if(NOT sources)
+    add_library(longreach_kernels INTERFACE)
+    return()
+  endif()
+  add_library(longreach_kernels STATIC ${sources})
+  longreach_common(longreach_kernels)
+  target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
+  # Four targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own).
+  target_compile_definitions(longreach_kernels PRIVATE
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4)")
+  target_link_libraries(longreach_kernels PUBLIC PkgConfig::HWY)
+  foreach(source IN LISTS sources)
+    if(source MATCHES "_avx512bf16\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+        "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mfma")
+    endif()
+  endforeach()
+endfunction()
+
+function(longreach_program)
+  add_executable(longreach ${PROJECT_SOURCE_DIR}/train/main.cpp)
+  target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
+  longreach_reuse_pch(longreach)
+endfunction()
+
+function(longreach_tests)
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+  file(GLOB_RECURSE support CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/*.cpp)
+  list(FILTER support EXCLUDE REGEX "_test\\.cpp$")
+  add_library(longreach_test_support STATIC ${support})
+  target_link_libraries(longreach_test_support PUBLIC longreach_train nlohmann_json::nlohmann_json GTest::gtest GTest::gmock)
+  longreach_reuse_pch(longreach_test_support)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/*_test.cpp)
+  list(FILTER sources EXCLUDE REGEX "^consumer/")
+  set(targets "")
+  foreach(source IN LISTS sources)
+    get_filename_component(folder ${source} DIRECTORY)
+    string(REPLACE "/" "_" target "${folder}")
+    set(label "unit")
+    if(source MATCHES "_(slow|ptx|gpu|interop)_test\\.cpp$")
+      set(label ${CMAKE_MATCH_1})
+      string(APPEND target "_${label}")
+    endif()
+    string(APPEND target "_test")
+    list(APPEND targets ${target})
+    list(APPEND sources_${target} ${PROJECT_SOURCE_DIR}/tests/${source})
+    set(label_${target} ${label})
+  endforeach()
+  list(REMOVE_DUPLICATES targets)
+  foreach(target IN LISTS targets)
+    add_executable(${target} ${sources_${target}})
+    target_link_libraries(${target} PRIVATE longreach_test_support GTest::gtest_main)
+    target_compile_definitions(${target} PRIVATE
+      LONGREACH_TEST_VECTORS="${PROJECT_SOURCE_DIR}/tests/vectors" LONGREACH_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+      LONGREACH_PROGRAM="$<TARGET_FILE:longreach>")
+    add_dependencies(${target} longreach)
+    gtest_discover_tests(${target} TEST_PREFIX "${target}." DISCOVERY_TIMEOUT 120
+                         PROPERTIES LABELS ${label_${target}} TIMEOUT 900)
+  endforeach()
+endfunction()

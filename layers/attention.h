@@ -1,0 +1,50 @@
+// What every attention mechanism promises to a model. A model holds one per layer and knows no more than this.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace longreach {
+
+class ContextGroup;  // distributed/: the ranks that share one sequence
+
+// Where the tokens of x [B, T, C] stand.
+struct Batch {
+  at::Tensor positions;   // int64 [B, T], CPU or device of x: position of each token inside its document
+  at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is a document
+  const ContextGroup* context = nullptr;  // null: the whole sequence is here
+};
+
+struct AttentionOutput {
+  at::Tensor y;                                            // [B, T, C]
+  std::vector<std::pair<std::string, at::Tensor>> losses;  // named scalars added to the training loss
+};
+
+// KV cache, recurrent state, memory: what a mechanism carries from token to token.
+class DecodeState {
+ public:
+  virtual ~DecodeState() = default;
+  virtual int64_t bytes() const = 0;   // memory it holds now
+  virtual int64_t tokens() const = 0;  // tokens seen so far
+};
+
+class Attention : public torch::nn::Module {
+ public:
+  using torch::nn::Module::Module;
+
+  // x [B, T, C] of any T; the rows of a batch, and the documents of a packed row, never see each other.
+  virtual AttentionOutput forward(const at::Tensor& x, const Batch& batch) = 0;
+
+  // An empty state for `batch_size` sequences of at most `max_tokens` tokens.
+  virtual std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const = 0;
+
+  // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or at once
+  // gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
+  virtual at::Tensor decode(const at::Tensor& x, DecodeState& state) = 0;
+};
+
+}  // namespace longreach

@@ -1,0 +1,24 @@
+// Dense causal softmax attention: every query sees every earlier key of its document. See README.md.
+#pragma once
+#include <memory>
+#include <string_view>
+
+#include "core/fields.h"
+#include "layers/layer_site.h"
+
+namespace longreach {
+
+class Attention;
+
+struct DenseConfig {
+  static constexpr std::string_view kind = "dense";
+  static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
+  bool rope = true;
+  void fields(FieldVisitor& visit) {
+    visit.field("rope", rope, {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
+  }
+};
+
+std::shared_ptr<Attention> make_attention(const DenseConfig& config, const LayerSite& site);
+
+}  // namespace longreach

@@ -1,0 +1,9 @@
+// Element types of torch-free kernels.
+#pragma once
+#include <cstdint>
+
+namespace longreach {
+
+enum class DType : int32_t { kFloat32, kBFloat16 };
+
+}  // namespace longreach
