@@ -1,0 +1,20 @@
+// The verbs of the program: one function each, called with the words after the verb. Returns the exit code; user errors
+// are thrown as UserError (exit code 2).
+#pragma once
+#include <string>
+#include <vector>
+
+namespace longreach {
+
+using Arguments = std::vector<std::string>;
+
+int train_verb(const Arguments& arguments);
+int eval_verb(const Arguments& arguments);
+int generate_verb(const Arguments& arguments);
+int data_verb(const Arguments& arguments);
+int verify_verb(const Arguments& arguments);
+int bench_verb(const Arguments& arguments);
+int plot_verb(const Arguments& arguments);
+int info_verb(const Arguments& arguments);
+
+}  // namespace longreach
