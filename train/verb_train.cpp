@@ -9,6 +9,7 @@
 #include "data/ngram.h"
 #include "models/generate.h"
 #include "train/command_line.h"
+#include "train/example_config.h"
 #include "train/plot.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -94,9 +95,8 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
 
 int train_verb(const Arguments& arguments) {
   if (arguments.empty() || arguments[0] == "--help") {
-    RunConfig defaults;
-    std::cout << "usage: longreach train CONFIG [--section.key value ...]\n\nEvery key, with its default:\n\n"
-              << to_toml(fields_of(defaults), true);
+    std::cout << (arguments.empty() ? "usage: longreach train CONFIG [--section.key value ...]\n"
+                                    : example_config());
     return arguments.empty() ? 2 : 0;
   }
   RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
