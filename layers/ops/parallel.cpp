@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+void parallel_for(int64_t begin, int64_t end, int64_t grain,
+                  const std::function<void(int64_t, int64_t)>& body) {
   at::parallel_for(begin, end, std::max<int64_t>(grain, 1), body);
 }
 
