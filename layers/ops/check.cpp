@@ -1,3 +1,4 @@
+// Shape and dtype checks of operators: the message names the argument, what was given and what is allowed.
 #include "layers/ops/check.h"
 
 #include <c10/core/ScalarType.h>

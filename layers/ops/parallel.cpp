@@ -1,3 +1,4 @@
+// The one place where ATen's thread pool is reached, so that kernels need no torch header.
 #include "layers/ops/parallel.h"
 
 #include <ATen/Parallel.h>
