@@ -73,7 +73,6 @@ endfunction()
 function(longreach_program)
   add_executable(longreach ${PROJECT_SOURCE_DIR}/train/main.cpp)
   target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
-  longreach_reuse_pch(longreach)
 endfunction()
 
 function(longreach_tests)
