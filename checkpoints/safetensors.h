@@ -16,8 +16,9 @@ struct SafetensorsEntry {
   int64_t begin = 0, end = 0;  // bytes after the header
 };
 
-// A file mapped into memory. Everything is checked before use: header length, JSON, dtypes, shapes times size, bounds,
-// overlaps and holes; hostile sizes allocate nothing. Throws CheckpointError naming the file and the tensor.
+// A file mapped into memory. Everything is checked before use: header length, JSON, dtypes, shapes times
+// size, bounds, overlaps and holes; hostile sizes allocate nothing. Throws CheckpointError naming the file
+// and the tensor.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::string& path);
@@ -37,7 +38,8 @@ class SafetensorsFile {
 
 // Writes to `path` directly (callers rename a finished file); checks every write, so that a full disk is a
 // CheckpointError. Tensors are stored in the order given, contiguous.
-void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+void write_safetensors(const std::string& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace longreach

@@ -1,5 +1,5 @@
-// From sources to training batches. The sample with global number g is a pure function of (config, seed, g): the order
-// does not depend on the world size, and resuming at a step needs nothing but the step.
+// From sources to training batches. The sample with global number g is a pure function of (config, seed, g):
+// the order does not depend on the world size, and resuming at a step needs nothing but the step.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,9 +13,9 @@
 namespace longreach::data {
 
 struct DataConfig {
-  std::vector<std::string> train;        // token stores (.h5), text files, JSONL files or folders of text files
-  std::vector<std::string> valid;        // empty: the last `valid_fraction` of every training document's file
-  std::vector<double> data_probs;        // one a train entry; empty: by tokens
+  std::vector<std::string> train;  // token stores (.h5), text files, JSONL files or folders of text files
+  std::vector<std::string> valid;  // empty: the last `valid_fraction` of every training document's file
+  std::vector<double> data_probs;  // one a train entry; empty: by tokens
   std::string tokenizer = "bytes";
   double valid_fraction = 0.05;
   std::string text_key = "text";         // JSONL
@@ -27,7 +27,7 @@ struct DataConfig {
 struct TokenBatch {
   int64_t rows = 0, seq_len = 0;
   std::vector<int64_t> tokens, labels, positions;  // labels are shifted; kIgnoreLabel across document borders
-  std::vector<int32_t> cu_seqlens;                 // over rows * seq_len flattened tokens; every row begins a document
+  std::vector<int32_t> cu_seqlens;  // over rows * seq_len flattened tokens; every row begins a document
 };
 inline constexpr int64_t kIgnoreLabel = -100;
 
@@ -37,13 +37,15 @@ struct Corpus {
   std::vector<double> probabilities;                             // one a train source, sums to 1
 };
 
-// Reads, tokenizes (text files are cached as stores under cache_folder) and splits. Throws DataError naming the file.
+// Reads, tokenizes (text files are cached as stores under cache_folder) and splits. Throws DataError naming
+// the file.
 Corpus open_corpus(const DataConfig& config, const std::string& cache_folder);
 
 struct LoaderOptions {
   int64_t seq_len = 1024;
   uint64_t seed = 0;
-  bool varlen = true;  // true: documents are packed and never see each other; false: plain windows of the stream
+  bool varlen =
+      true;  // true: documents are packed and never see each other; false: plain windows of the stream
 };
 
 class TrainLoader {
@@ -57,8 +59,8 @@ class TrainLoader {
   LoaderOptions options_;
 };
 
-// The held-out text in order, cut into rows of seq_len (the last one padded with kIgnoreLabel), each token labelled
-// exactly once.
+// The held-out text in order, cut into rows of seq_len (the last one padded with kIgnoreLabel), each token
+// labelled exactly once.
 class ValidLoader {
  public:
   ValidLoader(const Corpus& corpus, const LoaderOptions& options);

@@ -1,4 +1,5 @@
-// What every attention mechanism promises to a model. A model holds one per layer and knows no more than this.
+// What every attention mechanism promises to a model. A model holds one per layer and knows no more than
+// this.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
@@ -15,7 +16,8 @@ class ContextGroup;  // distributed/: the ranks that share one sequence
 // Where the tokens of x [B, T, C] stand.
 struct Batch {
   at::Tensor positions;   // int64 [B, T], CPU or device of x: position of each token inside its document
-  at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is a document
+  at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is
+                          // a document
   const ContextGroup* context = nullptr;  // null: the whole sequence is here
 };
 
@@ -42,8 +44,8 @@ class Attention : public torch::nn::Module {
   // An empty state for `batch_size` sequences of at most `max_tokens` tokens.
   virtual std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const = 0;
 
-  // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or at once
-  // gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
+  // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or
+  // at once gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
   virtual at::Tensor decode(const at::Tensor& x, DecodeState& state) = 0;
 };
 

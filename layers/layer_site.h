@@ -13,8 +13,8 @@ struct RopeConfig {
   double theta = 10000.0;
   std::string rope_type = "default";  // default (none), linear, dynamic (NTK), yarn, llama3
   double factor = 1.0;
-  int64_t original_max_position_embeddings = 0;  // 0: max_position_embeddings of the model
-  double low_freq_factor = 1.0, high_freq_factor = 4.0;              // llama3
+  int64_t original_max_position_embeddings = 0;          // 0: max_position_embeddings of the model
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   double beta_fast = 32.0, beta_slow = 1.0, attention_factor = 0.0;  // yarn; 0: computed
 };
 

@@ -11,7 +11,8 @@
 namespace longreach {
 
 struct ModelConfig {
-  std::string config;  // a Hugging Face config.json (or its folder) to take the sizes from; keys given beside it win
+  std::string
+      config;  // a Hugging Face config.json (or its folder) to take the sizes from; keys given beside it win
   int64_t vocab_size = 0;  // 0: the tokenizer's
   int64_t hidden_size = 256;
   int64_t intermediate_size = 0;  // 0: 8/3 hidden_size rounded up to a multiple of 32
@@ -31,8 +32,8 @@ struct ModelConfig {
 
   void fields(FieldVisitor& visit);
 
-  // Fills the zeros above from the other keys, reads `config`, checks what spans keys. Call once, after parsing.
-  // vocab_size: the tokenizer's. Throws ConfigError naming the key.
+  // Fills the zeros above from the other keys, reads `config`, checks what spans keys. Call once, after
+  // parsing. vocab_size: the tokenizer's. Throws ConfigError naming the key.
   void resolve(int64_t tokenizer_vocab_size);
 };
 

@@ -15,7 +15,8 @@ struct DenseConfig {
   static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
   bool rope = true;
   void fields(FieldVisitor& visit) {
-    visit.field("rope", rope, {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
+    visit.field("rope", rope,
+                {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
   }
 };
 

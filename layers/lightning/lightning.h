@@ -15,22 +15,28 @@ class Attention;
 
 struct LightningConfig {
   static constexpr std::string_view kind = "lightning";
-  static constexpr std::string_view source = "Qin et al., arXiv 2401.04658; TransNormerLLM, 2307.14995; MiniMax-01, 2501.08313";
+  static constexpr std::string_view source =
+      "Qin et al., arXiv 2401.04658; TransNormerLLM, 2307.14995; MiniMax-01, 2501.08313";
   std::string form = "transnormer";
   std::string decay = "alibi";
   std::string lrpe = "auto";
   int64_t chunk = 64;
   void fields(FieldVisitor& visit) {
     visit.field("form", form,
-                {.help = "layer around the operator: transnormer (qkvu, SRMSNorm, u gate) or minimax (qkv, RMSNorm, sigmoid gate)",
+                {.help = "layer around the operator: transnormer (qkvu, SRMSNorm, u gate) or minimax (qkv, "
+                         "RMSNorm, sigmoid gate)",
                  .allowed = one_of({"transnormer", "minimax"})});
-    visit.field("decay", decay,
-                {.help = "decay of head h in layer l: alibi (authors' code), paper (-8/H (1-l/L) h), minimax, none",
-                 .allowed = one_of({"alibi", "paper", "minimax", "none"})});
+    visit.field(
+        "decay", decay,
+        {.help = "decay of head h in layer l: alibi (authors' code), paper (-8/H (1-l/L) h), minimax, none",
+         .allowed = one_of({"alibi", "paper", "minimax", "none"})});
     visit.field("lrpe", lrpe,
-                {.help = "LRPE positions on q and k: on, off, or auto (transnormer: every layer but the first; minimax: off)",
+                {.help = "LRPE positions on q and k: on, off, or auto (transnormer: every layer but the "
+                         "first; minimax: off)",
                  .allowed = one_of({"auto", "on", "off"})});
-    visit.field("chunk", chunk, {.help = "tokens a chunk (16, 32, 64, 128); speed, not the result", .allowed = between(16, 128)});
+    visit.field(
+        "chunk", chunk,
+        {.help = "tokens a chunk (16, 32, 64, 128); speed, not the result", .allowed = between(16, 128)});
   }
 };
 

@@ -12,13 +12,15 @@ class Attention;
 
 struct SlidingConfig {
   static constexpr std::string_view kind = "sliding";
-  static constexpr std::string_view source = "Longformer, arXiv 2004.05150; sinks: StreamingLLM, arXiv 2309.17453";
+  static constexpr std::string_view source =
+      "Longformer, arXiv 2004.05150; sinks: StreamingLLM, arXiv 2309.17453";
   int64_t window = 512;
   int64_t sinks = 0;
   bool rope = true;
   void fields(FieldVisitor& visit) {
     visit.field("window", window, {.help = "keys a query sees, itself included", .allowed = at_least(1)});
-    visit.field("sinks", sinks, {.help = "first keys of the document that stay visible", .allowed = at_least(0)});
+    visit.field("sinks", sinks,
+                {.help = "first keys of the document that stay visible", .allowed = at_least(0)});
     visit.field("rope", rope, {.help = "rotary embedding on q and k, at the tokens' own positions"});
   }
 };
