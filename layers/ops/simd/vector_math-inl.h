@@ -1,6 +1,7 @@
 // Exponentials of fp32 vectors, for every Highway target. Relative error at most 2e-7 where the result is
-// normal; results below 2^-126 become 0, so that exp(-inf) = 0; NaN stays NaN. Include after hwy/highway.h in
-// a file that foreach_target compiles once per target.
+// normal; results below 2^-126 become 0, so that exp(-inf) = 0. NaN stays NaN on x86 vectors, whose Max and
+// Min return the second argument then; the emulated target makes it 0. Include after hwy/highway.h in a file
+// that foreach_target compiles once per target.
 #if defined(LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
 #undef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
@@ -15,19 +16,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace longreach::simd::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Bounds that let NaN through: x86 returns the second argument when one is NaN, other targets need a test.
-inline constexpr bool kNanIsSecond = HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3;
-template <class D>
-HWY_INLINE hn::Vec<D> at_least(D d, float bound, hn::Vec<D> x) {
-  const auto bounded = hn::Max(hn::Set(d, bound), x);
-  return kNanIsSecond ? bounded : hn::IfThenElse(hn::IsNaN(x), x, bounded);
-}
-template <class D>
-HWY_INLINE hn::Vec<D> at_most(D d, float bound, hn::Vec<D> x) {
-  const auto bounded = hn::Min(hn::Set(d, bound), x);
-  return kNanIsSecond ? bounded : hn::IfThenElse(hn::IsNaN(x), x, bounded);
-}
 
 // 2^f for |f| <= 1/2: minimax in relative error (9.2e-8) among polynomials of degree 5 that are 1 at 0.
 template <class D>
@@ -64,7 +52,7 @@ HWY_INLINE hn::Vec<D> exp2_bounded(D d, hn::Vec<D> x) {
 // 2^x; +inf from x = 127.5.
 template <class D>
 HWY_INLINE hn::Vec<D> exp2(D d, hn::Vec<D> x) {
-  return exp2_bounded(d, at_most(d, 128.0f, x));
+  return exp2_bounded(d, hn::Min(hn::Set(d, 128.0f), x));
 }
 
 // e^x; +inf above 88.37 = 127.5 log 2.
@@ -72,7 +60,7 @@ template <class D>
 HWY_INLINE hn::Vec<D> exp(D d, hn::Vec<D> x) {
   constexpr float kLog2High = 0.693359375f, kLog2Low = -2.12194440e-4f, kLog2e = 1.44269504f;
   const auto magic = hn::Set(d, kRoundToExponent);
-  x = at_most(d, 89.0f, at_least(d, -88.1f, x));
+  x = hn::Min(hn::Set(d, 89.0f), hn::Max(hn::Set(d, -88.1f), x));
   const auto shifted = hn::MulAdd(x, hn::Set(d, kLog2e), magic);
   const auto n = hn::Sub(shifted, magic);
   auto f = hn::NegMulAdd(n, hn::Set(d, kLog2High), x);
