@@ -32,11 +32,16 @@ TokenBatch empty_batch(int64_t rows, const LoaderOptions& options) {
   return batch;
 }
 
-// Bytes of text that labels cover: each document without its first token (nothing comes before it) and
-// without the eos that ends it (which is no text).
-int64_t bytes_of_labels(const TokenSource& source, const Tokenizer& tokenizer, bool varlen) {
+struct LabelledText {
+  int64_t labels = 0;  // tokens that are labelled
+  int64_t bytes = 0;   // of text they stand for
+};
+
+// What labels cover: each document without its first token (nothing comes before it). The eos that ends a
+// document is labelled, but is no text.
+LabelledText labelled_text(const TokenSource& source, const Tokenizer& tokenizer, bool varlen) {
   const auto& offsets = source.document_offsets();
-  int64_t bytes = 0;
+  LabelledText total;
   std::vector<Token> block, wanted;
   std::vector<uint8_t> mask;
   for (size_t document = 0; document + 1 < offsets.size(); ++document) {
@@ -47,14 +52,15 @@ int64_t bytes_of_labels(const TokenSource& source, const Tokenizer& tokenizer, b
       source.read(at, block);
       source.read_loss_mask(at, mask);
       if (at == (varlen ? offsets[document] : 0)) mask[0] = 0;
+      total.labels += std::count(mask.begin(), mask.end(), uint8_t{1});
       if (at + static_cast<int64_t>(block.size()) == end && block.back() == tokenizer.eos()) mask.back() = 0;
       wanted.clear();
       for (size_t i = 0; i < block.size(); ++i)
         if (mask[i] != 0) wanted.push_back(block[i]);
-      bytes += static_cast<int64_t>(tokenizer.decode(wanted).size());
+      total.bytes += static_cast<int64_t>(tokenizer.decode(wanted).size());
     }
   }
-  return bytes;
+  return total;
 }
 
 }  // namespace
@@ -87,7 +93,7 @@ TokenBatch TrainLoader::batch(int64_t first_sample, int64_t rows) const {
 struct ValidLoader::Plan {
   std::vector<RowPlan> rows;
   std::vector<int64_t> first_row;  // of each source, and the total
-  int64_t bytes = 0;
+  LabelledText text;
 };
 
 ValidLoader::ValidLoader(const Corpus& corpus, const LoaderOptions& options)
@@ -97,13 +103,16 @@ ValidLoader::ValidLoader(const Corpus& corpus, const LoaderOptions& options)
   plan->first_row.push_back(0);
   for (size_t i = 0; i < corpus.valid.size(); ++i) {
     plan->first_row.push_back(plan->first_row.back() + plan->rows[i].rows_per_epoch());
-    plan->bytes += bytes_of_labels(*corpus.valid[i], *corpus.tokenizer, options.varlen);
+    const LabelledText text = labelled_text(*corpus.valid[i], *corpus.tokenizer, options.varlen);
+    plan->text.labels += text.labels;
+    plan->text.bytes += text.bytes;
   }
   plan_ = std::move(plan);
 }
 
 int64_t ValidLoader::num_rows() const { return plan_->first_row.back(); }
-int64_t ValidLoader::num_bytes() const { return plan_->bytes; }
+int64_t ValidLoader::num_labels() const { return plan_->text.labels; }
+int64_t ValidLoader::num_bytes() const { return plan_->text.bytes; }
 
 TokenBatch ValidLoader::batch(int64_t first_row, int64_t rows) const {
   const int64_t end = std::min(first_row + rows, num_rows());

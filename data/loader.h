@@ -85,6 +85,7 @@ class ValidLoader {
   ValidLoader(const Corpus& corpus, const LoaderOptions& options);
   int64_t num_rows() const;
   TokenBatch batch(int64_t first_row, int64_t rows) const;  // rows beyond the end are dropped
+  int64_t num_labels() const;                               // tokens labelled in all rows
   int64_t num_bytes() const;  // of text that the labels of all rows cover, for bits per byte
 
  private:
