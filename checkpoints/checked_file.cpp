@@ -81,6 +81,10 @@ CheckedFile::CheckedFile(const std::string& path) : path_(path), hash_(std::make
   XXH3_64bits_reset(hash_->state.get());
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail(path, "cannot be written", errno);
+  struct stat status {};
+  if (::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode)) return;
+  ::close(descriptor_);  // a device or a pipe, which must not be removed when something fails
+  throw CheckpointError(one_line(text(path, ": is not a regular file")));
 }
 
 CheckedFile::~CheckedFile() {

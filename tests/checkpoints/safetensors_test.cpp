@@ -193,7 +193,8 @@ TEST(Safetensors, WriterRefusesWhatItCannotStore) {
   EXPECT_THROW(write_safetensors(path, {{"a\xFF", at::zeros({1})}}), CheckpointError);
   EXPECT_THROW(write_safetensors(path, {{"a", at::zeros({1}, at::kComplexFloat)}}), CheckpointError);
   EXPECT_NE(::access(path.c_str(), F_OK), 0) << "nothing unfinished stays";
-  EXPECT_THROW(write_safetensors("/dev/full", {{"a", at::zeros({1000})}}), CheckpointError);
+  EXPECT_THROW(write_safetensors("/dev/null", {{"a", at::zeros({1000})}}), CheckpointError);
+  EXPECT_EQ(::access("/dev/null", F_OK), 0) << "and nothing that is not a file is removed";
   EXPECT_THROW(write_safetensors(folder / "no/such/folder", {}), CheckpointError);
 }
 
