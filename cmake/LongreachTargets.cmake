@@ -60,7 +60,7 @@ function(longreach_kernel_library)
   target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
   # Four targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own).
   target_compile_definitions(longreach_kernels PRIVATE
-    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4)")
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)" HWY_BROKEN_EMU128=0)
   target_link_libraries(longreach_kernels PUBLIC PkgConfig::HWY)
   foreach(source IN LISTS sources)
     if(source MATCHES "_avx512bf16\\.cpp$")
