@@ -69,36 +69,29 @@ std::vector<std::string> chosen_names(const Options& options) {
   return names;
 }
 
-// The settings of every name, dtype, pass, length, thread count and peer, one shape.
-std::vector<Setting> settings_of(const Options& options) {
-  const int64_t kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
-  check(options.heads % kv_heads == 0, "--kv-heads: found ", kv_heads,
-        ", allowed: divisors of --heads = ", options.heads);
-  std::vector<Setting> settings;
-  for (const int threads : options.threads) {
-    for (const std::string& name : chosen_names(options)) {
-      for (const std::string& dtype : options.dtypes) {
-        for (const std::string& pass : options.passes) {
-          for (const int64_t tokens : options.lengths) {
-            for (const std::string& peer : options.peers) {
-              settings.push_back({.name = name,
-                                  .peer = peer == "none" ? "" : peer,
-                                  .batch = options.batch,
-                                  .tokens = tokens,
-                                  .heads = options.heads,
-                                  .kv_heads = kv_heads,
-                                  .head_dim = options.head_dim,
-                                  .dtype = dtype,
-                                  .pass = pass,
-                                  .threads = threads,
-                                  .rounds = options.rounds});
-            }
-          }
-        }
-      }
-    }
+// Every setting so far once with each value.
+template <class Value, class Set>
+std::vector<Setting> vary(const std::vector<Setting>& settings, const std::vector<Value>& values, Set set) {
+  std::vector<Setting> varied;
+  for (const Setting& one : settings) {
+    for (const Value& value : values) set(varied.emplace_back(one), value);
   }
-  return settings;
+  return varied;
+}
+
+// The settings of every thread count, name, dtype, pass, length and peer, one shape.
+std::vector<Setting> settings_of(const Options& options) {
+  Setting shape{.batch = options.batch, .heads = options.heads, .head_dim = options.head_dim, .rounds = options.rounds};
+  shape.kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
+  check(options.heads % shape.kv_heads == 0, "--kv-heads: found ", shape.kv_heads,
+        ", allowed: divisors of --heads = ", options.heads);
+  std::vector<Setting> all{shape};
+  all = vary(all, options.threads, [](Setting& s, int threads) { s.threads = threads; });
+  all = vary(all, chosen_names(options), [](Setting& s, const std::string& name) { s.name = name; });
+  all = vary(all, options.dtypes, [](Setting& s, const std::string& dtype) { s.dtype = dtype; });
+  all = vary(all, options.passes, [](Setting& s, const std::string& pass) { s.pass = pass; });
+  all = vary(all, options.lengths, [](Setting& s, int64_t tokens) { s.tokens = tokens; });
+  return vary(all, options.peers, [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
 }
 
 bool any_refused(const Report& report) {
@@ -163,38 +156,28 @@ int speed(const Arguments& arguments) {
 }
 
 // Prints one line a length; false when a limit is exceeded.
-bool memory_of(const Options& options, const std::string& name, const std::string& dtype) {
+bool memory_of(const std::vector<Setting>& settings) {
   std::vector<double> sizes, extras;
   bool held = true;
-  for (const int64_t tokens : options.lengths) {
-    Setting setting{.name = name,
-                    .peer = "",
-                    .batch = options.batch,
-                    .tokens = tokens,
-                    .heads = options.heads,
-                    .kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads,
-                    .head_dim = options.head_dim,
-                    .dtype = dtype,
-                    .pass = "both",
-                    .threads = options.threads.front()};
+  for (const Setting& setting : settings) {
     const MemoryFigure figure = memory_in_worker(setting);
-    const auto extra = static_cast<double>(figure.extra_bytes),
-               results = static_cast<double>(figure.result_bytes);
-    const bool within = memory_within_limit(figure, dtype);
+    const auto extra = static_cast<double>(figure.extra_bytes);
+    const auto results = static_cast<double>(figure.result_bytes);
+    const bool within = memory_within_limit(figure, setting.dtype);
     held = held && within;
-    sizes.push_back(static_cast<double>(tokens));
+    sizes.push_back(static_cast<double>(setting.tokens));
     extras.push_back(std::max(extra, 1.0));
     char line[200];
-    std::snprintf(line, sizeof line, "%-18s %7lld %-8s %12.1f %12.1f %8.2fx  %s", name.c_str(),
-                  static_cast<long long>(tokens), dtype.c_str(), extra / (1 << 20), results / (1 << 20),
+    std::snprintf(line, sizeof line, "%-18s %7lld %-8s %12.1f %12.1f %8.2fx  %s", setting.name.c_str(),
+                  static_cast<long long>(setting.tokens), setting.dtype.c_str(), extra / (1 << 20), results / (1 << 20),
                   extra / results, within ? "within the limit" : "above the limit");
     std::cout << line << std::endl;
   }
   if (sizes.size() < 2) return held;
   const double exponent = growth_exponent(sizes, extras);
   const bool linear = exponent <= kAllowedGrowth;
-  std::cout << name << " " << dtype << ": growth exponent " << std::round(1000 * exponent) / 1000
-            << (linear ? " (<= " : ", above ") << kAllowedGrowth << (linear ? ")" : "") << std::endl;
+  std::cout << "growth exponent " << std::round(1000 * exponent) / 1000 << (linear ? " (<= " : ", above ")
+            << kAllowedGrowth << (linear ? ")" : "") << std::endl;
   return held && linear;
 }
 
@@ -202,6 +185,8 @@ int memory(const Arguments& arguments) {
   Options options;
   options.lengths = {2048, 8192, 32768};
   options.dtypes = {"float32", "bfloat16"};
+  options.passes = {"both"};
+  options.peers = {"none"};
   CLI::App app("Extra peak memory of forward and backward, each figure in a fresh process", "bench memory");
   app.add_option("names", options.names, "cases [all]");
   add_shape(app, options);
@@ -215,7 +200,12 @@ int memory(const Arguments& arguments) {
   std::cout << header << std::endl;
   bool held = true;
   for (const std::string& name : chosen_names(options)) {
-    for (const std::string& dtype : options.dtypes) held = memory_of(options, name, dtype) && held;
+    for (const std::string& dtype : options.dtypes) {
+      Options one = options;
+      one.names = {name};
+      one.dtypes = {dtype};
+      held = memory_of(settings_of(one)) && held;
+    }
   }
   return held ? 0 : 1;
 }
