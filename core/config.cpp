@@ -20,13 +20,20 @@ namespace {
 
 std::string type_name(const toml::node& node) {
   switch (node.type()) {
-    case toml::node_type::table: return "a table";
-    case toml::node_type::array: return "a list";
-    case toml::node_type::string: return "a string";
-    case toml::node_type::integer: return "an integer";
-    case toml::node_type::floating_point: return "a number";
-    case toml::node_type::boolean: return "a boolean";
-    default: return "a date or time";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::array:
+      return "a list";
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "an integer";
+    case toml::node_type::floating_point:
+      return "a number";
+    case toml::node_type::boolean:
+      return "a boolean";
+    default:
+      return "a date or time";
   }
 }
 
@@ -57,7 +64,8 @@ std::string refusal(int64_t value, const Allowed& allowed) {
 std::string refusal(double value, const Allowed& allowed) {
   if (std::isnan(value)) return "nan";
   const auto* range = std::get_if<RealRange>(&allowed);
-  const bool bad = range && (value < range->low || value > range->high || (range->open_low && value == range->low));
+  const bool bad =
+      range && (value < range->low || value > range->high || (range->open_low && value == range->low));
   return bad ? text(value) : "";
 }
 std::string refusal(const std::string& value, const Allowed& allowed) {
@@ -71,16 +79,29 @@ std::string refusal(bool, const Allowed&) { return ""; }
 
 class Reader : public FieldVisitor {
  public:
-  Reader(const ConfigDocument::Contents& document, const toml::table* table, std::string path, std::set<std::string>& used)
+  Reader(const ConfigDocument::Contents& document, const toml::table* table, std::string path,
+         std::set<std::string>& used)
       : document_(document), table_(table), path_(std::move(path)), used_(used) {}
 
   void field(std::string_view name, bool& value, const Field& about) override { scalar(name, value, about); }
-  void field(std::string_view name, int64_t& value, const Field& about) override { scalar(name, value, about); }
-  void field(std::string_view name, double& value, const Field& about) override { scalar(name, value, about); }
-  void field(std::string_view name, std::string& value, const Field& about) override { scalar(name, value, about); }
-  void field(std::string_view name, std::vector<int64_t>& value, const Field& about) override { list(name, value, about); }
-  void field(std::string_view name, std::vector<double>& value, const Field& about) override { list(name, value, about); }
-  void field(std::string_view name, std::vector<std::string>& value, const Field& about) override { list(name, value, about); }
+  void field(std::string_view name, int64_t& value, const Field& about) override {
+    scalar(name, value, about);
+  }
+  void field(std::string_view name, double& value, const Field& about) override {
+    scalar(name, value, about);
+  }
+  void field(std::string_view name, std::string& value, const Field& about) override {
+    scalar(name, value, about);
+  }
+  void field(std::string_view name, std::vector<int64_t>& value, const Field& about) override {
+    list(name, value, about);
+  }
+  void field(std::string_view name, std::vector<double>& value, const Field& about) override {
+    list(name, value, about);
+  }
+  void field(std::string_view name, std::vector<std::string>& value, const Field& about) override {
+    list(name, value, about);
+  }
 
   void section(std::string_view name, std::string_view, const Fields& inside) override {
     known_.emplace_back(name);
@@ -97,7 +118,8 @@ class Reader : public FieldVisitor {
     const toml::node* node = find(name);
     if (!node) return;
     const toml::array* array = node->as_array();
-    if (!array) fail(name, node, text("expected tables written [[", key(name), "]], found ", type_name(*node)));
+    if (!array)
+      fail(name, node, text("expected tables written [[", key(name), "]], found ", type_name(*node)));
     for (size_t i = 0; i < array->size(); ++i) {
       const toml::node& element = *array->get(i);
       if (!element.is_table()) fail(name, &element, "expected a table, found " + type_name(element));
@@ -125,7 +147,9 @@ class Reader : public FieldVisitor {
   const std::vector<std::string>& known() const { return known_; }
 
  private:
-  std::string key(std::string_view name) const { return path_.empty() ? std::string(name) : path_ + "." + std::string(name); }
+  std::string key(std::string_view name) const {
+    return path_.empty() ? std::string(name) : path_ + "." + std::string(name);
+  }
 
   const toml::node* find(std::string_view name) const { return table_ ? table_->get(name) : nullptr; }
 
@@ -189,7 +213,9 @@ class Reader : public FieldVisitor {
     const std::string allowed = describe(about.allowed);
     const auto value = exactly<T>(node);
     if (!value)
-      fail(name, &node, text("expected ", allowed.empty() ? std::string(kTypeName<T>) : allowed, ", found ", type_name(node)));
+      fail(name, &node,
+           text("expected ", allowed.empty() ? std::string(kTypeName<T>) : allowed, ", found ",
+                type_name(node)));
     const std::string refused = refusal(*value, about.allowed);
     if (!refused.empty()) fail(name, &node, text("expected ", allowed, ", found ", refused));
     return *value;
@@ -220,7 +246,8 @@ ConfigDocument ConfigDocument::from_text(std::string_view toml_text, std::string
   try {
     contents->table = toml::parse(toml_text, name);
   } catch (const toml::parse_error& error) {
-    throw ConfigError(one_line(text(name, ":", error.source().begin.line, ": not TOML: ", error.description())));
+    throw ConfigError(
+        one_line(text(name, ":", error.source().begin.line, ": not TOML: ", error.description())));
   }
   contents->name = std::move(name);
   return ConfigDocument(std::move(contents));
@@ -238,15 +265,16 @@ void ConfigDocument::read(const Fields& fields) const {
   std::vector<std::string> names;
   for (const auto& row : help_of(fields)) names.push_back(row.key);
   for (const auto& [key, value] : contents_->overrides)
-    if (!used.count(key)) throw ConfigError(one_line(text("--", key, ": unknown key", did_you_mean(key, names))));
+    if (!used.count(key))
+      throw ConfigError(one_line(text("--", key, ": unknown key", did_you_mean(key, names))));
 }
 
 std::vector<std::pair<std::string, std::string>> parse_overrides(const std::vector<std::string>& arguments) {
   std::vector<std::pair<std::string, std::string>> pairs;
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
-    check<ConfigError>(argument.rfind("--", 0) == 0 && argument.find('.') != std::string::npos, one_line(argument),
-                       ": expected --section.key value");
+    check<ConfigError>(argument.rfind("--", 0) == 0 && argument.find('.') != std::string::npos,
+                       one_line(argument), ": expected --section.key value");
     const size_t equals = argument.find('=');
     if (equals != std::string::npos) {
       pairs.emplace_back(argument.substr(2, equals - 2), argument.substr(equals + 1));

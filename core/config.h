@@ -1,7 +1,7 @@
 // Strict TOML: a file, overrides from the command line, and a struct's `fields` meet here.
 //
-// Errors are ConfigErrors of one line: file:line (or --key for an override), the key's path, what was found, what is
-// allowed, and the nearest name for an unknown key.
+// Errors are ConfigErrors of one line: file:line (or --key for an override), the key's path, what was found,
+// what is allowed, and the nearest name for an unknown key.
 #pragma once
 #include <functional>
 #include <memory>
@@ -32,7 +32,8 @@ class ConfigDocument {
   ~ConfigDocument();
   ConfigDocument(ConfigDocument&&) noexcept;
 
-  // key is "section.key" or "section.list.0.key"; value is written as in TOML, quotes around strings optional.
+  // key is "section.key" or "section.list.0.key"; value is written as in TOML, quotes around strings
+  // optional.
   void override_key(std::string key, std::string value);
 
   // Sets every key present, checks types and ranges, refuses keys that `fields` does not name.
@@ -43,7 +44,8 @@ class ConfigDocument {
   std::unique_ptr<Contents> contents_;
 };
 
-// The current values as TOML, readable back by ConfigDocument. With `comments`, each key is preceded by its help.
+// The current values as TOML, readable back by ConfigDocument. With `comments`, each key is preceded by its
+// help.
 std::string to_toml(const Fields& fields, bool comments = false);
 
 // A row of help for one key.

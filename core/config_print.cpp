@@ -63,13 +63,25 @@ constexpr const char* kFieldType<std::vector<std::string>> = "list of string";
 class Walker : public FieldVisitor {
  public:
   void field(std::string_view name, bool& value, const Field& about) override { visit(name, value, about); }
-  void field(std::string_view name, int64_t& value, const Field& about) override { visit(name, value, about); }
+  void field(std::string_view name, int64_t& value, const Field& about) override {
+    visit(name, value, about);
+  }
   void field(std::string_view name, double& value, const Field& about) override { visit(name, value, about); }
-  void field(std::string_view name, std::string& value, const Field& about) override { visit(name, value, about); }
-  void field(std::string_view name, std::vector<int64_t>& value, const Field& about) override { visit(name, value, about); }
-  void field(std::string_view name, std::vector<double>& value, const Field& about) override { visit(name, value, about); }
-  void field(std::string_view name, std::vector<std::string>& value, const Field& about) override { visit(name, value, about); }
-  void reject(std::string_view name, const std::string& why) override { throw ConfigError(text(name, ": ", why)); }
+  void field(std::string_view name, std::string& value, const Field& about) override {
+    visit(name, value, about);
+  }
+  void field(std::string_view name, std::vector<int64_t>& value, const Field& about) override {
+    visit(name, value, about);
+  }
+  void field(std::string_view name, std::vector<double>& value, const Field& about) override {
+    visit(name, value, about);
+  }
+  void field(std::string_view name, std::vector<std::string>& value, const Field& about) override {
+    visit(name, value, about);
+  }
+  void reject(std::string_view name, const std::string& why) override {
+    throw ConfigError(text(name, ": ", why));
+  }
 
  protected:
   virtual void key(std::string_view name, const std::string& value, const char* type, const Field& about) = 0;
@@ -105,7 +117,8 @@ class Printer : public Walker {
   }
 
  private:
-  void nest(std::string_view name, std::string_view help, const char* open, const char* close, const Fields& inside) {
+  void nest(std::string_view name, std::string_view help, const char* open, const char* close,
+            const Fields& inside) {
     const std::string full = path_.empty() ? std::string(name) : path_ + "." + std::string(name);
     Printer printer(full, comments_);
     inside(printer);
@@ -138,7 +151,9 @@ class Helper : public Walker {
   }
 
  private:
-  std::string full(std::string_view name) const { return path_.empty() ? std::string(name) : path_ + "." + std::string(name); }
+  std::string full(std::string_view name) const {
+    return path_.empty() ? std::string(name) : path_ + "." + std::string(name);
+  }
   std::string path_;
   std::vector<FieldHelp>& rows_;
 };
@@ -153,8 +168,10 @@ std::string describe(const Allowed& allowed) {
                                      : text("an integer from ", range->low, " to ", range->high);
   }
   if (const auto* range = std::get_if<RealRange>(&allowed)) {
-    if (std::isinf(range->high)) return text("a number ", range->open_low ? "> " : ">= ", literal(range->low));
-    return text("a number in ", range->open_low ? "(" : "[", literal(range->low), ", ", literal(range->high), "]");
+    if (std::isinf(range->high))
+      return text("a number ", range->open_low ? "> " : ">= ", literal(range->low));
+    return text("a number in ", range->open_low ? "(" : "[", literal(range->low), ", ", literal(range->high),
+                "]");
   }
   return "";
 }

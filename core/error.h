@@ -1,5 +1,5 @@
-// Errors with context. Everything the project throws derives from Error; the program turns a UserError into one
-// line on stderr and exit code 2, and anything else into exit code 1.
+// Errors with context. Everything the project throws derives from Error; the program turns a UserError into
+// one line on stderr and exit code 2, and anything else into exit code 1.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -13,7 +13,8 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The user can mend it: a key, a file, a shape, an option. The message names it, what was found, what is allowed.
+// The user can mend it: a key, a file, a shape, an option. The message names it, what was found, what is
+// allowed.
 struct UserError : Error {
   using Error::Error;
 };

@@ -6,12 +6,13 @@
 //     static constexpr std::string_view kind = "sliding";
 //     int64_t window = 4096;
 //     void fields(FieldVisitor& visit) {
-//       visit.field("window", window, {.help = "keys a query sees, itself included", .allowed = at_least(1)});
+//       visit.field("window", window, {.help = "keys a query sees, itself included", .allowed =
+//       at_least(1)});
 //     }
 //   };
 //
-// A visitor reads the current value (printing, help) or replaces it (parsing). The default of a key is the value in
-// a default-constructed config.
+// A visitor reads the current value (printing, help) or replaces it (parsing). The default of a key is the
+// value in a default-constructed config.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -43,9 +44,9 @@ inline Allowed positive_real() { return RealRange{0, std::numeric_limits<double>
 inline Allowed one_of(std::vector<std::string> names) { return Choices{std::move(names)}; }
 
 struct Field {
-  std::string help;          // what it is, its unit, and the source of the default
-  Allowed allowed = {};      // applies to each element of a list
-  bool required = false;     // the key must be present
+  std::string help;       // what it is, its unit, and the source of the default
+  Allowed allowed = {};   // applies to each element of a list
+  bool required = false;  // the key must be present
 };
 
 class FieldVisitor {
@@ -59,15 +60,15 @@ class FieldVisitor {
   virtual void field(std::string_view name, std::vector<double>& value, const Field& about) = 0;
   virtual void field(std::string_view name, std::vector<std::string>& value, const Field& about) = 0;
 
-  // Says that the value just visited cannot be (a rule that spans keys, a kind that does not exist): a parser adds
-  // file, line and key path.
+  // Says that the value just visited cannot be (a rule that spans keys, a kind that does not exist): a parser
+  // adds file, line and key path.
   [[noreturn]] virtual void reject(std::string_view name, const std::string& why) = 0;
 
   // A sub-table: its keys are visited by `inside`, under `name`.
   virtual void section(std::string_view name, std::string_view help,
                        const std::function<void(FieldVisitor&)>& inside) = 0;
-  // An array of tables ([[model.attention]]). A parser calls `append` once a table, with a visitor over that table's
-  // keys; a printer calls `nth(i, visitor)` for i < count.
+  // An array of tables ([[model.attention]]). A parser calls `append` once a table, with a visitor over that
+  // table's keys; a printer calls `nth(i, visitor)` for i < count.
   virtual void tables(std::string_view name, std::string_view help,
                       const std::function<void(FieldVisitor&)>& append, size_t count,
                       const std::function<void(size_t, FieldVisitor&)>& nth) = 0;

@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-// Parses `arguments` into the options bound to `app`. Returns false when help was printed and the verb must return 0.
+// Parses `arguments` into the options bound to `app`. Returns false when help was printed and the verb must
+// return 0.
 inline bool parse_arguments(CLI::App& app, Arguments arguments) {
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes a vector from its end
   try {
@@ -19,7 +20,8 @@ inline bool parse_arguments(CLI::App& app, Arguments arguments) {
     std::cout << app.help("", CLI::AppFormatMode::All);
     return false;
   } catch (const CLI::ParseError& error) {
-    throw UserError(one_line(text(app.get_name(), ": ", error.what(), " (see longreach ", app.get_name(), " --help)")));
+    throw UserError(
+        one_line(text(app.get_name(), ": ", error.what(), " (see longreach ", app.get_name(), " --help)")));
   }
   return true;
 }

@@ -1,5 +1,5 @@
-// The verbs of the program: one function each, called with the words after the verb. Returns the exit code; user errors
-// are thrown as UserError (exit code 2).
+// The verbs of the program: one function each, called with the words after the verb. Returns the exit code;
+// user errors are thrown as UserError (exit code 2).
 #pragma once
 #include <string>
 #include <vector>

@@ -1,9 +1,10 @@
 // Linear recurrence over outer products, in chunks:
 //
-//   S_t = a_t S_{t-1} + k_t v_t^T,   o_t = scale q_t^T S_t,   S_0 = initial_state,  a_t = exp(log_decay_t) in (0, 1]
+//   S_t = a_t S_{t-1} + k_t v_t^T,   o_t = scale q_t^T S_t,   S_0 = initial_state,  a_t = exp(log_decay_t) in
+//   (0, 1]
 //
-// with a_t absent, constant per head, or one scalar a token and head (Lightning attention, arXiv 2401.04658; RetNet,
-// 2307.08621; simple GLA / Mamba-2 scalar decay). Only non-positive exponents are ever formed.
+// with a_t absent, constant per head, or one scalar a token and head (Lightning attention, arXiv 2401.04658;
+// RetNet, 2307.08621; simple GLA / Mamba-2 scalar decay). Only non-positive exponents are ever formed.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -18,26 +19,27 @@ struct RecurrenceOptions {
 };
 
 struct RecurrenceOutput {
-  at::Tensor o;            // [B, T, H, Dv], dtype of v
-  at::Tensor final_state;  // [N, H, Dk, Dv], float32 (float64 in the float64 reference): S after the last token of
-                           // each sequence, not decayed further; the initial state for an empty sequence
+  at::Tensor o;  // [B, T, H, Dv], dtype of v
+  at::Tensor
+      final_state;  // [N, H, Dk, Dv], float32 (float64 in the float64 reference): S after the last token of
+                    // each sequence, not decayed further; the initial state for an empty sequence
 };
 
-// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16, HK and HV divide H (head h reads key head
-// h * HK / H); Dk 1..256, Dv 1..512.
-// log_decay: undefined (no decay), [H] (constant per head) or [B, T, H] (a token); float32, <= 0, -inf forgets.
-// initial_state: undefined (zero) or [N, H, Dk, Dv] float32, N = B, or the number of documents when packed.
-// cu_seqlens: int32 [N+1] on the CPU when B = 1 holds packed documents; the state restarts at each.
-// Differentiable in q, k, v, log_decay and initial_state, through o and final_state. States and sums are float32.
-// Time O(T (chunk + Dk) Dv), work space O(T / chunk * Dk * Dv) a head for the backward pass.
-// Throws ShapeError or DtypeError naming the argument.
-RecurrenceOutput recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& log_decay = {},
-                            const at::Tensor& initial_state = {}, const at::Tensor& cu_seqlens = {},
-                            const RecurrenceOptions& options = {});
+// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16, HK and HV divide H (head h reads
+// key head h * HK / H); Dk 1..256, Dv 1..512. log_decay: undefined (no decay), [H] (constant per head) or [B,
+// T, H] (a token); float32, <= 0, -inf forgets. initial_state: undefined (zero) or [N, H, Dk, Dv] float32, N
+// = B, or the number of documents when packed. cu_seqlens: int32 [N+1] on the CPU when B = 1 holds packed
+// documents; the state restarts at each. Differentiable in q, k, v, log_decay and initial_state, through o
+// and final_state. States and sums are float32. Time O(T (chunk + Dk) Dv), work space O(T / chunk * Dk * Dv)
+// a head for the backward pass. Throws ShapeError or DtypeError naming the argument.
+RecurrenceOutput recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& log_decay = {}, const at::Tensor& initial_state = {},
+                            const at::Tensor& cu_seqlens = {}, const RecurrenceOptions& options = {});
 
 // The same function token by token, any floating dtype.
 RecurrenceOutput recurrence_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const at::Tensor& log_decay = {}, const at::Tensor& initial_state = {},
-                                      const at::Tensor& cu_seqlens = {}, const RecurrenceOptions& options = {});
+                                      const at::Tensor& cu_seqlens = {},
+                                      const RecurrenceOptions& options = {});
 
 }  // namespace longreach
