@@ -1,10 +1,12 @@
-// What every attention mechanism promises to a model. A model holds one per layer and knows no more than this.
+// What every attention mechanism promises to a model. A model holds one per layer and knows no more than
+// this.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,7 +17,8 @@ class ContextGroup;  // distributed/: the ranks that share one sequence
 // Where the tokens of x [B, T, C] stand.
 struct Batch {
   at::Tensor positions;   // int64 [B, T], CPU or device of x: position of each token inside its document
-  at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is a document
+  at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is
+                          // a document
   const ContextGroup* context = nullptr;  // null: the whole sequence is here
 };
 
@@ -42,9 +45,20 @@ class Attention : public torch::nn::Module {
   // An empty state for `batch_size` sequences of at most `max_tokens` tokens.
   virtual std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const = 0;
 
-  // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or at once
-  // gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
+  // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or
+  // at once gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
   virtual at::Tensor decode(const at::Tensor& x, DecodeState& state) = 0;
+
+  // Floating-point operations (2 a multiply-add) of forward per token in sequences of seq_len tokens,
+  // projections included: what the algorithm needs, masked pairs not counted.
+  virtual double flops_per_token(int64_t seq_len) const = 0;
 };
+
+// Throws ConfigError when `batch` asks for context parallelism, which `kind` does not do.
+void expect_whole_sequence(const Batch& batch, std::string_view kind);
+
+// Throws when x [batch, n, C] is no piece for a decode state of `batch` sequences that holds `used` of at
+// most `limit` tokens: ShapeError for the shape, UserError when the piece does not fit.
+void expect_decode_input(const at::Tensor& x, int64_t batch, int64_t used, int64_t limit);
 
 }  // namespace longreach

@@ -19,10 +19,10 @@ int64_t parse_layer(std::string_view word, const std::string& layers, int64_t nu
   while (!word.empty() && word.back() == ' ') word.remove_suffix(1);
   int64_t value = -1;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  check<ConfigError>(error == std::errc() && end == word.data() + word.size() && value >= 0,
-                     "layers = \"", layers, "\": expected \"all\" or a list such as \"0-2\" or \"0,3,6-8\"");
-  check<ConfigError>(value < num_layers, "layers = \"", layers, "\": layer ", value, " does not exist; the model has ",
-                     num_layers, " layers, 0 to ", num_layers - 1);
+  check<ConfigError>(error == std::errc() && end == word.data() + word.size() && value >= 0, "layers = \"",
+                     layers, "\": expected \"all\" or a list such as \"0-2\" or \"0,3,6-8\"");
+  check<ConfigError>(value < num_layers, "layers = \"", layers, "\": layer ", value,
+                     " does not exist; the model has ", num_layers, " layers, 0 to ", num_layers - 1);
   return value;
 }
 
@@ -46,14 +46,16 @@ AttentionConfig make_attention_config(std::string_view kind) {
   for (auto& config : all_attention_configs())
     if (kind_of(config) == kind) return config;
   const auto kinds = attention_kinds();
-  throw ConfigError(text("`", kind, "` is no attention mechanism", did_you_mean(kind, kinds), " (built: ", join(kinds), ")"));
+  throw ConfigError(text("`", kind, "` is no attention mechanism", did_you_mean(kind, kinds),
+                         " (built: ", join(kinds), ")"));
 }
 
 std::string_view AttentionEntry::kind() const { return kind_of(config); }
 
 void AttentionEntry::fields(FieldVisitor& visit) {
   std::string name(kind());
-  visit.field("kind", name, {.help = "attention mechanism", .allowed = one_of(attention_kinds()), .required = true});
+  visit.field("kind", name,
+              {.help = "attention mechanism", .allowed = one_of(attention_kinds()), .required = true});
   if (name != kind()) config = make_attention_config(name);
   visit.field("layers", layers, {.help = "layers it serves: \"0-2\", \"0,3,6-8\" or \"all\""});
   std::visit([&](auto& options) { options.fields(visit); }, config);
@@ -70,7 +72,8 @@ std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers)
     const std::string_view item = std::string_view(layers).substr(start, comma - start);
     const size_t dash = item.find('-');
     const int64_t first = parse_layer(item.substr(0, dash), layers, num_layers);
-    const int64_t last = dash == std::string_view::npos ? first : parse_layer(item.substr(dash + 1), layers, num_layers);
+    const int64_t last =
+        dash == std::string_view::npos ? first : parse_layer(item.substr(dash + 1), layers, num_layers);
     check<ConfigError>(first <= last, "layers = \"", layers, "\": ", first, "-", last, " runs backwards");
     for (int64_t i = first; i <= last; ++i) numbers.push_back(i);
     start = comma + 1;
@@ -78,7 +81,8 @@ std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers)
   return numbers;
 }
 
-std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries, int64_t num_layers) {
+std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries,
+                                                 int64_t num_layers) {
   if (entries.empty()) return std::vector<AttentionConfig>(num_layers, DenseConfig{});
   std::vector<std::optional<AttentionConfig>> chosen(num_layers);
   for (const auto& entry : entries) {
@@ -90,8 +94,8 @@ std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntr
   }
   std::vector<AttentionConfig> result;
   for (int64_t layer = 0; layer < num_layers; ++layer) {
-    check<ConfigError>(chosen[layer].has_value(), "model.attention: no mechanism is given for layer ", layer, " of ",
-                       num_layers);
+    check<ConfigError>(chosen[layer].has_value(), "model.attention: no mechanism is given for layer ", layer,
+                       " of ", num_layers);
     result.push_back(*chosen[layer]);
   }
   return result;

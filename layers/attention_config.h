@@ -1,5 +1,6 @@
-// The closed list of attention mechanisms: one line each. Everything that must know all of them (parsing, printing,
-// `longreach info`, the matrix tests) reads this variant; a kind without a factory does not compile.
+// The closed list of attention mechanisms: one line each. Everything that must know all of them (parsing,
+// printing, `longreach info`, the matrix tests) reads this variant; a kind without a factory does not
+// compile.
 #pragma once
 #include <memory>
 #include <optional>
@@ -25,7 +26,8 @@ struct AttentionEntry {
   AttentionConfig config;
 
   std::string_view kind() const;
-  // Visits `kind`, `layers`, then the options of that kind. An unknown kind is rejected with the nearest name.
+  // Visits `kind`, `layers`, then the options of that kind. An unknown kind is rejected with the nearest
+  // name.
   void fields(FieldVisitor& visit);
 };
 
@@ -38,7 +40,8 @@ AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigE
 std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers);
 
 // One config a layer: every layer must be named exactly once. An empty list is dense everywhere.
-std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries, int64_t num_layers);
+std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries,
+                                                 int64_t num_layers);
 
 // Builds the module of one layer.
 std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site);

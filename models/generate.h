@@ -18,9 +18,10 @@ struct SamplingOptions {
   int64_t prefill_chunk = 2048;  // prompt tokens fed at once
 };
 
-// Feeds the prompt, then samples; `on_token` gets each new token and may return false to stop. Returns the new tokens.
-// The draw depends on seed and step alone.
-std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& prompt, const SamplingOptions& options,
+// Feeds the prompt, then samples; `on_token` gets each new token and may return false to stop. Returns the
+// new tokens. The draw depends on seed and step alone.
+std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& prompt,
+                              const SamplingOptions& options,
                               const std::function<bool(int64_t)>& on_token = {});
 
 }  // namespace longreach

@@ -21,24 +21,26 @@ struct ModelDecodeState {
 };
 
 struct LossOptions {
-  double z_loss = 0.0;       // weight of mean lse^2 (PaLM, arXiv 2204.02311)
-  int64_t chunk_tokens = 1024;  // tokens whose logits exist at once
+  double z_loss = 0.0;                         // weight of mean lse^2 (PaLM, arXiv 2204.02311)
+  int64_t chunk_tokens = 1024;                 // tokens whose logits exist at once
   std::string activation_checkpoint = "none";  // none | full: recompute each layer in backward
   bool autocast_bf16 = false;  // matmuls and attention in bfloat16, parameters and statistics in float32
 };
 
 // Sums over tokens, so that accumulation and ranks can normalise by one global count.
 struct LossOutput {
-  at::Tensor loss_sum;     // scalar: sum of cross-entropy over labelled tokens (+ z-loss), differentiable, float32
-  at::Tensor nll_sum;      // scalar: cross-entropy alone, detached, float64
-  int64_t tokens = 0;      // labelled tokens (label != -100)
-  std::vector<std::pair<std::string, at::Tensor>> auxiliary;  // named scalars of the mechanisms, averaged over layers
+  at::Tensor
+      loss_sum;  // scalar: sum of cross-entropy over labelled tokens (+ z-loss), differentiable, float32
+  at::Tensor nll_sum;  // scalar: cross-entropy alone, detached, float64
+  int64_t tokens = 0;  // labelled tokens (label != -100)
+  std::vector<std::pair<std::string, at::Tensor>>
+      auxiliary;  // named scalars of the mechanisms, averaged over layers
 };
 
 class Transformer : public torch::nn::Module {
  public:
-  // config must be resolved. Parameters are float32 on the CPU, drawn from `seed` alone (the same whatever the layer
-  // mix does to the order of drawing elsewhere).
+  // config must be resolved. Parameters are float32 on the CPU, drawn from `seed` alone (the same whatever
+  // the layer mix does to the order of drawing elsewhere).
   Transformer(const ModelConfig& config, uint64_t seed);
   ~Transformer() override;
 
@@ -49,15 +51,18 @@ class Transformer : public torch::nn::Module {
   // tokens int64 [B, T] -> logits [B, T, V]; for short inputs (tests, generation).
   at::Tensor logits(const at::Tensor& tokens, const Batch& batch);
   // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole.
-  LossOutput loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch, const LossOptions& options = {});
+  LossOutput loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
+                  const LossOptions& options = {});
   // Negative log-likelihood of each label, float32 [B, T], 0 where label is -100; no gradient.
-  at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch, const LossOptions& options = {});
+  at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
+                       const LossOptions& options = {});
 
   ModelDecodeState start_decoding(int64_t batch_size, int64_t max_tokens) const;
   // The next n tokens int64 [B, n] -> logits of the last of them [B, V]. No gradient.
   at::Tensor decode(const at::Tensor& tokens, ModelDecodeState& state);
 
-  // Floating-point operations of forward + backward per token at sequence length T, counting what each mechanism does.
+  // Floating-point operations of forward + backward per token at sequence length T, counting what each
+  // mechanism does.
   double flops_per_token(int64_t seq_len) const;
 
  private:
