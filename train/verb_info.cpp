@@ -35,7 +35,8 @@ int info_verb(const Arguments& arguments) {
     return 0;
   }
   std::cout << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
-            << describe_machine() << "\nmechanisms ([[model.attention]] kind = ...):\n\n";
+            << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
+            << " MiB; vectors: " << ATenVectors() << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
   for (const AttentionConfig& config : all_attention_configs()) print_mechanism(config);
   return 0;
 }

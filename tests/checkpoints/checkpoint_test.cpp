@@ -33,16 +33,18 @@ void remember(const std::string& message) { warnings.push_back(message); }
 
 CheckpointContents contents(int64_t step, double fill = 0) {
   const double value = fill == 0 ? static_cast<double>(step) : fill;
-  return {step,
-          {{"z.weight", at::full({64, 33}, value, at::kFloat)},
-           {"a.half", test::normal({7, 5}, static_cast<uint64_t>(step), at::kBFloat16)},
-           {"m.double", test::normal({3}, static_cast<uint64_t>(step))},
-           {"empty", at::empty({0, 4})}},
-          {{"z.weight.exp_avg", at::full({64, 33}, value / 3, at::kDouble)},
-           {"step", at::full({}, step, at::kLong)}},
-          {{"state.json", text("{\"step\": ", step, "}")},
-           {"tokenizer/sub/tokenizer.json", "{}"},
-           {"empty.txt", ""}}};
+  CheckpointContents made;
+  made.step = step;
+  made.model = {{"z.weight", at::full({64, 33}, value, at::kFloat)},
+                {"a.half", test::normal({7, 5}, static_cast<uint64_t>(step), at::kBFloat16)},
+                {"m.double", test::normal({3}, static_cast<uint64_t>(step))},
+                {"empty", at::empty({0, 4})}};
+  made.optimizer = {{"z.weight.exp_avg", at::full({64, 33}, value / 3, at::kDouble)},
+                    {"step", at::full({}, step, at::kLong)}};
+  made.texts = {{"state.json", text("{\"step\": ", step, "}")},
+                {"tokenizer/sub/tokenizer.json", "{}"},
+                {"empty.txt", ""}};
+  return made;
 }
 
 bool same(const NamedTensors& a, const NamedTensors& b) {
@@ -250,7 +252,9 @@ TEST(Checkpoint, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
   if (::mount("tmpfs", root.path().c_str(), "tmpfs", 0, "size=192k") != 0)
     GTEST_SKIP() << "mounting needs root";
   save_checkpoint(root.path("run"), contents(1));
-  const CheckpointContents large = {2, {{"w", at::full({100'000}, 1.0)}}, {}, {}};
+  CheckpointContents large;
+  large.step = 2;
+  large.model = {{"w", at::full({100'000}, 1.0)}};
   try {
     save_checkpoint(root.path("run"), large);
     ADD_FAILURE() << "the disk was not full";
@@ -258,7 +262,8 @@ TEST(Checkpoint, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
     EXPECT_THAT(error.what(), HasSubstr("No space left"));
   }
   // Also when replacing the only one.
-  EXPECT_THROW(save_checkpoint(root.path("run"), {1, large.model, {}, {}}), CheckpointError);
+  large.step = 1;
+  EXPECT_THROW(save_checkpoint(root.path("run"), large), CheckpointError);
   EXPECT_TRUE(same(*load_latest(root.path("run"), -1, remember), contents(1)));
   EXPECT_TRUE(temporaries(root.path("run")).empty());
   ::umount(root.path().c_str());
