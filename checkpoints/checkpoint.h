@@ -22,11 +22,13 @@ struct CheckpointContents {
   int64_t step = 0;
   NamedTensors model;      // parameters and buffers
   NamedTensors optimizer;  // may be empty
-  std::map<std::string, std::string> texts;  // file name -> contents: state.json, config.toml, tokenizer/tokenizer.json, ...
+  std::map<std::string, std::string>
+      texts;  // file name -> contents: state.json, config.toml, tokenizer/tokenizer.json, ...
 };
 
-// Writes root/step-NNNNNNNN atomically and returns its path. An existing checkpoint of that step is replaced only once the
-// new one is complete. Throws CheckpointError (full disk, read-only folder) and leaves everything else as it was.
+// Writes root/step-NNNNNNNN atomically and returns its path. An existing checkpoint of that step is replaced
+// only once the new one is complete. Throws CheckpointError (full disk, read-only folder) and leaves
+// everything else as it was.
 std::string save_checkpoint(const std::string& root, const CheckpointContents& contents);
 
 // Verifies sizes and checksums, then reads. Throws CheckpointError naming the file.
@@ -35,9 +37,11 @@ CheckpointContents load_checkpoint(const std::string& folder, bool with_optimize
 // Complete checkpoints under root, oldest first.
 std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& root);
 
-// step -1: the newest that verifies; a damaged one is reported through `warn` and the one before is used. Another step:
-// exactly that one. Nothing when root holds no checkpoint. Throws CheckpointError when there are some and none is good.
-std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step, void (*warn)(const std::string&));
+// step -1: the newest that verifies; a damaged one is reported through `warn` and the one before is used.
+// Another step: exactly that one. Nothing when root holds no checkpoint. Throws CheckpointError when there
+// are some and none is good.
+std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
+                                              void (*warn)(const std::string&));
 
 // Deletes all but the newest `keep` (0: keeps all), and leftovers of interrupted saves.
 void prune_checkpoints(const std::string& root, int64_t keep);
