@@ -18,10 +18,12 @@ namespace {
 void disturb(Attention& module) {
   const at::NoGradGuard no_grad;
   uint64_t seed = 900;
-  for (auto& parameter : module.parameters()) parameter.add_(normal(parameter.sizes(), seed++, at::kFloat), 0.05);
+  for (auto& parameter : module.parameters())
+    parameter.add_(normal(parameter.sizes(), seed++, at::kFloat), 0.05);
 }
 
-std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site, Implementation implementation) {
+std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site,
+                                 Implementation implementation) {
   site.implementation = implementation;
   const auto module = make_attention(config, site);
   disturb(*module);
@@ -45,7 +47,8 @@ Run run(Attention& module, const at::Tensor& input, const Batch& batch, const at
   result.y = module.forward(x, batch).y;
   result.y.backward(dy.to(result.y.scalar_type()));
   result.dx = x.grad();
-  for (const auto& item : module.named_parameters()) result.gradients.emplace_back(item.key(), item.value().grad());
+  for (const auto& item : module.named_parameters())
+    result.gradients.emplace_back(item.key(), item.value().grad());
   result.y = result.y.detach();
   return result;
 }
@@ -98,7 +101,8 @@ void expect_causal(const AttentionConfig& config, const LayerSite& site) {
     at::Tensor changed = x.clone();
     changed.narrow(1, from, tokens - from).mul_(-50.0);
     const at::Tensor other = module->forward(changed, rows(2, tokens)).y;
-    EXPECT_LE(relative_error(other.narrow(1, 0, from), y.narrow(1, 0, from)), 1e-6) << "tokens from " << from << " changed";
+    EXPECT_LE(relative_error(other.narrow(1, 0, from), y.narrow(1, 0, from)), 1e-6)
+        << "tokens from " << from << " changed";
     EXPECT_GT(relative_error(other.narrow(1, from, tokens - from), y.narrow(1, from, tokens - from)), 1e-2);
   }
 }
@@ -121,7 +125,8 @@ void expect_decode_equals_forward(const AttentionConfig& config, const LayerSite
 void expect_packed_equals_separate(const AttentionConfig& config, const LayerSite& site) {
   const std::vector<int32_t> bounds{0, 5, 5, 22, 23, 41};
   const int64_t tokens = bounds.back();
-  const at::Tensor x = normal({1, tokens, site.hidden_size}, 3), dy = normal({1, tokens, site.hidden_size}, 4);
+  const at::Tensor x = normal({1, tokens, site.hidden_size}, 3),
+                   dy = normal({1, tokens, site.hidden_size}, 4);
   for (const auto implementation : {Implementation::reference, Implementation::fused}) {
     const bool exact = implementation == Implementation::reference;
     const auto module = build(config, site, implementation);
@@ -137,20 +142,25 @@ void expect_packed_equals_separate(const AttentionConfig& config, const LayerSit
       outputs.push_back(document.y);
       gradients.push_back(document.dx);
       for (size_t p = 0; p < document.gradients.size(); ++p) {
-        if (outputs.size() == 1) separate.gradients.emplace_back(document.gradients[p].first, document.gradients[p].second.clone());
-        else separate.gradients[p].second.add_(document.gradients[p].second);
+        if (outputs.size() == 1)
+          separate.gradients.emplace_back(document.gradients[p].first, document.gradients[p].second.clone());
+        else
+          separate.gradients[p].second.add_(document.gradients[p].second);
       }
     }
     separate.y = at::cat(outputs, 1);
     separate.dx = at::cat(gradients, 1);
-    const Batch packed{.positions = at::cat(positions).unsqueeze(0), .cu_seqlens = at::tensor(bounds, at::kInt)};
+    const Batch packed{.positions = at::cat(positions).unsqueeze(0),
+                       .cu_seqlens = at::tensor(bounds, at::kInt)};
     expect_near(run(*module, input, packed, dy), separate, exact ? 1e-12 : 5e-6);
   }
 }
 
 void expect_fused_equals_reference(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
-  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6), dy = normal({2, tokens, site.hidden_size}, 7);
-  const auto reference = build(config, site, Implementation::reference), fused = build(config, site, Implementation::fused);
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6),
+                   dy = normal({2, tokens, site.hidden_size}, 7);
+  const auto reference = build(config, site, Implementation::reference),
+             fused = build(config, site, Implementation::fused);
   const Batch batch = rows(2, tokens);
   expect_near(run(*fused, x.to(at::kFloat), batch, dy), run(*reference, x, batch, dy), 5e-6);
 
@@ -171,7 +181,8 @@ void expect_fused_equals_reference(const AttentionConfig& config, const LayerSit
       if (i > 0) inputs[i].copy_(originals[i]);
       return (y * weights).sum().item<double>();
     };
-    const double slope = (value(1e-5) - value(-1e-5)) / 2e-5, expected = (found[i] * direction).sum().item<double>();
+    const double slope = (value(1e-5) - value(-1e-5)) / 2e-5,
+                 expected = (found[i] * direction).sum().item<double>();
     EXPECT_NEAR(expected, slope, 1e-6 * std::max(1.0, std::abs(slope)))
         << "central differences of " << (i == 0 ? "x" : taped.gradients[i - 1].first);
   }
@@ -179,9 +190,12 @@ void expect_fused_equals_reference(const AttentionConfig& config, const LayerSit
 
 void expect_bfloat16_close(const AttentionConfig& config, const LayerSite& site) {
   const int64_t tokens = 45;
-  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6), dy = normal({2, tokens, site.hidden_size}, 7);
-  const auto reference = build(config, site, Implementation::reference), fused = build(config, site, Implementation::fused);
-  const Run expected = run(*reference, x, rows(2, tokens), dy), found = run(*fused, x.to(at::kBFloat16), rows(2, tokens), dy);
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6),
+                   dy = normal({2, tokens, site.hidden_size}, 7);
+  const auto reference = build(config, site, Implementation::reference),
+             fused = build(config, site, Implementation::fused);
+  const Run expected = run(*reference, x, rows(2, tokens), dy),
+            found = run(*fused, x.to(at::kBFloat16), rows(2, tokens), dy);
   EXPECT_EQ(found.y.scalar_type(), at::kBFloat16);
   for (const auto& [name, gradient] : found.gradients) EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
   expect_near(found, expected, 4e-2);

@@ -1,4 +1,5 @@
-// What every attention mechanism must satisfy, whatever it computes. A mechanism's tests call these with its configs.
+// What every attention mechanism must satisfy, whatever it computes. A mechanism's tests call these with its
+// configs.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -8,7 +9,8 @@
 
 namespace longreach::test {
 
-// Small and awkward: 4 heads over 2 key heads of 8 features, width 24, layer 1 of 3, weights large enough to matter.
+// Small and awkward: 4 heads over 2 key heads of 8 features, width 24, layer 1 of 3, weights large enough to
+// matter.
 LayerSite small_site();
 
 // Outputs at t do not depend on tokens after t.
@@ -17,8 +19,8 @@ void expect_causal(const AttentionConfig& config, const LayerSite& site);
 void expect_decode_equals_forward(const AttentionConfig& config, const LayerSite& site, int64_t tokens = 45);
 // Documents packed into one row give what each gives alone, outputs and gradients; one is empty.
 void expect_packed_equals_separate(const AttentionConfig& config, const LayerSite& site);
-// The fused path in float32 against the plain formula in float64: y, the gradient of x and of every parameter; and the
-// reference's own gradients against central differences.
+// The fused path in float32 against the plain formula in float64: y, the gradient of x and of every
+// parameter; and the reference's own gradients against central differences.
 void expect_fused_equals_reference(const AttentionConfig& config, const LayerSite& site, int64_t tokens = 45);
 // bfloat16 inputs with float32 parameters: near the float64 reference.
 void expect_bfloat16_close(const AttentionConfig& config, const LayerSite& site);

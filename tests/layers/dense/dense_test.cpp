@@ -51,12 +51,14 @@ TEST(Dense, BFloat16IsClose) { expect_bfloat16_close(DenseConfig{}, rich_site())
 TEST(Dense, TheCacheGrowsInStepsAndRefusesMoreThanMaxTokens) {
   EXPECT_EQ(decode_bytes(DenseConfig{}, small_site(), 1), 2 * 256 * 2 * 8 * 4);
   EXPECT_EQ(decode_bytes(DenseConfig{}, small_site(), 257), 2 * 512 * 2 * 8 * 4);
-  EXPECT_EQ(overflow_message(DenseConfig{}, small_site()), "decoding: 3 tokens seen and 3 more do not fit max_tokens = 4");
+  EXPECT_EQ(overflow_message(DenseConfig{}, small_site()),
+            "decoding: 3 tokens seen and 3 more do not fit max_tokens = 4");
 }
 
 // One key: the output is its value. Two equal keys: the mean of their values.
 TEST(Dense, SmallCasesByHand) {
-  const at::Tensor q = normal({1, 2, 1, 4}, 1), k = normal({1, 1, 1, 4}, 2).expand({1, 2, 1, 4}), v = normal({1, 2, 1, 3}, 3);
+  const at::Tensor q = normal({1, 2, 1, 4}, 1), k = normal({1, 1, 1, 4}, 2).expand({1, 2, 1, 4}),
+                   v = normal({1, 2, 1, 3}, 3);
   const at::Tensor o = dense_attention_reference(q, k, v);
   EXPECT_LE(relative_error(o.select(1, 0), v.select(1, 0)), 1e-15);
   EXPECT_LE(relative_error(o.select(1, 1), v.mean(1)), 1e-15);

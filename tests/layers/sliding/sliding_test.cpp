@@ -56,7 +56,8 @@ TEST(Sliding, TheCacheIsAsLargeAsTheWindowWhateverTheLength) {
   const int64_t bytes = decode_bytes(config, small_site(), 50);
   EXPECT_EQ(bytes, 2 * (4 + 99 + 100) * 2 * 8 * 4);
   EXPECT_EQ(decode_bytes(config, small_site(), 1000), bytes);
-  EXPECT_EQ(overflow_message(config, small_site()), "decoding: 3 tokens seen and 3 more do not fit max_tokens = 4");
+  EXPECT_EQ(overflow_message(config, small_site()),
+            "decoding: 3 tokens seen and 3 more do not fit max_tokens = 4");
 }
 
 // Which keys are seen, by counting: equal scores make the output the mean of the visible values.
