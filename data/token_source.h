@@ -20,7 +20,8 @@ class TokenSource {
   // threads.
   virtual void read(int64_t begin, std::span<Token> out) const = 0;
   // Labels may be off for some tokens (prompts of fine-tuning data): fills 1 where a label is wanted.
-  // Default: all.
+  // Default: all. A source with a mask is packed by whole documents, so that no answer loses its prompt.
+  virtual bool has_loss_mask() const { return false; }
   virtual void read_loss_mask(int64_t begin, std::span<uint8_t> out) const;
   virtual std::string name() const = 0;
 };

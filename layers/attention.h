@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,17 @@ class Attention : public torch::nn::Module {
   // The next n >= 1 tokens x [B, n, C] (a prompt, or one token) -> y [B, n, C]. Token by token, in pieces, or
   // at once gives what forward gives. Throws UserError when max_tokens is exceeded. No gradient is recorded.
   virtual at::Tensor decode(const at::Tensor& x, DecodeState& state) = 0;
+
+  // Floating-point operations (2 a multiply-add) of forward per token in sequences of seq_len tokens,
+  // projections included: what the algorithm needs, masked pairs not counted.
+  virtual double flops_per_token(int64_t seq_len) const = 0;
 };
+
+// Throws ConfigError when `batch` asks for context parallelism, which `kind` does not do.
+void expect_whole_sequence(const Batch& batch, std::string_view kind);
+
+// Throws when x [batch, n, C] is no piece for a decode state of `batch` sequences that holds `used` of at
+// most `limit` tokens: ShapeError for the shape, UserError when the piece does not fit.
+void expect_decode_input(const at::Tensor& x, int64_t batch, int64_t used, int64_t limit);
 
 }  // namespace longreach

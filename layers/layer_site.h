@@ -1,12 +1,17 @@
 // Where a mechanism is built: what a model tells the attention of one layer.
 #pragma once
+#include <cmath>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "core/fields.h"
+#include "layers/implementation.h"
 
 namespace longreach {
+
+class RotaryEmbedding;
 
 // Rotary embedding and its scalings, with Hugging Face's names (config.json: rope_theta, rope_scaling).
 struct RopeConfig {
@@ -28,6 +33,14 @@ struct LayerSite {
   bool qk_norm = false;         // RMSNorm over head_dim on q and k before the rotary embedding (Qwen3)
   bool attention_bias = false;  // biases on q, k, v projections (Qwen2)
   RopeConfig rope;
+  std::shared_ptr<RotaryEmbedding>
+      rotary;         // shared by the layers of a model; null: the mechanism makes its own
+  uint64_t seed = 0;  // of this layer's initial parameters
+  Implementation implementation = Implementation::fused;
+
+  // Standard deviation of projections that write into the residual stream: their sum over 2 L of them keeps
+  // the variance of one (GPT-2, section 2.3 of its paper).
+  double residual_std() const { return initializer_range / std::sqrt(2.0 * static_cast<double>(num_layers)); }
 };
 
 }  // namespace longreach

@@ -1,1 +1,85 @@
-int main() { return 0; }
+// The program: finds the verb, turns errors into one line and an exit code.
+//
+// Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option).
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <new>
+
+#include "core/error.h"
+#include "train/build_info.h"
+#include "train/verbs.h"
+
+namespace longreach {
+namespace {
+
+struct Verb {
+  std::function<int(const Arguments&)> run;
+  std::string help;
+};
+
+const std::vector<std::pair<std::string, Verb>>& verbs() {
+  static const std::vector<std::pair<std::string, Verb>> list = {
+      {"train",
+       {train_verb, "train CONFIG [--section.key value ...]: pre-train or fine-tune as the TOML file says"}},
+      {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position"}},
+      {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
+      {"data", {data_verb, "data fetch|tokenize|inspect: corpora and token stores"}},
+      {"verify", {verify_verb, "verify FILE...: compare operators and modules with reference vectors"}},
+      {"bench", {bench_verb, "bench [NAME...]: speed and memory, alternated with a peer"}},
+      {"plot", {plot_verb, "plot RUN...: loss and scaling curves as PNG or SVG"}},
+      {"info", {info_verb, "info [MECHANISM]: build, machine, mechanisms and their options"}},
+  };
+  return list;
+}
+
+void print_help() {
+  std::cout << "longreach " << kVersion << ": trains language models with sparse and linear attention\n\n"
+            << "usage: longreach VERB ... (longreach VERB --help tells more)\n\n";
+  for (const auto& [name, verb] : verbs()) std::cout << "  " << verb.help << "\n";
+}
+
+int run(const Arguments& words) {
+  if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+    print_help();
+    return words.empty() ? 2 : 0;
+  }
+  if (words[0] == "--version") {
+    std::cout << "longreach " << kVersion << "\n";
+    return 0;
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, verb] : verbs()) {
+    if (name == words[0]) return verb.run(Arguments(words.begin() + 1, words.end()));
+    names.push_back(name);
+  }
+  throw UserError(
+      text("`", words[0], "` is no verb", did_you_mean(words[0], names), " (verbs: ", join(names), ")"));
+}
+
+int report(const std::string& message, int code) {
+  std::cout << std::flush;
+  std::cerr << "error: " << one_line(message, 990) << std::endl;
+  return code;
+}
+
+}  // namespace
+}  // namespace longreach
+
+int main(int argc, char** argv) {
+  using namespace longreach;
+  try {
+    return run(Arguments(argv + 1, argv + argc));
+  } catch (const UserError& error) {
+    return report(error.what(), 2);
+  } catch (const c10::Error& error) {
+    return report(error.what_without_backtrace(), 1);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory", 1);
+  } catch (const std::exception& error) {
+    return report(error.what(), 1);
+  }
+}

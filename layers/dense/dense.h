@@ -1,5 +1,7 @@
 // Dense causal softmax attention: every query sees every earlier key of its document. See README.md.
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <memory>
 #include <string_view>
 
@@ -19,6 +21,11 @@ struct DenseConfig {
                 {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
   }
 };
+
+// The plain formula: softmax over the earlier keys of each document. q [B, T, H, D], k and v [B, T, HK, D] of
+// any floating dtype, cu_seqlens as in Batch -> [B, T, H, D]. Memory T x T.
+at::Tensor dense_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const at::Tensor& cu_seqlens = {});
 
 std::shared_ptr<Attention> make_attention(const DenseConfig& config, const LayerSite& site);
 

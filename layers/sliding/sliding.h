@@ -1,5 +1,7 @@
 // Sliding-window attention with attention sinks. See README.md.
 #pragma once
+#include <ATen/core/Tensor.h>
+
 #include <memory>
 #include <string_view>
 
@@ -18,12 +20,20 @@ struct SlidingConfig {
   int64_t sinks = 0;
   bool rope = true;
   void fields(FieldVisitor& visit) {
-    visit.field("window", window, {.help = "keys a query sees, itself included", .allowed = at_least(1)});
+    const int64_t most = int64_t{1} << 30;  // positions of keys are 32-bit
+    visit.field("window", window,
+                {.help = "keys a query sees, itself included", .allowed = between(1, most)});
     visit.field("sinks", sinks,
-                {.help = "first keys of the document that stay visible", .allowed = at_least(0)});
+                {.help = "first keys of the document that stay visible", .allowed = between(0, most)});
     visit.field("rope", rope, {.help = "rotary embedding on q and k, at the tokens' own positions"});
   }
 };
+
+// The plain formula: softmax over the keys j of the document with j <= i and (j > i - window or j < sinks).
+// q [B, T, H, D], k and v [B, T, HK, D] of any floating dtype, cu_seqlens as in Batch -> [B, T, H, D]. Memory
+// T x T.
+at::Tensor sliding_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                       int64_t window, int64_t sinks, const at::Tensor& cu_seqlens = {});
 
 std::shared_ptr<Attention> make_attention(const SlidingConfig& config, const LayerSite& site);
 

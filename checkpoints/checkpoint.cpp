@@ -1,0 +1,210 @@
+// Saving, loading and retention of native checkpoints.
+#include "checkpoints/checkpoint.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+
+#include "checkpoints/checked_file.h"
+#include "checkpoints/folders.h"
+#include "checkpoints/manifest.h"
+#include "checkpoints/safetensors.h"
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kModelPrefix = "model-", kOptimizerPrefix = "optimizer-";
+constexpr const char *kModelShard = "model-00000.safetensors",
+                     *kOptimizerShard = "optimizer-00000.safetensors";
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw CheckpointError(one_line(text(path, ": cannot be created: ", error.message())));
+}
+
+// A checkpoint being written; vanishes unless it is published.
+class TemporaryFolder {
+ public:
+  TemporaryFolder(const std::string& root, int64_t step)
+      : root_(root), step_(step), path_(step_folder(root, step) + ".tmp") {
+    make_folder(path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!published_) fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  void add_tensors(const std::string& name, const NamedTensors& tensors) {
+    CheckedFile file(path_ + "/" + name);
+    write_safetensors(file, tensors);
+    manifest_.files.push_back({name, file.finish()});
+  }
+  void add_text(const std::string& name, const std::string& contents) {
+    const bool reserved =
+        name == kManifestName || name.starts_with(kModelPrefix) || name.starts_with(kOptimizerPrefix);
+    check<CheckpointError>(is_safe_name(name) && !reserved, one_line(path_), ": file name `",
+                           one_line(name, 100), "` is not allowed");
+    for (fs::path parent = fs::path(name).parent_path(); !parent.empty(); parent = parent.parent_path())
+      folders_.insert(path_ + "/" + parent.string());
+    make_folder((fs::path(path_) / name).parent_path().string());
+    CheckedFile file(path_ + "/" + name);
+    file.write(contents);
+    manifest_.files.push_back({name, file.finish()});
+  }
+  std::string publish() {
+    manifest_.step = step_;
+    CheckedFile file(path_ + "/" + kManifestName);
+    file.write(manifest_text(manifest_));
+    file.finish();
+    for (const std::string& folder : folders_) sync_folder(folder);
+    sync_folder(path_);
+    publish_folder(root_, step_);
+    published_ = true;
+    return step_folder(root_, step_);
+  }
+
+ private:
+  const std::string root_;
+  const int64_t step_;
+  const std::string path_;
+  std::set<std::string> folders_;  // below path_
+  Manifest manifest_;
+  bool published_ = false;
+};
+
+void verify_size(const std::string& folder, const ManifestFile& file) {
+  const std::string path = folder + "/" + file.name;
+  std::error_code error;
+  const auto bytes = fs::file_size(path, error);
+  if (error) throw CheckpointError(one_line(text(path, ": cannot be read: ", error.message())));
+  if (static_cast<int64_t>(bytes) != file.sum.size)
+    throw CheckpointError(one_line(text(path, ": has ", bytes, " bytes, the manifest says ", file.sum.size)));
+}
+
+void verify_contents(const std::string& folder, const ManifestFile& file) {
+  verify_size(folder, file);
+  const std::string path = folder + "/" + file.name;
+  const FileSum sum = sum_of_file(path);
+  if (sum.size != file.sum.size || sum.xxh3 != file.sum.xxh3)
+    throw CheckpointError(one_line(text(path, ": is damaged: its checksum is not the one in the manifest")));
+}
+
+void append_tensors(const std::string& path, NamedTensors& to) {
+  const SafetensorsFile file(path);
+  std::set<std::string> known;
+  for (const auto& [name, tensor] : to) known.insert(name);
+  for (const std::string& name : file.names_in_file_order()) {
+    if (known.count(name))
+      throw CheckpointError(one_line(text(path, ": `", name, "` is also in another shard")));
+    to.emplace_back(name, file.tensor(name));
+  }
+}
+
+// Manifest and sizes hold; contents are not read.
+bool looks_whole(const std::string& folder) {
+  try {
+    for (const ManifestFile& file : read_manifest(folder).files) verify_size(folder, file);
+    return true;
+  } catch (const CheckpointError&) {
+    return false;
+  }
+}
+
+CheckpointContents load_step(const std::string& root, int64_t step) {
+  const auto all = list_checkpoints(root);
+  std::vector<std::string> steps;
+  for (const auto& [have, folder] : all) {
+    if (have == step) return load_checkpoint(folder);
+    steps.push_back(std::to_string(have));
+  }
+  throw CheckpointError(one_line(
+      text(root, ": has no checkpoint of step ", step, "; there: ", steps.empty() ? "none" : join(steps))));
+}
+
+}  // namespace
+
+std::string save_checkpoint(const std::string& root, const CheckpointContents& contents) {
+  check<CheckpointError>(contents.step >= 0, one_line(root), ": step ", contents.step,
+                         ", allowed: at least 0");
+  make_folder(root);
+  clean_leftovers(root);
+  TemporaryFolder folder(root, contents.step);
+  folder.add_tensors(kModelShard, contents.model);
+  if (!contents.optimizer.empty()) folder.add_tensors(kOptimizerShard, contents.optimizer);
+  for (const auto& [name, value] : contents.texts) folder.add_text(name, value);
+  return folder.publish();
+}
+
+CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer) {
+  constexpr int64_t kMaxText = int64_t{1} << 30;
+  const Manifest manifest = read_manifest(folder);
+  CheckpointContents contents;
+  contents.step = manifest.step;
+  contents.path = folder;
+  const auto skipped = [&](const ManifestFile& file) {
+    return !with_optimizer && file.name.starts_with(kOptimizerPrefix);
+  };
+  // Every file is verified before the first is used.
+  for (const ManifestFile& file : manifest.files)
+    skipped(file) ? verify_size(folder, file) : verify_contents(folder, file);
+  bool model = false;
+  for (const ManifestFile& file : manifest.files) {
+    const std::string path = folder + "/" + file.name;
+    if (skipped(file)) continue;
+    model = model || file.name.starts_with(kModelPrefix);
+    if (file.name.starts_with(kModelPrefix))
+      append_tensors(path, contents.model);
+    else if (file.name.starts_with(kOptimizerPrefix))
+      append_tensors(path, contents.optimizer);
+    else
+      contents.texts[file.name] = read_text_file(path, kMaxText);
+  }
+  check<CheckpointError>(model, one_line(folder), ": holds no model shard");
+  return contents;
+}
+
+std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
+                                              void (*warn)(const std::string&)) {
+  restore_set_aside(root);
+  if (step >= 0) return load_step(root, step);
+  const auto all = list_checkpoints(root);
+  if (all.empty()) return std::nullopt;
+  std::string last;
+  for (auto at = all.rbegin(); at != all.rend(); ++at) {
+    try {
+      return load_checkpoint(at->second);
+    } catch (const CheckpointError& error) {
+      last = error.what();
+      const std::string rest = std::next(at) == all.rend() ? "no older one is left"
+                                                           : "using the one before: " + std::next(at)->second;
+      const std::string message =
+          one_line(text("checkpoint of step ", at->first, " cannot be used (", last, "); ", rest));
+      warn ? warn(message) : static_cast<void>(std::fprintf(stderr, "%s\n", message.c_str()));
+    }
+  }
+  throw CheckpointError(
+      one_line(text(root, ": none of its ", all.size(), " checkpoints can be used; the oldest: ", last)));
+}
+
+void prune_checkpoints(const std::string& root, int64_t keep) {
+  clean_leftovers(root);
+  if (keep <= 0) return;
+  const auto all = list_checkpoints(root);
+  int64_t kept = 0;
+  for (auto at = all.rbegin(); at != all.rend(); ++at) {
+    // A damaged one does not count, so that the last good one is never deleted for its sake.
+    if (kept >= keep)
+      remove_step(root, at->first);
+    else
+      kept += looks_whole(at->second);
+  }
+}
+
+}  // namespace longreach

@@ -1,0 +1,155 @@
+// Reading (memory-mapped) and writing of safetensors files.
+#include "checkpoints/safetensors.h"
+
+#include <ATen/ops/empty.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "checkpoints/checked_file.h"
+#include "checkpoints/safetensors_header.h"
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+constexpr int64_t kMaxHeader = 100'000'000;
+
+}  // namespace
+
+struct SafetensorsFile::Mapping {
+  explicit Mapping(const std::string& file) : path(file) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0)
+      throw CheckpointError(one_line(text(path, ": cannot be opened: ", system_reason(errno))));
+    struct stat status {};
+    const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+    bytes = regular ? status.st_size : 0;
+    if (bytes >= 8) base = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, descriptor, 0);
+    const int error = errno;
+    ::close(descriptor);
+    check<CheckpointError>(regular, one_line(path), ": is not a regular file");
+    check<CheckpointError>(bytes >= 8, one_line(path), ": has ", bytes,
+                           " bytes; a safetensors file has at least 8");
+    check<CheckpointError>(base != MAP_FAILED, one_line(path), ": cannot be mapped: ", system_reason(error));
+  }
+  ~Mapping() {
+    if (base != MAP_FAILED) ::munmap(base, static_cast<size_t>(bytes));
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  void parse() {
+    uint64_t length = 0;
+    std::memcpy(&length, base, sizeof length);  // little-endian, as this machine
+    const auto room = static_cast<uint64_t>(bytes - 8);
+    check<CheckpointError>(length <= room && length <= kMaxHeader, one_line(path), ": header of ", length,
+                           " bytes, allowed: at most ", std::min<uint64_t>(room, kMaxHeader));
+    const char* json = static_cast<const char*>(base) + 8;
+    data = json + length;
+    header = parse_safetensors_header({json, length}, static_cast<int64_t>(room - length), path);
+  }
+
+  const SafetensorsEntry& entry(const std::string& name) const {
+    const auto found = header.entries.find(name);
+    if (found == header.entries.end())
+      throw CheckpointError(one_line(text(path, ": has no tensor `", name, "`")));
+    return found->second;
+  }
+
+  std::string path;
+  void* base = MAP_FAILED;
+  int64_t bytes = 0;
+  const char* data = nullptr;
+  SafetensorsHeader header;
+};
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : mapping_(std::make_unique<Mapping>(path)) {
+  mapping_->parse();
+}
+SafetensorsFile::~SafetensorsFile() = default;
+SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+
+const std::string& SafetensorsFile::path() const { return mapping_->path; }
+const std::map<std::string, SafetensorsEntry>& SafetensorsFile::entries() const {
+  return mapping_->header.entries;
+}
+const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
+  return mapping_->header.metadata;
+}
+bool SafetensorsFile::contains(const std::string& name) const {
+  return mapping_->header.entries.count(name) != 0;
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const SafetensorsEntry& entry = mapping_->entry(name);
+  const std::string who = text(mapping_->path, ": `", name, "`");
+  const char* from = mapping_->data + entry.begin;
+  const auto bytes = static_cast<size_t>(entry.end - entry.begin);
+  const at::ScalarType dtype = safetensors_dtype(entry.dtype, who);
+  if (dtype == at::kBool && std::any_of(from, from + bytes, [](char byte) { return byte != 0 && byte != 1; }))
+    throw CheckpointError(one_line(text(who, ": holds a BOOL that is neither 0 nor 1")));
+  at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
+  if (bytes > 0) std::memcpy(tensor.mutable_data_ptr(), from, bytes);
+  return tensor;
+}
+
+std::vector<std::string> SafetensorsFile::names_in_file_order() const {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : entries()) names.push_back(name);
+  std::stable_sort(names.begin(), names.end(), [this](const std::string& a, const std::string& b) {
+    const SafetensorsEntry &left = entries().at(a), &right = entries().at(b);
+    return std::pair(left.begin, left.end) < std::pair(right.begin, right.end);
+  });
+  return names;
+}
+
+void write_safetensors(CheckedFile& file, const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  nlohmann::json header = nlohmann::json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::set<std::string> names;
+  int64_t at = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const std::string who = text(file.path(), ": `", name, "`");
+    check<CheckpointError>(tensor.defined(), one_line(who), ": is undefined");
+    check<CheckpointError>(name != "__metadata__" && names.insert(name).second, one_line(who),
+                           ": name twice or reserved");
+    const auto bytes = static_cast<int64_t>(tensor.nbytes());
+    header[name] = {{"dtype", safetensors_dtype_name(tensor.scalar_type(), who)},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {at, at + bytes}}};
+    at += bytes;
+  }
+  std::string json;
+  try {
+    json = header.dump();
+  } catch (const nlohmann::json::exception&) {
+    throw CheckpointError(one_line(text(file.path(), ": a tensor's name or the metadata is not UTF-8")));
+  }
+  json.append((8 - json.size() % 8) % 8, ' ');  // the data starts aligned
+  const uint64_t length = json.size();
+  file.write(&length, sizeof length);
+  file.write(json);
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor whole = tensor.detach().cpu().contiguous();
+    file.write(whole.const_data_ptr(), whole.nbytes());
+  }
+}
+
+void write_safetensors(const std::string& path,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  CheckedFile file(path);
+  write_safetensors(file, tensors, metadata);
+  file.finish();
+}
+
+}  // namespace longreach

@@ -1,0 +1,52 @@
+#include "layers/mlp.h"
+
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
+
+#include "core/error.h"
+#include "layers/initialization.h"
+#include "layers/ops/autograd.h"
+
+namespace longreach {
+namespace {
+
+class SiluProductOp : public FusedOp {
+ public:
+  Tensors forward(const Tensors& inputs, Tensors& saved) const override {
+    saved = inputs;
+    return {at::silu(inputs[0]).mul_(inputs[1])};
+  }
+
+  Tensors backward(const Tensors& saved, const Tensors& grads,
+                   const std::vector<bool>& needs) const override {
+    Tensors result(2);
+    if (!grads[0].defined()) return result;
+    if (needs[0]) result[0] = at::silu_backward(grads[0] * saved[1], saved[0]);
+    if (needs[1]) result[1] = at::silu(saved[0]).mul_(grads[0]);
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up) {
+  return differentiable(std::make_shared<SiluProductOp>(), {gate, up})[0];
+}
+
+Mlp::Mlp(const std::string& kind, int64_t intermediate_size, const LayerSite& site)
+    : activation_(kind == "swiglu") {
+  check<ConfigError>(activation_ || kind == "sglu", "mlp = \"", kind, "\": expected swiglu or sglu");
+  const auto make = [&](const char* name, int64_t in, int64_t out, double std) {
+    return register_module(name, std::make_shared<Linear>(in, out, std, derive_seed(site.seed, name)));
+  };
+  gate_proj_ = make("gate_proj", site.hidden_size, intermediate_size, site.initializer_range);
+  up_proj_ = make("up_proj", site.hidden_size, intermediate_size, site.initializer_range);
+  down_proj_ = make("down_proj", intermediate_size, site.hidden_size, site.residual_std());
+}
+
+at::Tensor Mlp::forward(const at::Tensor& x) const {
+  const at::Tensor gate = gate_proj_->forward(x), up = up_proj_->forward(x);
+  return down_proj_->forward(activation_ ? silu_product(gate, up) : gate * up);
+}
+
+}  // namespace longreach

@@ -1,0 +1,172 @@
+#include "layers/rope.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "layers/ops/autograd.h"
+#include "layers/ops/check.h"
+
+namespace longreach {
+namespace {
+
+constexpr double kTwoPi = 2.0 * std::numbers::pi;
+
+// YaRN (arXiv 2309.00071): slow features are interpolated, fast ones kept, a ramp between.
+std::vector<double> yarn(const std::vector<double>& inverse, const RopeConfig& config, int64_t dim,
+                         int64_t original) {
+  const auto correction = [&](double rotations) {
+    return static_cast<double>(dim) * std::log(static_cast<double>(original) / (rotations * kTwoPi)) /
+           (2.0 * std::log(config.theta));
+  };
+  const double low = std::max(std::floor(correction(config.beta_fast)), 0.0);
+  double high = std::min(std::ceil(correction(config.beta_slow)), static_cast<double>(dim - 1));
+  if (low == high) high += 0.001;
+  std::vector<double> result(inverse.size());
+  for (size_t i = 0; i < inverse.size(); ++i) {
+    const double interpolated = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    result[i] = inverse[i] / config.factor * interpolated + inverse[i] * (1.0 - interpolated);
+  }
+  return result;
+}
+
+// Llama 3.1: wavelengths beyond the old context are stretched, short ones kept, a ramp between.
+std::vector<double> llama3(std::vector<double> inverse, const RopeConfig& config, int64_t original) {
+  const auto context = static_cast<double>(original);
+  for (double& frequency : inverse) {
+    const double wavelength = kTwoPi / frequency;
+    if (wavelength > context / config.low_freq_factor) {
+      frequency /= config.factor;
+    } else if (wavelength >= context / config.high_freq_factor) {
+      const double smooth = (context / wavelength - config.low_freq_factor) /
+                            (config.high_freq_factor - config.low_freq_factor);
+      frequency = (1.0 - smooth) * frequency / config.factor + smooth * frequency;
+    }
+  }
+  return inverse;
+}
+
+class RotateOp : public FusedOp {
+ public:
+  Tensors forward(const Tensors& inputs, Tensors& saved) const override {
+    saved = {inputs[1], inputs[2]};
+    return {turn(inputs[0], inputs[1], inputs[2], 1.0)};
+  }
+
+  // A rotation's gradient is the rotation back.
+  Tensors backward(const Tensors& saved, const Tensors& grads,
+                   const std::vector<bool>& needs) const override {
+    Tensors result(3);
+    if (needs[0] && grads[0].defined()) result[0] = turn(grads[0], saved[0], saved[1], -1.0);
+    return result;
+  }
+
+ private:
+  static at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                         double direction) {
+    const int64_t half = x.size(-1) / 2;
+    const at::Tensor c = cos.unsqueeze(2), s = sin.unsqueeze(2);
+    const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
+    at::Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
+    y.narrow(-1, 0, half).copy_((first * c).addcmul_(second.to(c.scalar_type()), s, -direction));
+    y.narrow(-1, half, half).copy_((second * c).addcmul_(first.to(c.scalar_type()), s, direction));
+    return y;
+  }
+};
+
+}  // namespace
+
+RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int64_t max_position_embeddings)
+    : config_(config),
+      head_dim_(head_dim),
+      original_length_(config.original_max_position_embeddings > 0 ? config.original_max_position_embeddings
+                                                                   : max_position_embeddings) {
+  const std::string& type = config.rope_type;
+  check<ConfigError>(head_dim > 0 && head_dim % 2 == 0, "head_dim = ", head_dim,
+                     ": the rotary embedding needs an even size");
+  const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3"};
+  check<ConfigError>(std::find(types.begin(), types.end(), type) != types.end(),
+                     "rope_scaling.rope_type = \"", type, "\": expected one of ", join(types),
+                     did_you_mean(type, types));
+  check<ConfigError>(config.theta > 1.0, "rope_theta = ", config.theta, ": expected a number > 1");
+  if (type == "default") return;
+  check<ConfigError>(config.factor >= 1.0, "rope_scaling.factor = ", config.factor,
+                     ": expected a number >= 1");
+  check<ConfigError>(type == "linear" || original_length_ > 0,
+                     "rope_scaling.original_max_position_embeddings = ", original_length_, ": `", type,
+                     "` needs a positive length");
+  check<ConfigError>((type != "dynamic" && type != "yarn") || head_dim > 2, "head_dim = ", head_dim,
+                     ": rope_type `", type, "` needs more than 2");
+  check<ConfigError>(
+      type != "llama3" || (config.low_freq_factor > 0 && config.high_freq_factor > config.low_freq_factor),
+      "rope_scaling.high_freq_factor = ", config.high_freq_factor,
+      ": expected more than low_freq_factor = ", config.low_freq_factor, ", which must be positive");
+  check<ConfigError>(type != "yarn" || (config.beta_slow > 0 && config.beta_fast >= config.beta_slow),
+                     "rope_scaling.beta_fast = ", config.beta_fast,
+                     ": expected at least beta_slow = ", config.beta_slow, ", which must be positive");
+}
+
+std::vector<double> RotaryEmbedding::inverse_frequencies(int64_t length) const {
+  const auto dim = static_cast<double>(head_dim_);
+  double theta = config_.theta;
+  if (config_.rope_type == "dynamic") {
+    const double stretch =
+        static_cast<double>(std::max(length, original_length_)) / static_cast<double>(original_length_);
+    theta *= std::pow(config_.factor * stretch - (config_.factor - 1.0), dim / (dim - 2.0));
+  }
+  std::vector<double> inverse(static_cast<size_t>(head_dim_ / 2));
+  for (size_t i = 0; i < inverse.size(); ++i)
+    inverse[i] = std::pow(theta, -2.0 * static_cast<double>(i) / dim);
+  if (config_.rope_type == "linear")
+    for (double& frequency : inverse) frequency /= config_.factor;
+  if (config_.rope_type == "yarn") return yarn(inverse, config_, head_dim_, original_length_);
+  if (config_.rope_type == "llama3") return llama3(std::move(inverse), config_, original_length_);
+  return inverse;
+}
+
+double RotaryEmbedding::attention_factor() const {
+  if (config_.rope_type != "yarn") return 1.0;
+  if (config_.attention_factor > 0.0) return config_.attention_factor;
+  return config_.factor <= 1.0 ? 1.0 : 0.1 * std::log(config_.factor) + 1.0;
+}
+
+void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length) {
+  const at::Tensor angles =
+      at::arange(rows, at::kDouble).unsqueeze(1) * at::tensor(inverse_frequencies(length), at::kDouble);
+  cos_ = (angles.cos() * attention_factor()).to(dtype);
+  sin_ = (angles.sin() * attention_factor()).to(dtype);
+  table_length_ = length;
+}
+
+Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, int64_t length) {
+  expect_dtype(positions, "positions", {at::kLong});
+  expect_shape(positions, "positions", {-1, -1});
+  const at::ScalarType wanted = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor flat = positions.to(at::kCPU).reshape({-1});
+  const int64_t rows = flat.numel() == 0 ? 1 : flat.max().item<int64_t>() + 1;
+  if (length == 0) length = rows;
+  // Below the original length `dynamic` does nothing, whatever the length.
+  const int64_t key = config_.rope_type == "dynamic" ? std::max(length, original_length_) : 0;
+  if (!cos_.defined() || cos_.size(0) < rows || cos_.scalar_type() != wanted || table_length_ != key) {
+    int64_t grown = 256;  // powers of two: decoding token by token rebuilds log(T) times
+    while (grown < rows) grown *= 2;
+    build_table(grown, wanted, key);
+  }
+  const auto gather = [&](const at::Tensor& table) {
+    return table.index_select(0, flat)
+        .view({positions.size(0), positions.size(1), head_dim_ / 2})
+        .to(positions.device());
+  };
+  return {gather(cos_), gather(sin_)};
+}
+
+at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
+  expect_shape(x, "x", {rotation.cos.size(0), rotation.cos.size(1), -1, 2 * rotation.cos.size(2)});
+  return differentiable(std::make_shared<RotateOp>(), {x, rotation.cos, rotation.sin})[0];
+}
+
+}  // namespace longreach

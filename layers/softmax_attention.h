@@ -1,0 +1,55 @@
+// What the softmax mechanisms share: q, k, v, o projections under Hugging Face's names, optional QK-norm,
+// rotary embedding, grouped heads.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+
+#include "layers/attention.h"
+#include "layers/layer_site.h"
+#include "layers/linear.h"
+#include "layers/norm.h"
+#include "layers/ops/interval_attention/interval_attention.h"
+#include "layers/rope.h"
+
+namespace longreach {
+
+struct Heads {
+  at::Tensor q, k, v;  // [B, T, H, D], [B, T, HK, D], [B, T, HK, D]
+};
+
+class SoftmaxAttention : public Attention {
+ public:
+  // rope: rotate q and k. Throws ConfigError when the sizes of the site do not fit each other.
+  SoftmaxAttention(const LayerSite& site, bool rope);
+
+ protected:
+  // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
+  Heads project(const at::Tensor& x, const at::Tensor& positions, int64_t length = 0) const;
+  at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
+  // positions first .. first + n - 1 for every row
+  static at::Tensor consecutive(int64_t batch, int64_t first, int64_t n);
+  // Floating-point operations a token, when a query sees `keys` keys on average.
+  double flops(double keys) const;
+
+  const LayerSite site_;
+
+ private:
+  bool rope_;
+  std::shared_ptr<RotaryEmbedding> rotary_;
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+  std::shared_ptr<Norm> q_norm_, k_norm_;
+};
+
+// interval_attention by the fused kernel or by its reference.
+at::Tensor attend(const Heads& heads, const IntervalMask& mask, Implementation implementation);
+
+// f over each document of packed heads (B = 1), outputs joined; over all of it when cu_seqlens is undefined.
+at::Tensor each_document(const Heads& heads, const at::Tensor& cu_seqlens,
+                         const std::function<at::Tensor(const Heads&)>& f);
+
+// softmax(scale q k^T + mask) v from the formula; visible: bool [T, T], query by key.
+at::Tensor masked_softmax_attention(const Heads& heads, const at::Tensor& visible);
+
+}  // namespace longreach

@@ -1,0 +1,137 @@
+// The main job through the program itself: train, stop, resume, evaluate, generate.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "tests/support/program.h"
+#include "tests/support/tiny_run.h"
+
+namespace longreach::test {
+namespace {
+
+using Words = std::vector<std::string>;
+
+ProgramResult train(const std::string& config, Words overrides = {}) {
+  Words words = {"train", config};
+  words.insert(words.end(), overrides.begin(), overrides.end());
+  return run_program(words);
+}
+
+std::string step_folder(const TemporaryFolder& folder, const std::string& run, int step) {
+  char name[32];
+  std::snprintf(name, sizeof name, "step-%08d", step);
+  return folder.path(run + "/checkpoint/" + name);
+}
+
+TEST(Train, LearnsEvaluatesAndGenerates) {
+  const TemporaryFolder folder;
+  const std::string config = write_tiny_run(folder);
+  const ProgramResult result =
+      train(config, {"--training.steps", "60", "--validation.final", "true", "--validation.ngram", "true",
+                     "--validation.freq", "30", "--sample.tokens", "20"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto loss = losses(folder.path("run"));
+  ASSERT_EQ(loss.size(), 60u);
+  EXPECT_NEAR(loss.at(1), std::log(257.0), 0.5);
+  EXPECT_LT(loss.at(60), 0.75 * loss.at(1));
+  EXPECT_NE(result.out.find("order-2 byte n-gram"), std::string::npos);
+
+  const ProgramResult evaluated =
+      run_program({"eval", folder.path("run"), "--json", folder.path("eval.json")});
+  ASSERT_EQ(evaluated.code, 0) << evaluated.err;
+  EXPECT_NE(read_text(folder.path("eval.json")).find("\"bits_per_byte\""), std::string::npos);
+
+  const Words sample = {"generate", folder.path("run"), "--prompt", "the sea ", "--max-new-tokens",
+                        "24",       "--seed",           "3"};
+  const ProgramResult first = run_program(sample), second = run_program(sample);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_EQ(first.out, second.out);
+  EXPECT_EQ(first.out.rfind("the sea ", 0), 0u);
+}
+
+TEST(Train, ResumesBitForBit) {
+  const TemporaryFolder folder;
+  const std::string config = write_tiny_run(folder);
+  ASSERT_EQ(train(config).code, 0);
+  const Words other = {"--job.dump_folder", folder.path("stopped")};
+  Words stopped = other;
+  stopped.insert(stopped.end(), {"--training.stop_at", "5"});
+  const ProgramResult first = train(config, stopped);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_EQ(losses(folder.path("stopped")).size(), 5u);
+  const ProgramResult second = train(config, other);
+  ASSERT_EQ(second.code, 0) << second.err;
+  EXPECT_EQ(losses(folder.path("run")), losses(folder.path("stopped")));
+  for (const char* shard : {"/model-00000.safetensors", "/optimizer-00000.safetensors"})
+    EXPECT_EQ(read_text(step_folder(folder, "run", 12) + shard),
+              read_text(step_folder(folder, "stopped", 12) + shard))
+        << shard;
+}
+
+TEST(Train, ASignalWritesACheckpointAndLeaves) {
+  const TemporaryFolder folder;
+  const std::string config = write_tiny_run(folder);
+  const RunningProgram program = start_program(
+      {"train", config, "--training.steps", "100000", "--checkpoint.interval", "100000"}, folder);
+  while (losses(folder.path("run")).size() < 3) usleep(50000);
+  kill(program.pid, SIGTERM);
+  const ProgramResult result = wait_program(program);
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("interrupted after step"), std::string::npos);
+  const auto last = losses(folder.path("run")).rbegin()->first;
+  const ProgramResult again =
+      train(config, {"--training.steps", "100000", "--training.stop_at", std::to_string(last + 1)});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(losses(folder.path("run")).rbegin()->first, last + 1);
+}
+
+TEST(Train, ADamagedCheckpointFallsBackToTheOneBefore) {
+  const TemporaryFolder folder;
+  const std::string config = write_tiny_run(folder);
+  ASSERT_EQ(train(config, {"--training.stop_at", "8"}).code, 0);
+  const std::string shard = step_folder(folder, "run", 8) + "/model-00000.safetensors";
+  std::string bytes = read_text(shard);
+  bytes[bytes.size() - 5] ^= 1;
+  folder.write("run/checkpoint/step-00000008/model-00000.safetensors", bytes);
+  const ProgramResult result = train(config);
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.err.find("step-00000008"), std::string::npos);
+  EXPECT_NE(result.out.find("after step 4"), std::string::npos);
+  EXPECT_EQ(losses(folder.path("run")).size(), 12u);
+}
+
+class NonFinite : public testing::Test {
+ protected:
+  // A learning rate that breaks the model at once: step 2 sees a loss that is not finite.
+  ProgramResult run(const std::string& policy) {
+    return train(write_tiny_run(folder_), {"--optimizer.lr", "1e38", "--lr_scheduler.warmup_steps", "0",
+                                           "--training.max_norm", "0", "--training.nonfinite", policy});
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(NonFinite, StopNamesTheStepAndKeepsACheckpoint) {
+  const ProgramResult result = run("stop");
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("step 2"), std::string::npos) << result.err;
+  EXPECT_FALSE(read_text(step_folder(folder_, "run", 1) + "/manifest.json").empty());
+}
+
+TEST_F(NonFinite, SkipLeavesParametersUntouched) {
+  const ProgramResult result = run("skip");
+  EXPECT_EQ(result.code, 0) << result.err;
+  const std::string shard = "/model-00000.safetensors";
+  EXPECT_EQ(read_text(step_folder(folder_, "run", 4) + shard),
+            read_text(step_folder(folder_, "run", 12) + shard));
+}
+
+TEST_F(NonFinite, RollbackReturnsToTheLastGoodCheckpoint) {
+  const ProgramResult result = run("rollback");
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("rolled back to step 0"), std::string::npos) << result.out;
+}
+
+}  // namespace
+}  // namespace longreach::test

@@ -1,0 +1,74 @@
+// The progress line's text and manners, and the machine's figures it shows.
+#include "train/progress.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "train/machine.h"
+
+namespace longreach {
+namespace {
+
+std::string shown(bool terminal, int64_t steps) {
+  std::FILE* file = std::tmpfile();
+  {
+    ProgressLine line(file, 1000, terminal);
+    for (int64_t step = 1; step <= steps; ++step)
+      line.update({.step = step, .last_step = steps, .loss = 1.0});
+    line.message("saved");
+  }
+  std::string out(static_cast<size_t>(std::ftell(file)), '\0');
+  std::rewind(file);
+  EXPECT_EQ(std::fread(out.data(), 1, out.size(), file), out.size());
+  std::fclose(file);
+  return out;
+}
+
+TEST(Progress, NamesEveryFigure) {
+  EXPECT_EQ(
+      progress_text({.step = 120,
+                     .last_step = 1000,
+                     .loss = 2.34567,
+                     .tokens_per_second = 12345,
+                     .peak_share = 0.412,
+                     .gradient_norm = 1.234,
+                     .learning_rate = 3e-4,
+                     .memory_bytes = int64_t{3} << 29,
+                     .eta_seconds = 192}),
+      "step  120/1000  loss 2.3457  12.3k tok/s  41% of peak  grad 1.23  lr 3.0e-04  1.50 GiB  ETA 3m12s");
+  EXPECT_EQ(progress_text({.step = 1, .last_step = 9, .loss = std::nan(""), .tokens_per_second = 800}),
+            "step 1/9  loss nan  800 tok/s  lr 0.0e+00");
+}
+
+TEST(Progress, WritesDurations) {
+  EXPECT_EQ(duration_text(9.4), "9s");
+  EXPECT_EQ(duration_text(59.6), "1m00s");
+  EXPECT_EQ(duration_text(7500), "2h05m");
+  EXPECT_EQ(duration_text(93600), "1d02h");
+  EXPECT_EQ(duration_text(INFINITY), "?");
+}
+
+TEST(Progress, IsOneUpdatingLineOnATerminalAndFewLinesElsewhere) {
+  const std::string plain = shown(false, 50), terminal = shown(true, 50);
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), '\n'), 3) << plain;  // first, last, message
+  EXPECT_EQ(plain.find('\r'), std::string::npos);
+  EXPECT_EQ(std::count(terminal.begin(), terminal.end(), '\n'), 2) << terminal;  // message, end
+  EXPECT_GE(std::count(terminal.begin(), terminal.end(), '\r'), 3);
+  EXPECT_NE(terminal.find("step 50/50"), std::string::npos);
+}
+
+TEST(Machine, KnowsItself) {
+  EXPECT_FALSE(cpu_name().empty());
+  EXPECT_GE(usable_cores(), 1);
+  EXPECT_GT(resident_bytes(), 1 << 20);
+  EXPECT_GE(peak_resident_bytes(), resident_bytes() / 2);
+  EXPECT_GE(total_memory_bytes(), peak_resident_bytes());
+  const double peak = measured_matmul_peak(MatmulDtype::kFloat32);
+  EXPECT_GT(peak, 1e8);
+  EXPECT_LT(peak, 1e15);
+  EXPECT_EQ(measured_matmul_peak(MatmulDtype::kFloat32), peak) << "measured once";
+}
+
+}  // namespace
+}  // namespace longreach

@@ -1,0 +1,69 @@
+#include "train/evaluate.h"
+
+#include <bit>
+#include <cmath>
+#include <numbers>
+
+#include "train/model_input.h"
+
+namespace longreach {
+namespace {
+
+// Sums by bucket k = number of bits of the position: 0 | 1 | 2-3 | 4-7 | ...
+struct Sums {
+  std::vector<double> nll = std::vector<double>(64, 0.0);
+  std::vector<int64_t> tokens = std::vector<int64_t>(64, 0);
+
+  void add(const ModelInput& input, const at::Tensor& token_nll) {
+    const at::Tensor values = token_nll.contiguous().to(at::kDouble), labels = input.labels.contiguous(),
+                     positions = input.batch.positions.contiguous();
+    const double* nlls = values.const_data_ptr<double>();
+    const int64_t* label = labels.const_data_ptr<int64_t>();
+    const int64_t* position = positions.const_data_ptr<int64_t>();
+    for (int64_t i = 0; i < labels.numel(); ++i) {
+      if (label[i] == data::kIgnoreLabel) continue;
+      const auto bucket = static_cast<size_t>(std::bit_width(static_cast<uint64_t>(position[i])));
+      nll[bucket] += nlls[i];
+      ++tokens[bucket];
+    }
+  }
+};
+
+Evaluation summarize(const Sums& sums, int64_t all_tokens, int64_t all_bytes) {
+  Evaluation result;
+  double total = 0;
+  for (size_t k = 0; k < sums.tokens.size(); ++k) {
+    if (sums.tokens[k] == 0) continue;
+    const int64_t first = k == 0 ? 0 : int64_t{1} << (k - 1);
+    result.buckets.push_back({first, k == 0 ? 0 : 2 * first - 1, sums.tokens[k],
+                              sums.nll[k] / static_cast<double>(sums.tokens[k])});
+    total += sums.nll[k];
+    result.tokens += sums.tokens[k];
+  }
+  result.nll = result.tokens ? total / static_cast<double>(result.tokens) : 0.0;
+  result.perplexity = std::exp(result.nll);
+  const double bytes_per_token =
+      static_cast<double>(all_bytes) / static_cast<double>(std::max<int64_t>(all_tokens, 1));
+  result.bits_per_byte = result.nll / std::numbers::ln2 / bytes_per_token;
+  return result;
+}
+
+}  // namespace
+
+Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
+                    const LossOptions& options) {
+  const int64_t available = loader.num_rows();
+  const int64_t wanted = rows == 0 ? available : std::min(rows, available);
+  Sums sums;
+  for (int64_t done = 0; done < wanted;) {
+    // All rows: neighbours in one batch. A part: single rows at even distances.
+    const int64_t count = wanted == available ? std::min(batch_rows, wanted - done) : 1;
+    const int64_t first = wanted == available ? done : done * available / wanted;
+    const ModelInput input = to_model_input(loader.batch(first, count));
+    sums.add(input, model.token_nll(input.tokens, input.labels, input.batch, options));
+    done += count;
+  }
+  return summarize(sums, loader.num_labels(), loader.num_bytes());
+}
+
+}  // namespace longreach

@@ -1,0 +1,30 @@
+// Held-out likelihood: per token, per byte, and by position in the document.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "data/loader.h"
+#include "models/transformer.h"
+
+namespace longreach {
+
+struct PositionBucket {
+  int64_t first = 0, last = 0;  // positions [first, last] inside a document
+  int64_t tokens = 0;
+  double nll = 0;  // mean, nats a token
+};
+
+struct Evaluation {
+  int64_t tokens = 0;
+  double nll = 0;         // mean, nats a token
+  double perplexity = 0;  // exp(nll)
+  double bits_per_byte =
+      0;  // of the held-out text; over a part of the rows, by the text's mean bytes a token
+  std::vector<PositionBucket> buckets;  // 0, 1, 2-3, 4-7, ...; empty ones are left out
+};
+
+// rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass.
+Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
+                    const LossOptions& options);
+
+}  // namespace longreach

@@ -1,0 +1,97 @@
+// Reads /proc, and times at::mm.
+#include "train/machine.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rand.h>
+#include <c10/core/InferenceMode.h>
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+// The value after "key:" in a file of such lines; empty when absent.
+std::string value_of(const char* path, std::string_view key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with(key)) continue;
+    const size_t colon = line.find(':'), start = line.find_first_not_of(" \t", colon + 1);
+    if (colon != std::string::npos && start != std::string::npos) return line.substr(start);
+  }
+  return {};
+}
+
+double measure(MatmulDtype dtype) {
+  const c10::InferenceMode no_gradients;
+  constexpr int64_t kSize = 1024;
+  const auto type = dtype == MatmulDtype::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  const at::Tensor a = at::rand({kSize, kSize}).to(type), b = at::rand({kSize, kSize}).to(type);
+  at::mm(a, b);  // starts the threads
+  using Clock = std::chrono::steady_clock;
+  double best = 1e30;
+  for (const auto start = Clock::now(); Clock::now() - start < std::chrono::milliseconds(300);) {
+    const auto before = Clock::now();
+    at::mm(a, b);
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - before).count());
+  }
+  return 2.0 * kSize * kSize * kSize / best;
+}
+
+}  // namespace
+
+std::string cpu_name() {
+  const std::string name = value_of("/proc/cpuinfo", "model name");
+  if (!name.empty()) return one_line(name, 100);
+  struct utsname system {};
+  return ::uname(&system) == 0 ? std::string(system.machine) : "unknown";
+}
+
+int64_t usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return std::max<int64_t>(1, ::sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+int64_t total_memory_bytes() {
+  const int64_t machine = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGE_SIZE);
+  std::ifstream limit("/sys/fs/cgroup/memory.max");
+  int64_t container = 0;
+  return limit >> container && container > 0 ? std::min(machine, container) : machine;
+}
+
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * ::sysconf(_SC_PAGE_SIZE);
+}
+
+int64_t peak_resident_bytes() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return std::max(static_cast<int64_t>(usage.ru_maxrss) * 1024, resident_bytes());
+}
+
+double measured_matmul_peak(MatmulDtype dtype) {
+  static std::mutex mutex;
+  static std::map<std::pair<MatmulDtype, int>, double> known;
+  const std::lock_guard lock(mutex);
+  const std::pair key(dtype, at::get_num_threads());
+  const auto found = known.find(key);
+  return found != known.end() ? found->second : known[key] = measure(dtype);
+}
+
+}  // namespace longreach

@@ -1,0 +1,169 @@
+// Every key of a run: its help text, what is allowed, and the checks that span keys.
+#include "train/run_config.h"
+
+namespace longreach {
+
+void JobConfig::fields(FieldVisitor& visit) {
+  visit.field("dump_folder", dump_folder,
+              {.help = "run folder: resolved config, metrics.jsonl, TensorBoard, checkpoints, samples"});
+  visit.field("description", description, {.help = "free text, kept with the run"});
+  visit.field("task", task,
+              {.help = "pretrain, or finetune (starts from checkpoint.initial_load_path)",
+               .allowed = one_of({"pretrain", "finetune"})});
+}
+
+void TrainingConfig::fields(FieldVisitor& visit) {
+  visit.field("seed", seed,
+              {.help = "seed of parameters and of the order of the data", .allowed = at_least(0)});
+  visit.field("steps", steps, {.help = "optimizer steps of the whole schedule", .allowed = at_least(1)});
+  visit.field("stop_at", stop_at,
+              {.help = "checkpoint and leave after this step, the schedule unchanged; 0: run to the end",
+               .allowed = at_least(0)});
+  visit.field("seq_len", seq_len, {.help = "tokens a row", .allowed = at_least(2)});
+  visit.field("batch_size", batch_size, {.help = "rows a micro-batch", .allowed = at_least(1)});
+  visit.field("gradient_accumulation_steps", gradient_accumulation_steps,
+              {.help = "micro-batches a step; the loss is normalised by the tokens of all of them",
+               .allowed = at_least(1)});
+  visit.field("varlen", varlen,
+              {.help = "pack documents that never see each other; false: plain windows of the stream"});
+  visit.field(
+      "max_norm", max_norm,
+      {.help = "clip the global gradient norm to this; 0: no clipping", .allowed = real_between(0, 1e30)});
+  visit.field("z_loss", z_loss,
+              {.help = "weight of the mean squared log-partition (PaLM used 1e-4)",
+               .allowed = real_between(0, 1e30)});
+  visit.field("loss_chunk_tokens", loss_chunk_tokens,
+              {.help = "tokens whose logits exist at once", .allowed = at_least(1)});
+  visit.field("mixed_precision_param", mixed_precision_param,
+              {.help = "dtype of matmuls and attention; master parameters stay float32",
+               .allowed = one_of({"float32", "bfloat16"})});
+  visit.field("nonfinite", nonfinite,
+              {.help = "on a NaN or infinite loss or gradient, parameters untouched: stop, skip the step, or "
+                       "rollback to the last "
+                       "checkpoint and skip it there",
+               .allowed = one_of({"stop", "skip", "rollback"})});
+  visit.field("auxiliary_weight", auxiliary_weight,
+              {.help = "weight of the mechanisms' own losses", .allowed = real_between(0, 1e30)});
+  visit.field("deterministic", deterministic, {.help = "refuse operators without a deterministic form"});
+  visit.field("threads", threads, {.help = "intra-op threads; 0: every core", .allowed = between(0, 4096)});
+}
+
+void ParallelConfig::fields(FieldVisitor& visit) {
+  visit.field("device", device, {.help = "where tensors live", .allowed = one_of({"cpu"})});
+  visit.field(
+      "data_parallel_replicate_degree", data_parallel_replicate_degree,
+      {.help = "ranks that hold the whole model; this version trains on one rank", .allowed = between(1, 1)});
+  visit.field("data_parallel_shard_degree", data_parallel_shard_degree,
+              {.help = "ranks that share the model's state; -1: all there are", .allowed = between(-1, 1)});
+  visit.field(
+      "context_parallel_degree", context_parallel_degree,
+      {.help = "ranks that share one sequence; this version trains on one rank", .allowed = between(1, 1)});
+}
+
+void CheckpointConfig::fields(FieldVisitor& visit) {
+  visit.field("enable_checkpoint", enable_checkpoint, {.help = "write checkpoints"});
+  visit.field("folder", folder, {.help = "under job.dump_folder"});
+  visit.field("interval", interval,
+              {.help = "steps between checkpoints; one more is written at the end", .allowed = at_least(1)});
+  visit.field("keep_latest_k", keep_latest_k, {.help = "checkpoints kept; 0: all", .allowed = at_least(0)});
+  visit.field("load_step", load_step,
+              {.help = "step to resume from when the folder holds checkpoints; -1: the newest good one",
+               .allowed = at_least(-1)});
+  visit.field("initial_load_path", initial_load_path, {.help = "checkpoint whose model starts a new run"});
+}
+
+void ValidationConfig::fields(FieldVisitor& visit) {
+  visit.field("freq", freq,
+              {.help = "steps between evaluations on held-out text; 0: never during training",
+               .allowed = at_least(0)});
+  visit.field("rows", rows,
+              {.help = "held-out rows an evaluation reads, spread evenly; 0: all", .allowed = at_least(0)});
+  visit.field("final", final, {.help = "evaluate on the whole held-out text at the end"});
+  visit.field(
+      "ngram", ngram,
+      {.help = "print byte n-gram baselines (orders 2 and 3) of the same split beside the final figure"});
+}
+
+void MetricsConfig::fields(FieldVisitor& visit) {
+  visit.field(
+      "log_freq", log_freq,
+      {.help = "steps between progress lines when the output is no terminal", .allowed = at_least(1)});
+  visit.field("enable_tensorboard", enable_tensorboard, {.help = "write TensorBoard event files"});
+  visit.field("save_tb_folder", save_tb_folder, {.help = "under job.dump_folder"});
+  visit.field("plot", plot, {.help = "draw loss.png at the end (needs gnuplot)"});
+}
+
+void SampleConfig::fields(FieldVisitor& visit) {
+  visit.field("tokens", tokens,
+              {.help = "tokens of the text generated at the end; 0: none", .allowed = at_least(0)});
+  visit.field("prompt", prompt, {.help = "what it starts from"});
+  visit.field("temperature", temperature, {.help = "0: greedy", .allowed = real_between(0, 100)});
+  visit.field("top_k", top_k, {.help = "0: all tokens", .allowed = at_least(0)});
+  visit.field("top_p", top_p,
+              {.help = "nucleus of the distribution that is drawn from", .allowed = RealRange{0, 1, true}});
+}
+
+void RunConfig::fields(FieldVisitor& visit) {
+  visit.section("job", "What this run is and where it lies.", fields_of(job));
+  visit.section("model", "Sizes (Hugging Face's names) and [[model.attention]].", fields_of(model));
+  visit.section("training", "Steps, batches, precision.", fields_of(training));
+  visit.section("data", "Text and tokenizer.", fields_of(data));
+  visit.section("optimizer", "AdamW with decoupled decay.", fields_of(optimizer));
+  visit.section("lr_scheduler", "Learning rate over the steps.", fields_of(lr_scheduler));
+  visit.section("parallel", "Ranks and device.", fields_of(parallel));
+  visit.section("activation_checkpoint", "Memory against recomputation.", [this](FieldVisitor& inside) {
+    inside.field("mode", activation_checkpoint,
+                 {.help = "none, or full: recompute each layer in the backward pass",
+                  .allowed = one_of({"none", "full"})});
+  });
+  visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
+  visit.section("validation", "Held-out text.", fields_of(validation));
+  visit.section("metrics", "What is logged where.", fields_of(metrics));
+  visit.section("sample", "Text generated at the end.", fields_of(sample));
+}
+
+void RunConfig::validate() const {
+  check<ConfigError>(job.task != "finetune" || !checkpoint.initial_load_path.empty(),
+                     "checkpoint.initial_load_path: is required by job.task = \"finetune\"");
+  check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
+  check<ConfigError>(training.seq_len <= model.max_position_embeddings,
+                     "training.seq_len = ", training.seq_len,
+                     " is longer than model.max_position_embeddings = ", model.max_position_embeddings);
+  check<ConfigError>(training.stop_at <= training.steps, "training.stop_at = ", training.stop_at,
+                     " lies beyond training.steps = ", training.steps);
+  check<ConfigError>(lr_scheduler.warmup_steps <= training.steps,
+                     "lr_scheduler.warmup_steps = ", lr_scheduler.warmup_steps,
+                     " is more than training.steps = ", training.steps);
+  check<ConfigError>(training.nonfinite != "rollback" || checkpoint.enable_checkpoint,
+                     "training.nonfinite = \"rollback\" needs checkpoint.enable_checkpoint = true");
+}
+
+std::string RunConfig::checkpoint_root() const { return job.dump_folder + "/" + checkpoint.folder; }
+
+namespace {
+
+RunConfig read(const ConfigDocument& document, const std::string& name) {
+  RunConfig config;
+  document.read(fields_of(config));
+  try {
+    config.validate();
+  } catch (const ConfigError& error) {
+    throw ConfigError(one_line(text(name, ": ", error.what())));
+  }
+  return config;
+}
+
+}  // namespace
+
+RunConfig read_run_config(const std::string& path,
+                          const std::vector<std::pair<std::string, std::string>>& overrides) {
+  ConfigDocument document = ConfigDocument::from_file(path);
+  for (const auto& [key, value] : overrides) document.override_key(key, value);
+  return read(document, path);
+}
+
+RunConfig parse_run_config(const std::string& toml, const std::string& name) {
+  return read(ConfigDocument::from_text(toml, name), name);
+}
+
+}  // namespace longreach

@@ -1,0 +1,110 @@
+// The whole of one run: what a TOML file says. Sections and keys as in flame and torchtitan.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/config.h"
+#include "data/loader.h"
+#include "models/model_config.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace longreach {
+
+struct JobConfig {
+  std::string dump_folder = "exp/run";
+  std::string description;
+  std::string task = "pretrain";
+  void fields(FieldVisitor& visit);
+};
+
+struct TrainingConfig {
+  int64_t seed = 42;
+  int64_t steps = 1000;
+  int64_t stop_at = 0;
+  int64_t seq_len = 1024;
+  int64_t batch_size = 8;
+  int64_t gradient_accumulation_steps = 1;
+  bool varlen = true;
+  double max_norm = 1.0;
+  double z_loss = 0.0;
+  int64_t loss_chunk_tokens = 1024;
+  std::string mixed_precision_param = "float32";
+  std::string nonfinite = "stop";
+  double auxiliary_weight = 1.0;
+  bool deterministic = true;
+  int64_t threads = 0;
+  void fields(FieldVisitor& visit);
+};
+
+struct ParallelConfig {
+  std::string device = "cpu";
+  int64_t data_parallel_replicate_degree = 1;
+  int64_t data_parallel_shard_degree = 1;
+  int64_t context_parallel_degree = 1;
+  void fields(FieldVisitor& visit);
+};
+
+struct CheckpointConfig {
+  bool enable_checkpoint = true;
+  std::string folder = "checkpoint";
+  int64_t interval = 500;
+  int64_t keep_latest_k = 2;
+  int64_t load_step = -1;
+  std::string initial_load_path;
+  void fields(FieldVisitor& visit);
+};
+
+struct ValidationConfig {
+  int64_t freq = 0;
+  int64_t rows = 16;
+  bool final = true;
+  bool ngram = false;
+  void fields(FieldVisitor& visit);
+};
+
+struct MetricsConfig {
+  int64_t log_freq = 10;
+  bool enable_tensorboard = true;
+  std::string save_tb_folder = "tb";
+  bool plot = true;
+  void fields(FieldVisitor& visit);
+};
+
+struct SampleConfig {
+  int64_t tokens = 256;
+  std::string prompt = "\n";
+  double temperature = 0.8;
+  int64_t top_k = 0;
+  double top_p = 0.95;
+  void fields(FieldVisitor& visit);
+};
+
+struct RunConfig {
+  JobConfig job;
+  ModelConfig model;
+  TrainingConfig training;
+  data::DataConfig data;
+  OptimizerConfig optimizer;
+  ScheduleConfig lr_scheduler;
+  ParallelConfig parallel;
+  std::string activation_checkpoint = "none";
+  CheckpointConfig checkpoint;
+  ValidationConfig validation;
+  MetricsConfig metrics;
+  SampleConfig sample;
+  void fields(FieldVisitor& visit);
+
+  // What spans keys: throws ConfigError naming the key.
+  void validate() const;
+  std::string checkpoint_root() const;  // job.dump_folder / checkpoint.folder
+};
+
+// Reads a file and applies overrides ("section.key", "value"). Throws ConfigError.
+RunConfig read_run_config(const std::string& path,
+                          const std::vector<std::pair<std::string, std::string>>& overrides);
+RunConfig parse_run_config(const std::string& toml, const std::string& name);
+
+}  // namespace longreach

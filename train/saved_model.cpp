@@ -1,0 +1,98 @@
+#include "train/saved_model.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+
+void warn(const std::string& message) { std::cerr << "warning: " << one_line(message) << std::endl; }
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream contents;
+  check<DataError>(file.good() && contents << file.rdbuf(), path.string(), ": cannot be read");
+  return contents.str();
+}
+
+// The folder that holds step-* folders, for a run folder or a checkpoint folder.
+std::string checkpoint_root_of(const std::string& path) {
+  if (!list_checkpoints(path).empty()) return path;
+  const std::string config = path + "/config.toml";
+  if (fs::exists(config)) return path + "/" + parse_run_config(read_file(config), config).checkpoint.folder;
+  return path + "/checkpoint";
+}
+
+}  // namespace
+
+CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer) {
+  check<CheckpointError>(fs::is_directory(path), path,
+                         ": no such folder; expected a run, a checkpoint folder or a step folder");
+  if (fs::exists(path + "/manifest.json")) return load_checkpoint(path, with_optimizer);
+  auto newest = load_latest(checkpoint_root_of(path), -1, warn);
+  check<CheckpointError>(newest.has_value(), path, ": holds no checkpoint");
+  return std::move(*newest);
+}
+
+SavedModel load_saved_model(const std::string& path) {
+  CheckpointContents contents = read_checkpoint(path, false);
+  SavedModel saved;
+  saved.path = contents.path;
+  saved.step = contents.step;
+  const auto config = contents.texts.find("config.toml");
+  check<CheckpointError>(config != contents.texts.end(), path, ": the checkpoint holds no config.toml");
+  saved.config = parse_run_config(config->second, path + "/config.toml");
+  const std::string kept_tokenizer = contents.path + "/tokenizer";
+  if (fs::is_directory(kept_tokenizer)) saved.config.data.tokenizer = kept_tokenizer;
+  saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
+  saved.config.model.resolve(saved.tokenizer->vocab_size());
+  saved.model =
+      std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));
+  load_model_tensors(*saved.model, contents.model, path);
+  saved.model->eval();
+  return saved;
+}
+
+NamedTensors model_tensors(const Transformer& model) {
+  NamedTensors tensors;
+  for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value().detach());
+  for (const auto& item : model.named_buffers()) tensors.emplace_back(item.key(), item.value().detach());
+  return tensors;
+}
+
+void load_model_tensors(Transformer& model, const NamedTensors& tensors, const std::string& origin) {
+  std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
+  const NamedTensors own = model_tensors(model);
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : own) {
+    names.insert(name);
+    const auto found = given.find(name);
+    check<CheckpointError>(found != given.end(), origin, ": is of another model: it holds no ", name);
+    check<CheckpointError>(found->second.sizes() == tensor.sizes(), origin, ": is of another model: ", name,
+                           " has shape ", found->second.sizes(), ", this config makes ", tensor.sizes());
+  }
+  for (const auto& [name, tensor] : tensors)
+    check<CheckpointError>(names.count(name) > 0, origin, ": is of another model: this config has no ", name);
+  for (const auto& [name, tensor] : own) tensor.copy_(given.at(name));
+}
+
+std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {
+  std::map<std::string, std::string> texts;
+  if (spec == "bytes") return texts;
+  const fs::path path(spec);
+  if (!fs::is_directory(path)) {
+    texts["tokenizer/" + path.filename().string()] = read_file(path);
+    return texts;
+  }
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"})
+    if (fs::exists(path / name)) texts[std::string("tokenizer/") + name] = read_file(path / name);
+  return texts;
+}
+
+}  // namespace longreach

@@ -1,0 +1,39 @@
+// A model out of a checkpoint, ready to use: its config, its tokenizer, its parameters.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+
+#include "checkpoints/checkpoint.h"
+#include "data/tokenizer.h"
+#include "models/transformer.h"
+#include "train/run_config.h"
+
+namespace longreach {
+
+struct SavedModel {
+  std::string path;  // the step folder
+  int64_t step = 0;
+  RunConfig config;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::shared_ptr<Transformer> model;
+};
+
+// path: a run folder, its checkpoint folder (the newest good step is taken), or one step folder.
+// Throws CheckpointError or ConfigError naming the file.
+SavedModel load_saved_model(const std::string& path);
+
+// The contents of a checkpoint at `path` as above, verified.
+CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer);
+
+// Parameters and buffers by name, in a fixed order.
+NamedTensors model_tensors(const Transformer& model);
+
+// Copies tensors into the model. Throws CheckpointError that names the first missing, unknown or misshapen
+// tensor, before anything is changed. `origin` names the checkpoint in the message.
+void load_model_tensors(Transformer& model, const NamedTensors& tensors, const std::string& origin);
+
+// The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.
+std::map<std::string, std::string> tokenizer_texts(const std::string& spec);
+
+}  // namespace longreach

@@ -1,0 +1,254 @@
+#include "train/trainer.h"
+
+#include <ATen/Context.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "train/saved_model.h"
+#include "train/signals.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void warn(const std::string& message) { std::cerr << "warning: " << one_line(message) << std::endl; }
+
+data::LoaderOptions loader_options(const RunConfig& config) {
+  return {.seq_len = config.training.seq_len,
+          .seed = static_cast<uint64_t>(config.training.seed),
+          .varlen = config.training.varlen};
+}
+
+// Creates the run folder and proves that it can be written before any time is spent.
+void prepare_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check<ConfigError>(!error, "job.dump_folder: ", folder, ": ", error.message());
+  const std::string probe = folder + "/.write-probe";
+  const bool writable = static_cast<bool>(std::ofstream(probe) << "x" << std::flush);
+  fs::remove(probe, error);
+  check<ConfigError>(writable, "job.dump_folder: ", folder, ": cannot be written");
+}
+
+void write_text(const std::string& path, const std::string& contents) {
+  std::ofstream file(path + ".tmp", std::ios::binary);
+  file << contents;
+  file.close();
+  check<ConfigError>(file.good(), path, ": cannot be written");
+  fs::rename(path + ".tmp", path);
+}
+
+std::string data_identity(const RunConfig& config, const data::Corpus& corpus) {
+  std::string sources;
+  for (const auto& source : corpus.train) sources += text(source->name(), ":", source->num_tokens(), ";");
+  return text(sources, " seed ", config.training.seed, " seq_len ", config.training.seq_len, " rows ",
+              config.training.batch_size * config.training.gradient_accumulation_steps, " varlen ",
+              config.training.varlen);
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
+    : config_(config),
+      corpus_(corpus),
+      train_loader_(corpus, loader_options(config)),
+      valid_loader_(corpus, loader_options(config)) {
+  at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
+  // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
+  // drawn.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  loss_options_ = {.z_loss = config_.training.z_loss,
+                   .chunk_tokens = config_.training.loss_chunk_tokens,
+                   .activation_checkpoint = config_.activation_checkpoint,
+                   .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
+  model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
+  for (const auto& item : model_->named_parameters())
+    if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
+  optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);
+  prepare_folder(config_.job.dump_folder);
+  resume_or_start();
+  write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
+  log_ = std::make_unique<RunLog>(config_, step_);
+}
+
+Trainer::~Trainer() {
+  if (prefetched_.valid()) prefetched_.wait();
+}
+
+void Trainer::resume_or_start() {
+  if (auto found = load_latest(config_.checkpoint_root(), config_.checkpoint.load_step, warn)) {
+    restore(*found);
+    std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
+  } else if (!config_.checkpoint.initial_load_path.empty()) {
+    const auto contents = read_checkpoint(config_.checkpoint.initial_load_path, false);
+    load_model_tensors(*model_, contents.model, config_.checkpoint.initial_load_path);
+  }
+}
+
+void Trainer::restore(const CheckpointContents& contents) {
+  const std::string origin = config_.checkpoint_root() + " step " + std::to_string(contents.step);
+  load_model_tensors(*model_, contents.model, origin);
+  optimizer_->load(contents.optimizer);
+  const auto state_text = contents.texts.find("state.json");
+  check<CheckpointError>(state_text != contents.texts.end(), origin, ": holds no state.json");
+  const auto state = nlohmann::json::parse(state_text->second, nullptr, false);
+  check<CheckpointError>(state.is_object() && state.contains("total_tokens") &&
+                             state.contains("skip_steps") && state.contains("data"),
+                         origin, ": state.json is not one of this program");
+  step_ = saved_step_ = contents.step;
+  total_tokens_ = state["total_tokens"].get<int64_t>();
+  total_seconds_ = state.value("total_seconds", 0.0);
+  // Steps noted by this process and not yet in the file (a rollback) stay noted.
+  for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
+  if (state["data"].get<std::string>() != data_identity(config_, corpus_))
+    warn(text(origin, " was trained on other data settings; the order of the data changes from here on"));
+}
+
+Trainer::StepData Trainer::load_step(int64_t step) const {
+  const TrainingConfig& training = config_.training;
+  const int64_t rows = training.batch_size, micro_batches = training.gradient_accumulation_steps;
+  StepData data;
+  for (int64_t micro = 0; micro < micro_batches; ++micro) {
+    data.micro_batches.push_back(
+        to_model_input(train_loader_.batch((step * micro_batches + micro) * rows, rows)));
+    data.labelled += data.micro_batches.back().labelled;
+    data.tokens += rows * training.seq_len;
+  }
+  return data;
+}
+
+// The batches of step step_, read while the step before was computed.
+Trainer::StepData Trainer::next_data() {
+  StepData data = prefetched_.valid() && prefetched_step_ == step_ ? prefetched_.get() : load_step(step_);
+  prefetched_step_ = step_ + 1;
+  prefetched_ = std::async(std::launch::async, [this, step = prefetched_step_] { return load_step(step); });
+  return data;
+}
+
+StepRecord Trainer::train_step(const StepData& data) {
+  StepRecord record;
+  optimizer_->zero_grad();
+  const auto micro_batches = static_cast<double>(data.micro_batches.size());
+  for (const ModelInput& micro : data.micro_batches) {
+    const LossOutput output = model_->loss(micro.tokens, micro.labels, micro.batch, loss_options_);
+    at::Tensor total = output.loss_sum / static_cast<double>(std::max<int64_t>(data.labelled, 1));
+    for (size_t i = 0; i < output.auxiliary.size(); ++i) {
+      const auto& [name, value] = output.auxiliary[i];
+      total = total + value * (config_.training.auxiliary_weight / micro_batches);
+      if (record.auxiliary.size() <= i) record.auxiliary.emplace_back(name, 0.0);
+      record.auxiliary[i].second += value.detach().item<double>() / micro_batches;
+    }
+    total.backward();
+    record.loss += output.nll_sum.item<double>() / static_cast<double>(std::max<int64_t>(data.labelled, 1));
+  }
+  const GradientNorm gradients = gradient_norm(parameters_);
+  record.gradient_norm = gradients.norm;
+  record.learning_rate =
+      config_.optimizer.lr * learning_rate_factor(config_.lr_scheduler, step_ + 1, config_.training.steps);
+  record.skipped = !finite(record, gradients);
+  if (!record.skipped) {
+    clip_gradients(parameters_, gradients.norm, config_.training.max_norm);
+    optimizer_->step(record.learning_rate);
+  }
+  record.tokens = data.tokens;
+  return record;
+}
+
+bool Trainer::finite(const StepRecord& record, const GradientNorm& gradients) {
+  if (skip_steps_.count(step_ + 1)) return false;
+  if (std::isfinite(record.loss) && std::isfinite(gradients.norm)) return true;
+  const std::string what =
+      text("step ", step_ + 1, ": loss ", record.loss, ", gradient norm ", gradients.norm,
+           gradients.first_nonfinite.empty() ? "" : ", first in " + gradients.first_nonfinite,
+           "; parameters are untouched");
+  if (config_.training.nonfinite == "stop") {
+    if (config_.checkpoint.enable_checkpoint && saved_step_ != step_) save();
+    throw TrainingError(text(what, " (training.nonfinite = \"stop\")"));
+  }
+  warn(what);
+  if (config_.training.nonfinite == "rollback") skip_steps_.insert(step_ + 1);
+  return false;
+}
+
+// Back to the last good checkpoint; the step that failed is skipped when it comes again.
+void Trainer::roll_back() {
+  const auto found = load_latest(config_.checkpoint_root(), -1, warn);
+  check<TrainingError>(found.has_value(), "step ", step_ + 1,
+                       " is not finite and there is no checkpoint to roll back to");
+  restore(*found);
+  log_ = nullptr;  // closes the files before their tail is dropped
+  log_ = std::make_unique<RunLog>(config_, step_);
+  log_->say(text("rolled back to step ", step_));
+}
+
+RunOutcome Trainer::run() {
+  const int64_t last = config_.training.stop_at > 0 ? config_.training.stop_at : config_.training.steps;
+  if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
+  while (step_ < last && !stop_requested()) {
+    const auto start = Clock::now();
+    const StepData data = next_data();
+    const double waited = seconds_since(start);
+    const bool known_bad = skip_steps_.count(step_ + 1) > 0;
+    StepRecord record = train_step(data);
+    if (record.skipped && config_.training.nonfinite == "rollback" && !known_bad) {
+      roll_back();
+      continue;
+    }
+    record.step = ++step_;
+    record.total_tokens = total_tokens_ += record.tokens;
+    record.data_wait_seconds = waited;
+    record.flops = model_->flops_per_token(config_.training.seq_len) * static_cast<double>(record.tokens);
+    record.seconds = seconds_since(start);
+    record.total_seconds = total_seconds_ += record.seconds;
+    log_->step(record, held_out_after_step());
+    if (due(config_.checkpoint.interval)) save();
+  }
+  if (saved_step_ != step_) save();
+  log_->finish();
+  if (step_ >= config_.training.steps) return RunOutcome::kFinished;
+  return stop_requested() ? RunOutcome::kInterrupted : RunOutcome::kStoppedAt;
+}
+
+std::optional<Evaluation> Trainer::held_out_after_step() {
+  const bool last = config_.validation.final && step_ == config_.training.steps;
+  if (!last && !due(config_.validation.freq)) return std::nullopt;
+  return held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
+                              config_.training.batch_size, loss_options_);
+}
+
+std::string Trainer::state_json() const {
+  nlohmann::ordered_json state;
+  state["step"] = step_;
+  state["total_tokens"] = total_tokens_;
+  state["total_seconds"] = total_seconds_;
+  state["skip_steps"] = skip_steps_;
+  state["data"] = data_identity(config_, corpus_);
+  state["tokenizer"] = corpus_.tokenizer->fingerprint();
+  return state.dump(2) + "\n";
+}
+
+void Trainer::save() {
+  if (!config_.checkpoint.enable_checkpoint) return;
+  log_->sync();
+  CheckpointContents contents{
+      .step = step_, .model = model_tensors(*model_), .optimizer = optimizer_->state()};
+  contents.texts = tokenizer_texts(config_.data.tokenizer);
+  contents.texts["state.json"] = state_json();
+  contents.texts["config.toml"] = to_toml(fields_of(config_));
+  newest_checkpoint_ = save_checkpoint(config_.checkpoint_root(), contents);
+  saved_step_ = step_;
+  prune_checkpoints(config_.checkpoint_root(), config_.checkpoint.keep_latest_k);
+}
+
+}  // namespace longreach

@@ -1,0 +1,79 @@
+// One training run, read in one direction: loader -> model -> loss -> gradients -> optimizer -> log ->
+// checkpoint.
+#pragma once
+#include <future>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoints/checkpoint.h"
+#include "data/loader.h"
+#include "models/transformer.h"
+#include "train/evaluate.h"
+#include "train/model_input.h"
+#include "train/optimizer.h"
+#include "train/run_config.h"
+#include "train/run_log.h"
+
+namespace longreach {
+
+enum class RunOutcome { kFinished, kStoppedAt, kInterrupted };
+
+class Trainer {
+ public:
+  // config: parsed and resolved. Opens the run folder and resumes from its newest good checkpoint if there is
+  // one. Throws UserError before anything is written when the folder, the checkpoint or the data do not fit.
+  Trainer(const RunConfig& config, const data::Corpus& corpus);
+  ~Trainer();
+
+  RunOutcome run();
+
+  Transformer& model() { return *model_; }
+  int64_t step() const { return step_; }
+  std::string newest_checkpoint() const { return newest_checkpoint_; }
+  // The newest evaluation on held-out text of this process; of the whole text after the last step.
+  const std::optional<Evaluation>& held_out() const { return held_out_; }
+  RunLog& log() { return *log_; }
+
+ private:
+  struct StepData {
+    std::vector<ModelInput> micro_batches;
+    int64_t tokens = 0, labelled = 0;
+  };
+  void resume_or_start();
+  void restore(const CheckpointContents& contents);
+  StepData load_step(int64_t step) const;
+  StepData next_data();
+  StepRecord train_step(const StepData& data);
+  // Whether the step may be applied; otherwise acts on training.nonfinite.
+  bool finite(const StepRecord& record, const GradientNorm& gradients);
+  void roll_back();
+  std::optional<Evaluation> held_out_after_step();
+  void save();
+  std::string state_json() const;
+  bool due(int64_t interval) const { return interval > 0 && step_ % interval == 0; }
+
+  RunConfig config_;
+  data::Corpus corpus_;
+  data::TrainLoader train_loader_;
+  data::ValidLoader valid_loader_;
+  std::shared_ptr<Transformer> model_;
+  NamedParameters parameters_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<RunLog> log_;
+  LossOptions loss_options_;
+
+  int64_t step_ = 0;  // steps done
+  int64_t total_tokens_ = 0;
+  double total_seconds_ = 0;
+  int64_t saved_step_ = -1;
+  std::set<int64_t> skip_steps_;  // rolled back from: not applied when they come again
+  std::string newest_checkpoint_;
+  std::optional<Evaluation> held_out_;
+  std::future<StepData> prefetched_;
+  int64_t prefetched_step_ = -1;
+};
+
+}  // namespace longreach

@@ -1,0 +1,44 @@
+// `longreach info [MECHANISM]`: the build, the machine, and every mechanism with its options, defaults and
+// source.
+#include <iomanip>
+#include <iostream>
+
+#include "layers/attention_config.h"
+#include "train/build_info.h"
+#include "train/command_line.h"
+#include "train/machine.h"
+
+namespace longreach {
+namespace {
+
+void print_mechanism(const AttentionConfig& config) {
+  std::visit(
+      [](auto kind) {
+        std::cout << kind.kind << "  (" << kind.source << ")\n";
+        for (const FieldHelp& row : help_of(fields_of(kind)))
+          std::cout << "    " << std::left << std::setw(12) << row.key << std::right << " = "
+                    << row.default_value << "  " << row.help
+                    << (row.allowed.empty() ? "" : "; " + row.allowed) << "\n";
+      },
+      config);
+}
+
+}  // namespace
+
+int info_verb(const Arguments& arguments) {
+  std::string mechanism;
+  CLI::App app("build, machine, mechanisms", "info");
+  app.add_option("MECHANISM", mechanism, "only this one");
+  if (!parse_arguments(app, arguments)) return 0;
+  if (!mechanism.empty()) {
+    print_mechanism(make_attention_config(mechanism));
+    return 0;
+  }
+  std::cout << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
+            << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
+            << " MiB; vectors: " << ATenVectors() << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
+  for (const AttentionConfig& config : all_attention_configs()) print_mechanism(config);
+  return 0;
+}
+
+}  // namespace longreach

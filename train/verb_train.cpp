@@ -1,0 +1,119 @@
+// `longreach train CONFIG [--section.key value ...]`
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+
+#include "data/ngram.h"
+#include "models/generate.h"
+#include "train/command_line.h"
+#include "train/example_config.h"
+#include "train/plot.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+namespace longreach {
+namespace {
+
+void print_header(const RunConfig& config, const data::Corpus& corpus, Transformer& model) {
+  int64_t parameters = 0;
+  for (const auto& parameter : model.parameters()) parameters += parameter.numel();
+  int64_t train_tokens = 0, valid_tokens = 0;
+  for (const auto& source : corpus.train) train_tokens += source->num_tokens();
+  for (const auto& source : corpus.valid) valid_tokens += source->num_tokens();
+  std::vector<std::string> layers;
+  for (const auto& layer : attention_per_layer(config.model.attention, config.model.num_hidden_layers))
+    layers.emplace_back(std::visit([](const auto& kind) { return kind.kind; }, layer));
+  const TrainingConfig& training = config.training;
+  std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
+            << " million parameters; attention by layer: " << join(layers, " ") << "\n"
+            << "data       " << train_tokens << " training tokens, " << valid_tokens
+            << " held out; tokenizer " << corpus.tokenizer->name() << "\n"
+            << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
+            << training.gradient_accumulation_steps << " micro-batches = "
+            << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "
+            << training.mixed_precision_param << ", " << at::get_num_threads() << " threads; "
+            << training.steps << " steps\n"
+            << std::flush;
+}
+
+void print_final(const RunConfig& config, const data::Corpus& corpus, const Evaluation& held_out) {
+  std::cout << std::fixed << std::setprecision(4) << "held out   " << held_out.bits_per_byte
+            << " bits per byte, perplexity " << held_out.perplexity << " a token over " << held_out.tokens
+            << " tokens\n";
+  if (!config.validation.ngram) return;
+  const double order2 = data::ngram_bits_per_byte(corpus, 2), order3 = data::ngram_bits_per_byte(corpus, 3);
+  std::cout << "baselines  " << order2 << " bits per byte: order-2 byte n-gram; " << order3
+            << ": order-3 (interpolated Witten-Bell, same split)\n"
+            << "margin     " << std::showpos << order2 - held_out.bits_per_byte << " below order 2, "
+            << order3 - held_out.bits_per_byte << " below order 3\n"
+            << std::noshowpos;
+}
+
+void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer) {
+  const SampleConfig& sample = config.sample;
+  if (sample.tokens == 0) return;
+  SamplingOptions options{.max_new_tokens = sample.tokens,
+                          .temperature = sample.temperature,
+                          .top_k = sample.top_k,
+                          .top_p = sample.top_p};
+  options.seed = static_cast<uint64_t>(config.training.seed);
+  if (const auto eos = corpus.tokenizer->eos()) options.stop_tokens = {*eos};
+  std::vector<int64_t> prompt;
+  for (const data::Token token : corpus.tokenizer->encode(sample.prompt)) prompt.push_back(token);
+  if (prompt.empty()) prompt.push_back(corpus.tokenizer->bos().value_or(0));
+  std::vector<data::Token> tokens(prompt.begin(), prompt.end());
+  for (const int64_t token : generate(trainer.model(), prompt, options))
+    tokens.push_back(static_cast<data::Token>(token));
+  const std::string written = corpus.tokenizer->decode(tokens);
+  trainer.log().sample(trainer.step(), written);
+  std::cout << "sample     ---\n" << written << "\n           ---\n";
+}
+
+void print_places(const RunConfig& config, const Trainer& trainer) {
+  if (!trainer.newest_checkpoint().empty()) std::cout << "checkpoint " << trainer.newest_checkpoint() << "\n";
+  std::cout << "metrics    " << config.job.dump_folder << "/metrics.jsonl\n";
+  if (config.metrics.plot) {
+    try {
+      const std::string file = config.job.dump_folder + "/loss.png";
+      plot_loss({config.job.dump_folder}, file);
+      std::cout << "plot       " << file << "\n";
+    } catch (const UserError& error) {  // no gnuplot is no reason to fail a finished run
+      std::cout << "plot       none: " << error.what() << "\n";
+    }
+  }
+  if (config.metrics.enable_tensorboard)
+    std::cout << "tensorboard --logdir " << config.job.dump_folder << "/" << config.metrics.save_tb_folder
+              << "\n";
+}
+
+}  // namespace
+
+int train_verb(const Arguments& arguments) {
+  if (arguments.empty() || arguments[0] == "--help") {
+    std::cout << (arguments.empty() ? "usage: longreach train CONFIG [--section.key value ...]\n"
+                                    : example_config());
+    return arguments.empty() ? 2 : 0;
+  }
+  RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
+  if (config.training.threads > 0) at::set_num_threads(static_cast<int>(config.training.threads));
+  watch_stop_signals();
+  const data::Corpus corpus = data::open_corpus(config.data, config.job.dump_folder + "/data");
+  config.model.resolve(corpus.tokenizer->vocab_size());
+  Trainer trainer(config, corpus);
+  print_header(config, corpus, trainer.model());
+  const RunOutcome outcome = trainer.run();
+  if (outcome == RunOutcome::kFinished) {
+    if (config.validation.final && trainer.held_out()) print_final(config, corpus, *trainer.held_out());
+    print_sample(config, corpus, trainer);
+  } else {
+    std::cout << (outcome == RunOutcome::kInterrupted ? "interrupted" : "stopped") << " after step "
+              << trainer.step() << "; the same command goes on from there\n";
+  }
+  print_places(config, trainer);
+  return 0;
+}
+
+}  // namespace longreach
