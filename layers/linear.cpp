@@ -7,7 +7,7 @@
 
 namespace longreach {
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::ScalarType dtype = x.scalar_type();
   return at::linear(x, weight.to(dtype), bias.defined() ? bias.to(dtype) : bias);
 }

@@ -26,15 +26,32 @@ struct ModelConfig {
   bool tie_word_embeddings = true;
   bool qk_norm = false;
   bool attention_bias = false;
+  std::string mlp = "swiglu";              // swiglu | sglu
+  std::string norm = "rmsnorm";            // rmsnorm | srmsnorm
+  double embedding_scale = 1.0;            // TransNormerLLM: sqrt(hidden_size)
   std::string residual_dtype = "float32";  // float32 | bfloat16: the residual stream under mixed precision
   RopeConfig rope;                         // keys rope_theta and [model.rope_scaling]
   std::vector<AttentionEntry> attention;   // [[model.attention]]
 
+  // No key: which code computes the layers. `reference` serves verification in float64.
+  Implementation implementation = Implementation::fused;
+
+  // Parsing reads `config` as soon as it is met, so that the keys that follow win over it. Rules that span
+  // keys are rejected where the visitor can still name file and line.
   void fields(FieldVisitor& visit);
 
-  // Fills the zeros above from the other keys, reads `config`, checks what spans keys. Call once, after
-  // parsing. vocab_size: the tokenizer's. Throws ConfigError naming the key.
+  // Fills the zeros above from the other keys and checks what spans keys; afterwards the config stands
+  // without the file `config` named. Call once, after parsing. vocab_size: the tokenizer's. Throws
+  // ConfigError naming the key.
   void resolve(int64_t tokenizer_vocab_size);
+
+ private:
+  std::string loaded_;  // the config.json that the sizes already come from
 };
+
+// Reads the sizes of a Llama-like model (llama, mistral, qwen2, qwen3) from a Hugging Face config.json or the
+// folder that holds one. Keys of ours that the file lacks keep their values. Throws ConfigError naming the
+// file and the key: a file that cannot be read, an architecture or an option that this decoder does not have.
+void read_hugging_face_config(const std::string& path, ModelConfig& config);
 
 }  // namespace longreach

@@ -34,7 +34,7 @@ LightningOutput transnormer(const at::Tensor& x, const at::Tensor& positions, co
                             const at::Tensor& cu_seqlens) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
   const int64_t inner = weights.out_proj.size(1);
-  const at::Tensor qkvu = linear(x, weights.in_proj);
+  const at::Tensor qkvu = linear_map(x, weights.in_proj);
   const auto part = [&](int64_t first) {
     return qkvu.narrow(-1, first * inner, inner).view({batch, tokens, heads, inner / heads});
   };
@@ -42,7 +42,7 @@ LightningOutput transnormer(const at::Tensor& x, const at::Tensor& positions, co
   if (weights.theta.defined()) std::tie(q, k) = lightning::lrpe(q, k, positions, weights.theta);
   const auto [o, state] = run_operator(q, k, part(2), options, initial_state, cu_seqlens);
   const at::Tensor normed = rms_norm(o.reshape({batch, tokens, inner}), {}, kNormEps);
-  return {linear(normed * qkvu.narrow(-1, 3 * inner, inner), weights.out_proj), state};
+  return {linear_map(normed * qkvu.narrow(-1, 3 * inner, inner), weights.out_proj), state};
 }
 
 LightningOutput minimax(const at::Tensor& x, const at::Tensor& positions, const LightningWeights& weights,
@@ -50,13 +50,13 @@ LightningOutput minimax(const at::Tensor& x, const at::Tensor& positions, const 
                         const at::Tensor& cu_seqlens) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
   const int64_t inner = weights.out_proj.size(1), size = inner / heads;
-  const at::Tensor qkv = at::silu(linear(x, weights.in_proj)).view({batch, tokens, heads, 3 * size});
+  const at::Tensor qkv = at::silu(linear_map(x, weights.in_proj)).view({batch, tokens, heads, 3 * size});
   at::Tensor q = qkv.narrow(-1, 0, size), k = qkv.narrow(-1, size, size);
   if (weights.theta.defined()) std::tie(q, k) = lightning::lrpe(q, k, positions, weights.theta);
   const auto [o, state] =
       run_operator(q, k, qkv.narrow(-1, 2 * size, size), options, initial_state, cu_seqlens);
   const at::Tensor normed = rms_norm(o.reshape({batch, tokens, inner}), weights.norm, kNormEps);
-  return {linear(at::sigmoid(linear(x, weights.output_gate)) * normed, weights.out_proj), state};
+  return {linear_map(at::sigmoid(linear_map(x, weights.output_gate)) * normed, weights.out_proj), state};
 }
 
 }  // namespace

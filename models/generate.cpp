@@ -1,0 +1,98 @@
+// Sampling. The random number of step n is a hash of (seed, n), so that a text does not depend on what was
+// drawn before.
+#include "models/generate.h"
+
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+#include "layers/initialization.h"
+
+namespace longreach {
+namespace {
+
+// In [0, 1), from the seed and the number of the step alone.
+double uniform(uint64_t seed, int64_t step) {
+  return static_cast<double>(derive_seed(seed, std::to_string(step)) >> 11) * 0x1.0p-53;
+}
+
+// Tokens from the likeliest on, equal ones by id.
+std::vector<int64_t> ranked(const std::vector<double>& logits, int64_t count) {
+  std::vector<int64_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto before = [&](int64_t a, int64_t b) {
+    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
+  };
+  std::partial_sort(order.begin(), order.begin() + count, order.end(), before);
+  order.resize(count);
+  return order;
+}
+
+int64_t sample(const std::vector<double>& logits, const SamplingOptions& options, int64_t step) {
+  const auto vocab = static_cast<int64_t>(logits.size());
+  if (options.temperature == 0.0) return ranked(logits, 1)[0];
+  const auto order = ranked(logits, options.top_k > 0 ? std::min(options.top_k, vocab) : vocab);
+  std::vector<double> weights;
+  double total = 0.0;
+  for (const int64_t id : order) {
+    weights.push_back(std::exp((logits[id] - logits[order[0]]) / options.temperature));
+    total += weights.back();
+  }
+  // top-p: the shortest head of the ranking that holds the share p; at least one token.
+  double kept = 0.0;
+  size_t count = 0;
+  while (count < weights.size() && (count == 0 || kept < options.top_p * total)) kept += weights[count++];
+  double left = uniform(options.seed, step) * kept;
+  for (size_t i = 0; i < count; ++i)
+    if ((left -= weights[i]) < 0.0) return order[i];
+  return order[count - 1];
+}
+
+std::vector<double> row_of(const at::Tensor& logits) {
+  const at::Tensor wide = logits.to(at::kCPU, at::kDouble).contiguous();
+  std::vector<double> row(wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel());
+  for (const double value : row)
+    check<TrainingError>(!std::isnan(value), "generation: the model gives NaN; its weights are damaged");
+  return row;
+}
+
+void expect_options(const SamplingOptions& options) {
+  check(options.temperature >= 0.0, "temperature = ", options.temperature,
+        ": expected a number >= 0 (0: greedy)");
+  check(options.top_p > 0.0 && options.top_p <= 1.0, "top_p = ", options.top_p,
+        ": expected a number in (0, 1]");
+  check(options.top_k >= 0, "top_k = ", options.top_k, ": expected an integer >= 0 (0: all tokens)");
+  check(options.max_new_tokens >= 0, "max_new_tokens = ", options.max_new_tokens,
+        ": expected an integer >= 0");
+  check(options.prefill_chunk > 0, "prefill_chunk = ", options.prefill_chunk, ": expected an integer >= 1");
+}
+
+}  // namespace
+
+std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& prompt,
+                              const SamplingOptions& options, const std::function<bool(int64_t)>& on_token) {
+  expect_options(options);
+  check(!prompt.empty(), "prompt: expected at least one token");
+  const auto length = static_cast<int64_t>(prompt.size());
+  std::vector<int64_t> generated;
+  if (options.max_new_tokens == 0) return generated;
+  ModelDecodeState state = model.start_decoding(1, length + options.max_new_tokens);
+  at::Tensor logits;
+  const at::Tensor tokens = at::tensor(prompt, at::kLong).unsqueeze(0);
+  for (int64_t begin = 0; begin < length; begin += options.prefill_chunk)
+    logits = model.decode(tokens.narrow(1, begin, std::min(options.prefill_chunk, length - begin)), state);
+  for (int64_t step = 0;; ++step) {
+    const int64_t token = sample(row_of(logits), options, step);
+    generated.push_back(token);
+    const bool wanted = !on_token || on_token(token);
+    const bool stop =
+        std::find(options.stop_tokens.begin(), options.stop_tokens.end(), token) != options.stop_tokens.end();
+    if (!wanted || stop || step + 1 == options.max_new_tokens) return generated;
+    logits = model.decode(at::tensor({token}, at::kLong).unsqueeze(0), state);
+  }
+}
+
+}  // namespace longreach

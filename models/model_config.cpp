@@ -1,0 +1,147 @@
+// Keys, defaults that depend on other keys, and the rules that span them.
+#include "models/model_config.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "layers/rope.h"
+
+namespace longreach {
+namespace {
+
+constexpr int64_t kLargest = int64_t{1} << 31;
+
+void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
+  visit.field("rope_type", rope.rope_type,
+              {.help = "how the rotary embedding reaches beyond its training length",
+               .allowed = one_of({"default", "linear", "dynamic", "yarn", "llama3"})});
+  visit.field("factor", rope.factor, {.help = "new length / old length", .allowed = RealRange{1.0}});
+  visit.field("original_max_position_embeddings", rope.original_max_position_embeddings,
+              {.help = "old length; 0: max_position_embeddings", .allowed = between(0, kLargest)});
+  visit.field("low_freq_factor", rope.low_freq_factor, {.help = "llama3", .allowed = positive_real()});
+  visit.field("high_freq_factor", rope.high_freq_factor, {.help = "llama3", .allowed = positive_real()});
+  visit.field("beta_fast", rope.beta_fast, {.help = "yarn", .allowed = positive_real()});
+  visit.field("beta_slow", rope.beta_slow, {.help = "yarn", .allowed = positive_real()});
+  visit.field("attention_factor", rope.attention_factor,
+              {.help = "yarn: factor of cos and sin; 0: 0.1 ln(factor) + 1", .allowed = RealRange{0.0}});
+}
+
+bool uses_rope(const std::vector<AttentionConfig>& layers) {
+  return std::any_of(layers.begin(), layers.end(), [](const AttentionConfig& config) {
+    return std::visit(
+        [](const auto& kind) {
+          if constexpr (requires { kind.rope; }) return kind.rope;
+          return false;
+        },
+        config);
+  });
+}
+
+void size_fields(ModelConfig& c, FieldVisitor& visit) {
+  const Allowed size = between(1, kLargest), size_or_zero = between(0, kLargest);
+  visit.field("vocab_size", c.vocab_size, {.help = "tokens; 0: the tokenizer's", .allowed = size_or_zero});
+  visit.field("hidden_size", c.hidden_size, {.help = "width of the residual stream", .allowed = size});
+  visit.field("intermediate_size", c.intermediate_size,
+              {.help = "width of the feed-forward block; 0: 8/3 hidden_size, up to a multiple of 32",
+               .allowed = size_or_zero});
+  visit.field("num_hidden_layers", c.num_hidden_layers, {.help = "layers", .allowed = between(1, 10000)});
+  visit.field("num_attention_heads", c.num_attention_heads,
+              {.help = "query heads", .allowed = between(1, 65536)});
+  visit.field("num_key_value_heads", c.num_key_value_heads,
+              {.help = "key and value heads of softmax attention; 0: num_attention_heads",
+               .allowed = between(0, 65536)});
+  visit.field("head_dim", c.head_dim,
+              {.help = "0: hidden_size / num_attention_heads", .allowed = between(0, 256)});
+  visit.field("max_position_embeddings", c.max_position_embeddings,
+              {.help = "tokens the model is made for; rope scalings start from it", .allowed = size});
+}
+
+}  // namespace
+
+void ModelConfig::fields(FieldVisitor& visit) {
+  visit.field(
+      "config", config,
+      {.help = "a Hugging Face config.json, or its folder, to take the sizes from; keys beside it win"});
+  bool inherited = false;  // `attention` comes from that file, and the first table given here replaces it
+  if (!config.empty() && config != loaded_) {
+    try {
+      read_hugging_face_config(config, *this);
+    } catch (const ConfigError& error) {
+      visit.reject("config", error.what());
+    }
+    loaded_ = config;
+    inherited = true;
+  }
+  size_fields(*this, visit);
+  visit.field("rms_norm_eps", rms_norm_eps, {.help = "added to mean squares", .allowed = positive_real()});
+  visit.field(
+      "initializer_range", initializer_range,
+      {.help =
+           "standard deviation of initial weights; projections into the residual stream: / sqrt(2 layers)",
+       .allowed = positive_real()});
+  visit.field("tie_word_embeddings", tie_word_embeddings, {.help = "the output layer is the embedding"});
+  visit.field("qk_norm", qk_norm, {.help = "RMSNorm of each query and key head (Qwen3)"});
+  visit.field("attention_bias", attention_bias, {.help = "biases on q, k, v projections (Qwen2)"});
+  visit.field("mlp", mlp,
+              {.help = "feed-forward block: SwiGLU, or SGLU without activation (TransNormerLLM)",
+               .allowed = one_of({"swiglu", "sglu"})});
+  visit.field("norm", norm,
+              {.help = "RMSNorm, or SRMSNorm without weight (TransNormerLLM)",
+               .allowed = one_of({"rmsnorm", "srmsnorm"})});
+  visit.field(
+      "embedding_scale", embedding_scale,
+      {.help = "factor of the embeddings (TransNormerLLM: sqrt(hidden_size))", .allowed = positive_real()});
+  visit.field(
+      "residual_dtype", residual_dtype,
+      {.help = "of the residual stream under mixed precision", .allowed = one_of({"float32", "bfloat16"})});
+  visit.field("rope_theta", rope.theta, {.help = "base of the rotary embedding", .allowed = RealRange{1.0}});
+  visit.section("rope_scaling", "longer contexts than trained on",
+                [&](FieldVisitor& v) { rope_fields(rope, v); });
+  const auto append = [&](FieldVisitor& v) {
+    if (std::exchange(inherited, false)) attention.clear();
+    AttentionEntry& entry = attention.emplace_back();
+    entry.fields(v);
+    try {
+      parse_layers(entry.layers, num_hidden_layers);
+    } catch (const ConfigError& error) {
+      v.reject("layers", error.what());
+    }
+  };
+  visit.tables("attention", "the mechanism of each layer; none: dense everywhere", append, attention.size(),
+               [&](size_t i, FieldVisitor& v) { attention[i].fields(v); });
+}
+
+void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
+  if (!config.empty() && config != loaded_) read_hugging_face_config(config, *this);
+  config.clear();
+  if (vocab_size == 0) vocab_size = tokenizer_vocab_size;
+  check<ConfigError>(vocab_size > 0,
+                     "model.vocab_size = 0: expected a positive number, or a tokenizer to take it from");
+  check<ConfigError>(vocab_size >= tokenizer_vocab_size, "model.vocab_size = ", vocab_size,
+                     ": the tokenizer has ", tokenizer_vocab_size, " tokens");
+  if (intermediate_size == 0) intermediate_size = (8 * hidden_size + 95) / 96 * 32;
+  if (num_key_value_heads == 0) num_key_value_heads = num_attention_heads;
+  check<ConfigError>(num_attention_heads % num_key_value_heads == 0,
+                     "model.num_key_value_heads = ", num_key_value_heads,
+                     ": must divide num_attention_heads = ", num_attention_heads);
+  if (head_dim == 0) {
+    check<ConfigError>(hidden_size % num_attention_heads == 0, "model.hidden_size = ", hidden_size,
+                       ": no multiple of num_attention_heads = ", num_attention_heads, "; give head_dim");
+    head_dim = hidden_size / num_attention_heads;
+  }
+  check<ConfigError>(head_dim >= 1 && head_dim <= 256, "model.head_dim = ", head_dim, ": expected 1 to 256");
+  const auto layers = attention_per_layer(attention, num_hidden_layers);
+  for (const auto& layer : layers)
+    if (const auto* lightning = std::get_if<LightningConfig>(&layer); lightning && lightning->lrpe == "on")
+      check<ConfigError>(head_dim <= 128, "model.head_dim = ", head_dim,
+                         ": LRPE doubles it and keys have at most 256");
+  if (!uses_rope(layers)) return;
+  try {
+    RotaryEmbedding(rope, head_dim, max_position_embeddings);
+  } catch (const ConfigError& error) {
+    throw ConfigError(text("model.", error.what()));
+  }
+}
+
+}  // namespace longreach

@@ -1,0 +1,252 @@
+// The decoder: embedding, pre-norm layers around a residual stream, final norm, output layer.
+#include "models/transformer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+
+#include <map>
+
+#include "layers/embedding.h"
+#include "layers/initialization.h"
+#include "layers/loss.h"
+#include "layers/mlp.h"
+#include "layers/norm.h"
+#include "layers/ops/check.h"
+#include "layers/ops/recompute.h"
+#include "layers/rope.h"
+
+namespace longreach {
+namespace {
+
+// One block: x += attention(norm(x)); x += mlp(norm(x)). Names are those of Hugging Face's Llama.
+class DecoderLayer : public torch::nn::Module {
+ public:
+  DecoderLayer(const ModelConfig& config, const AttentionConfig& attention, const LayerSite& site) {
+    const auto norm = [&](const char* name) {
+      return register_module(name, std::make_shared<Norm>(config.norm, site.hidden_size, site.norm_eps));
+    };
+    input_layernorm_ = norm("input_layernorm");
+    attention_ = register_module("self_attn", make_attention(attention, site));
+    post_attention_layernorm_ = norm("post_attention_layernorm");
+    mlp_ = register_module("mlp", std::make_shared<Mlp>(config.mlp, config.intermediate_size, site));
+  }
+
+  // x [B, T, C] in the dtype of the residual stream; the branches compute in `dtype`.
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch, at::ScalarType dtype) {
+    AttentionOutput out = attention_->forward(input_layernorm_->forward(x, dtype), batch);
+    out.y = feed_forward(add(x, out.y), dtype);
+    return out;
+  }
+
+  at::Tensor decode(const at::Tensor& x, DecodeState& state) {
+    const at::ScalarType dtype = x.scalar_type();
+    return feed_forward(add(x, attention_->decode(input_layernorm_->forward(x, dtype), state)), dtype);
+  }
+
+  const Attention& attention() const { return *attention_; }
+  double flops(int64_t seq_len) const { return attention_->flops_per_token(seq_len) + mlp_->flops(); }
+
+ private:
+  // Float32 + bfloat16 is float32; a bfloat16 stream stays one.
+  static at::Tensor add(const at::Tensor& stream, const at::Tensor& branch) {
+    return (stream + branch).to(stream.scalar_type());
+  }
+  at::Tensor feed_forward(const at::Tensor& x, at::ScalarType dtype) const {
+    return add(x, mlp_->forward(post_attention_layernorm_->forward(x, dtype)));
+  }
+
+  std::shared_ptr<Norm> input_layernorm_, post_attention_layernorm_;
+  std::shared_ptr<Attention> attention_;
+  std::shared_ptr<Mlp> mlp_;
+};
+
+LayerSite site_of(const ModelConfig& config, int64_t layer, uint64_t seed,
+                  std::shared_ptr<RotaryEmbedding> rotary) {
+  return {.hidden_size = config.hidden_size,
+          .num_heads = config.num_attention_heads,
+          .num_kv_heads = config.num_key_value_heads,
+          .head_dim = config.head_dim,
+          .layer = layer,
+          .num_layers = config.num_hidden_layers,
+          .max_position_embeddings = config.max_position_embeddings,
+          .norm_eps = config.rms_norm_eps,
+          .initializer_range = config.initializer_range,
+          .qk_norm = config.qk_norm,
+          .attention_bias = config.attention_bias,
+          .rope = config.rope,
+          .rotary = std::move(rotary),
+          .seed = derive_seed(seed, text("layers.", layer)),
+          .implementation = config.implementation};
+}
+
+}  // namespace
+
+struct Transformer::Body {
+  ModelConfig config;
+  std::shared_ptr<Embedding> embed_tokens;
+  std::vector<std::shared_ptr<DecoderLayer>> layers;
+  std::shared_ptr<Norm> norm;
+  std::shared_ptr<Linear> lm_head;  // null: tied
+
+  const at::Tensor& head() const { return lm_head ? lm_head->weight() : embed_tokens->weight(); }
+  double head_flops() const { return 2.0 * static_cast<double>(head().numel()); }
+
+  at::Tensor embed(const at::Tensor& tokens, const LossOptions& options) const {
+    at::Tensor x = embed_tokens->forward(tokens);
+    if (config.embedding_scale != 1.0) x = x * config.embedding_scale;
+    return options.autocast_bf16 && config.residual_dtype == "bfloat16" ? x.to(at::kBFloat16) : x;
+  }
+
+  at::ScalarType compute_dtype(const LossOptions& options) const {
+    return options.autocast_bf16 ? at::kBFloat16 : embed_tokens->weight().scalar_type();
+  }
+
+  struct Hidden {
+    at::Tensor x;                                               // after the last norm, in the computing dtype
+    std::vector<std::pair<std::string, at::Tensor>> auxiliary;  // averaged over the layers that name them
+  };
+  Hidden run(const at::Tensor& tokens, const Batch& batch, const LossOptions& options) const;
+};
+
+namespace {
+
+// The layer under activation checkpointing: its losses travel beside y as outputs.
+AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, const at::Tensor& x,
+                                 const Batch& batch, at::ScalarType dtype) {
+  auto names = std::make_shared<std::vector<std::string>>();
+  const auto forward = [layer, batch, dtype, names](const Tensors& inputs) {
+    const AttentionOutput out = layer->forward(inputs[0], batch, dtype);
+    Tensors outputs{out.y};
+    names->clear();
+    for (const auto& [name, value] : out.losses) {
+      names->push_back(name);
+      outputs.push_back(value);
+    }
+    return outputs;
+  };
+  const Tensors outputs = recomputed(forward, {x}, layer->parameters());
+  AttentionOutput result{outputs[0], {}};
+  for (size_t i = 0; i < names->size(); ++i) result.losses.emplace_back((*names)[i], outputs[i + 1]);
+  return result;
+}
+
+}  // namespace
+
+Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const Batch& batch,
+                                                 const LossOptions& options) const {
+  expect_shape(tokens, "tokens", {-1, -1});
+  expect_shape(batch.positions, "positions", {tokens.size(0), tokens.size(1)});
+  const bool full = options.activation_checkpoint == "full";
+  check<ConfigError>(full || options.activation_checkpoint == "none", "activation_checkpoint.mode = \"",
+                     options.activation_checkpoint, "\": expected none or full");
+  const at::ScalarType dtype = compute_dtype(options);
+  at::Tensor x = embed(tokens, options);
+  std::map<std::string, std::vector<at::Tensor>> losses;
+  for (const auto& layer : layers) {
+    const bool recompute = full && at::GradMode::is_enabled();
+    const AttentionOutput out =
+        recompute ? recomputed_layer(layer, x, batch, dtype) : layer->forward(x, batch, dtype);
+    x = out.y;
+    for (const auto& [name, value] : out.losses) losses[name].push_back(value);
+  }
+  Hidden result{norm->forward(x, dtype), {}};
+  for (const auto& [name, values] : losses) {
+    at::Tensor sum = values[0];
+    for (size_t i = 1; i < values.size(); ++i) sum = sum + values[i];
+    result.auxiliary.emplace_back(name, sum / static_cast<double>(values.size()));
+  }
+  return result;
+}
+
+Transformer::Transformer(const ModelConfig& config, uint64_t seed) : body_(std::make_shared<Body>()) {
+  Body& body = *body_;
+  body.config = config;
+  const auto model = register_module("model", std::make_shared<torch::nn::Module>());
+  body.embed_tokens = model->register_module(
+      "embed_tokens",
+      std::make_shared<Embedding>(config.vocab_size, config.hidden_size, config.initializer_range,
+                                  derive_seed(seed, "embed_tokens")));
+  const auto stack = model->register_module("layers", std::make_shared<torch::nn::Module>());
+  const auto attention = attention_per_layer(config.attention, config.num_hidden_layers);
+  std::shared_ptr<RotaryEmbedding> rotary;
+  if (config.head_dim % 2 == 0)
+    rotary = std::make_shared<RotaryEmbedding>(config.rope, config.head_dim, config.max_position_embeddings);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i)
+    body.layers.push_back(stack->register_module(
+        std::to_string(i),
+        std::make_shared<DecoderLayer>(config, attention[i], site_of(config, i, seed, rotary))));
+  body.norm = model->register_module(
+      "norm", std::make_shared<Norm>(config.norm, config.hidden_size, config.rms_norm_eps));
+  if (!config.tie_word_embeddings)
+    body.lm_head = register_module(
+        "lm_head", std::make_shared<Linear>(config.hidden_size, config.vocab_size, config.initializer_range,
+                                            derive_seed(seed, "lm_head")));
+}
+
+Transformer::~Transformer() = default;
+
+const ModelConfig& Transformer::config() const { return body_->config; }
+
+at::Tensor Transformer::hidden(const at::Tensor& tokens, const Batch& batch, const LossOptions& options) {
+  return body_->run(tokens, batch, options).x;
+}
+
+at::Tensor Transformer::logits(const at::Tensor& tokens, const Batch& batch) {
+  return linear_map(body_->run(tokens, batch, {}).x, body_->head());
+}
+
+LossOutput Transformer::loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
+                             const LossOptions& options) {
+  expect_shape(labels, "labels", tokens.sizes());
+  Body::Hidden hidden = body_->run(tokens, batch, options);
+  const CrossEntropyOutput out = chunked_cross_entropy(
+      hidden.x.reshape({-1, body_->config.hidden_size}), body_->head(), labels.reshape({-1}),
+      {.z_loss = options.z_loss, .chunk_tokens = options.chunk_tokens});
+  return {out.loss_sum, out.nll.sum(at::kDouble), out.tokens, std::move(hidden.auxiliary)};
+}
+
+at::Tensor Transformer::token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
+                                  const LossOptions& options) {
+  const at::NoGradGuard no_grad;
+  expect_shape(labels, "labels", tokens.sizes());
+  const at::Tensor hidden = body_->run(tokens, batch, options).x.reshape({-1, body_->config.hidden_size});
+  return chunked_cross_entropy(hidden, body_->head(), labels.reshape({-1}),
+                               {.chunk_tokens = options.chunk_tokens})
+      .nll.view(tokens.sizes());
+}
+
+int64_t ModelDecodeState::bytes() const {
+  int64_t total = 0;
+  for (const auto& layer : layers) total += layer->bytes();
+  return total;
+}
+
+int64_t ModelDecodeState::tokens() const { return layers.empty() ? 0 : layers[0]->tokens(); }
+
+ModelDecodeState Transformer::start_decoding(int64_t batch_size, int64_t max_tokens) const {
+  ModelDecodeState state;
+  for (const auto& layer : body_->layers)
+    state.layers.push_back(layer->attention().start_decoding(batch_size, max_tokens));
+  return state;
+}
+
+at::Tensor Transformer::decode(const at::Tensor& tokens, ModelDecodeState& state) {
+  const at::NoGradGuard no_grad;
+  expect_shape(tokens, "tokens", {-1, -1});
+  check<ShapeError>(tokens.size(1) > 0, "tokens: decoding needs at least one token");
+  at::Tensor x = body_->embed(tokens, {});
+  for (size_t i = 0; i < body_->layers.size(); ++i) x = body_->layers[i]->decode(x, *state.layers[i]);
+  return linear_map(body_->norm->forward(x.select(1, -1)), body_->head());
+}
+
+double Transformer::flops_per_token(int64_t seq_len) const {
+  double forward = body_->head_flops();
+  for (const auto& layer : body_->layers) forward += layer->flops(seq_len);
+  return 3.0 * forward;  // backward: one product for the inputs, one for the weights
+}
+
+Batch whole_rows(int64_t batch, int64_t tokens) {
+  return {.positions = at::arange(tokens, at::kLong).unsqueeze(0).expand({batch, tokens})};
+}
+
+}  // namespace longreach
