@@ -17,7 +17,7 @@ fail() {
 
 # make_cache: the cache folder exists afterwards.
 make_cache() {
-  mkdir -p "$longreach_cache" 2>/dev/null ||
+  { mkdir -p "$longreach_cache" && : >>"$longreach_cache/lock"; } 2>/dev/null ||
     fail "cannot write to $longreach_cache; XDG_CACHE_HOME chooses another place for the set-up"
 }
 
