@@ -62,8 +62,10 @@ function(longreach_kernel_library)
   add_library(longreach_kernels STATIC ${sources})
   longreach_common(longreach_kernels)
   target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
-  # Four targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own).
-  target_compile_definitions(longreach_kernels PRIVATE
+  # Three targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own). Public: tests
+  # that compile kernels for each target must see the same targets. The baseline is the emulation of 128-bit vectors, which
+  # Highway avoids for g++ before 12.3 because of a bug in 16-bit products; the kernels' tests run on it.
+  target_compile_definitions(longreach_kernels PUBLIC
     "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)" HWY_BROKEN_EMU128=0)
   target_link_libraries(longreach_kernels PUBLIC PkgConfig::HWY)
   foreach(source IN LISTS sources)
