@@ -1,4 +1,5 @@
-// Tokens that are found in the text before anything else is done to it: special ones ("<|im_end|>") and ordinary ones.
+// Tokens that are found in the text before anything else is done to it: special ones ("<|im_end|>") and
+// ordinary ones.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -1,4 +1,5 @@
-// Byte-pair encoding of one word: the cheapest mergeable pair, leftmost among equals, is merged until none is left.
+// Byte-pair encoding of one word: the cheapest mergeable pair, leftmost among equals, is merged until none is
+// left.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -48,7 +49,8 @@ struct BpeScratch {
   static constexpr size_t kMaxWords = 1 << 16, kMaxWordBytes = 64, kMaxKeptSymbols = 1 << 16;
 };
 
-// Lends each caller a scratch of its own, so that encode() is const, safe from several threads and keeps its words.
+// Lends each caller a scratch of its own, so that encode() is const, safe from several threads and keeps its
+// words.
 class BpeScratchPool {
  public:
   std::unique_ptr<BpeScratch> take() {
@@ -84,9 +86,11 @@ class BorrowedScratch {
   std::unique_ptr<BpeScratch> scratch_;
 };
 
-// Appends the tokens of the word, from the words met before where it can. encode(word, scratch, out) does the work.
+// Appends the tokens of the word, from the words met before where it can. encode(word, scratch, out) does the
+// work.
 template <class Encode>
-void encode_cached(std::string_view word, BpeScratch& scratch, std::vector<Token>& out, const Encode& encode) {
+void encode_cached(std::string_view word, BpeScratch& scratch, std::vector<Token>& out,
+                   const Encode& encode) {
   if (word.size() > BpeScratch::kMaxWordBytes) {
     encode(word, scratch, out);
     return;

@@ -1,5 +1,5 @@
-// The BPE model of a tokenizer.json: a vocabulary and ranked merges, on bytes (GPT-2, Llama 3, SmolLM2, Qwen) or on
-// characters with byte fallback (Llama 2).
+// The BPE model of a tokenizer.json: a vocabulary and ranked merges, on bytes (GPT-2, Llama 3, SmolLM2, Qwen)
+// or on characters with byte fallback (Llama 2).
 #pragma once
 #include <array>
 #include <cstdint>
@@ -30,8 +30,8 @@ class BpeModel {
   };
   BpeModel(const Vocabulary& vocabulary, const std::vector<Merge>& merges, const BpeOptions& options);
 
-  // Appends the tokens of a word. A valid character that the vocabulary cannot write is left out, as Hugging Face's
-  // tokenizers do; throws DataError for a byte that is no UTF-8 and has no token.
+  // Appends the tokens of a word. A valid character that the vocabulary cannot write is left out, as Hugging
+  // Face's tokenizers do; throws DataError for a byte that is no UTF-8 and has no token.
   void encode(std::string_view word, BpeScratch& scratch, std::vector<Token>& out) const;
 
   const BpeOptions& options() const { return options_; }
@@ -40,7 +40,8 @@ class BpeModel {
   void encode_word(std::string_view word, BpeScratch& scratch, std::vector<Token>& out) const;
   void add_bytes(std::string_view word, std::vector<MergeSymbol>& symbols) const;
   void add_characters(std::string_view word, std::vector<MergeSymbol>& symbols) const;
-  void add_unknown(std::string_view word, size_t begin, size_t length, std::vector<MergeSymbol>& symbols) const;
+  void add_unknown(std::string_view word, size_t begin, size_t length,
+                   std::vector<MergeSymbol>& symbols) const;
 
   const Vocabulary& vocabulary_;
   BpeOptions options_;

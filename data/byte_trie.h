@@ -1,5 +1,5 @@
-// A set of strings, each with a number, searched by walking a text byte by byte: special tokens, user-defined pieces,
-// the pieces of a unigram model.
+// A set of strings, each with a number, searched by walking a text byte by byte: special tokens, user-defined
+// pieces, the pieces of a unigram model.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -35,7 +35,9 @@ class ByteTrie {
   int64_t step(int64_t node, char byte) const { return static_cast<int64_t>(edges_.find(edge(node, byte))); }
 
   // The number of the string that ends at the node, or kNone.
-  int64_t value(int64_t node) const { return static_cast<int64_t>(values_.find(static_cast<uint64_t>(node))); }
+  int64_t value(int64_t node) const {
+    return static_cast<int64_t>(values_.find(static_cast<uint64_t>(node)));
+  }
 
   struct Match {
     size_t length = 0;  // 0: nothing matches

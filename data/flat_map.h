@@ -1,5 +1,5 @@
-// An open-addressing hash map from 64-bit keys to 64-bit values: the merges of a byte-pair encoding and the edges of a
-// trie, where std::unordered_map would take most of the time.
+// An open-addressing hash map from 64-bit keys to 64-bit values: the merges of a byte-pair encoding and the
+// edges of a trie, where std::unordered_map would take most of the time.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The tokenizer that a Hugging Face tokenizer.json describes: added tokens, normalizer, pre-tokenizer, BPE, decoder.
+// The tokenizer that a Hugging Face tokenizer.json describes: added tokens, normalizer, pre-tokenizer, BPE,
+// decoder.
 #pragma once
 #include <optional>
 #include <string>
@@ -18,9 +19,9 @@ namespace longreach::data {
 struct DecodeRules {
   std::vector<std::pair<std::string, std::string>> replacements;  // in every token
   bool byte_fallback = false;                                     // <0x0A> is a byte
-  std::string strip;                                              // this character is taken off the whole text,
-  int64_t strip_start = 0, strip_end = 0;                         // so many times at most at its ends
-  std::string drop_in_first;                                      // removed from the first token
+  std::string strip;                       // this character is taken off the whole text,
+  int64_t strip_start = 0, strip_end = 0;  // so many times at most at its ends
+  std::string drop_in_first;               // removed from the first token
 };
 
 struct JsonTokenizerParts {

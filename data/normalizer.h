@@ -12,8 +12,8 @@ namespace longreach::data {
 
 class Normalizer {
  public:
-  void add_prepend(std::string prefix);                                // to every text that is not empty
-  void add_replace(std::string pattern, std::string content);          // literally; pattern not empty
+  void add_prepend(std::string prefix);                        // to every text that is not empty
+  void add_replace(std::string pattern, std::string content);  // literally; pattern not empty
   void add_replace_regex(SplitRegex pattern, std::string content);
   bool empty() const { return steps_.empty(); }
 

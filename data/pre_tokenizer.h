@@ -1,4 +1,5 @@
-// Cutting a text into the words that a byte-pair encoding may not merge across, as Hugging Face's tokenizers do.
+// Cutting a text into the words that a byte-pair encoding may not merge across, as Hugging Face's tokenizers
+// do.
 #pragma once
 #include <functional>
 #include <optional>
@@ -21,8 +22,8 @@ struct SplitStage {
   bool invert = false;  // what the pattern does not match counts as the match
   bool whole = false;   // nothing is split; only the changes below apply
 
-  // Before the split, in this order: spaces become `replace_space` where it is not empty; `prefix` is put in front of a
-  // text that does not begin with it, on every piece or only where the whole text begins.
+  // Before the split, in this order: spaces become `replace_space` where it is not empty; `prefix` is put in
+  // front of a text that does not begin with it, on every piece or only where the whole text begins.
   std::string replace_space, prefix;
   bool prefix_first_only = false;
 };
@@ -36,8 +37,8 @@ class PreTokenizer {
 
   void add(SplitStage stage) { stages_.push_back(std::move(stage)); }
 
-  // Calls sink with every word in order. The views live as long as the call. `at_start`: the text begins the document.
-  // Nothing is lost unless a stage removes its matches. Constant memory, safe from several threads.
+  // Calls sink with every word in order. The views live as long as the call. `at_start`: the text begins the
+  // document. Nothing is lost unless a stage removes its matches. Constant memory, safe from several threads.
   void split(std::string_view text, bool at_start, const Sink& sink) const { run(0, text, at_start, sink); }
 
  private:

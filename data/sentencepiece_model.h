@@ -1,5 +1,6 @@
-// What a SentencePiece .model file holds, read by a small protobuf reader of our own (the library would bring a second
-// protobuf beside the one in LibTorch). Field numbers: sentencepiece_model.proto of SentencePiece 0.2.
+// What a SentencePiece .model file holds, read by a small protobuf reader of our own (the library would bring
+// a second protobuf beside the one in LibTorch). Field numbers: sentencepiece_model.proto of SentencePiece
+// 0.2.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -31,7 +32,8 @@ struct SentencePieceModel {
   std::string denormalizer_charsmap;
 };
 
-// Throws DataError (without a file's name) for what is no such file. Memory: a constant times the size of `content`.
+// Throws DataError (without a file's name) for what is no such file. Memory: a constant times the size of
+// `content`.
 SentencePieceModel parse_sentencepiece_model(const std::string& content);
 
 }  // namespace longreach::data

@@ -1,4 +1,5 @@
-// A small backtracking matcher for the regular expressions that tokenizers split text with, over bytes that hold UTF-8.
+// A small backtracking matcher for the regular expressions that tokenizers split text with, over bytes that
+// hold UTF-8.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -40,10 +41,11 @@ class CharSet {
   std::array<uint64_t, 2> ascii_{};
 };
 
-// What it understands, as Oniguruma does: alternatives; groups (?:...), (...) and (?i:...) (ASCII letters); \p{L}, \p{N},
-// \p{M}, \p{P}, \p{S}, \p{Z} and \P{...}; \s \S \r \n \t; sets [...] and [^...] with ranges; the quantifiers ? * + {m,n}
-// and their possessive forms on a single character, greedy ? and {m,n} on a group; lookahead (?=...) and (?!...).
-// Anything else is a DataError that names it. A byte that is no UTF-8 is a character of no category.
+// What it understands, as Oniguruma does: alternatives; groups (?:...), (...) and (?i:...) (ASCII letters);
+// \p{L}, \p{N}, \p{M}, \p{P}, \p{S}, \p{Z} and \P{...}; \s \S \r \n \t; sets [...] and [^...] with ranges;
+// the quantifiers ? * + {m,n} and their possessive forms on a single character, greedy ? and {m,n} on a
+// group; lookahead (?=...) and (?!...). Anything else is a DataError that names it. A byte that is no UTF-8
+// is a character of no category.
 class SplitRegex {
  public:
   static constexpr size_t kNoMatch = ~size_t{0};

@@ -1,5 +1,5 @@
-// Characters as the pre-tokenizers see them: UTF-8 decoding that never loses a byte, and the general categories of
-// Unicode 16.0 (the version of Hugging Face's tokenizers 0.2x), white space included.
+// Characters as the pre-tokenizers see them: UTF-8 decoding that never loses a byte, and the general
+// categories of Unicode 16.0 (the version of Hugging Face's tokenizers 0.2x), white space included.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -25,7 +25,8 @@ CharClass char_class(char32_t code);
 // Unicode's White_Space property, which is what \s means.
 bool is_space(char32_t code);
 
-// The character at `at` (< text.size()). Surrogates, overlong forms and truncated sequences are invalid bytes.
+// The character at `at` (< text.size()). Surrogates, overlong forms and truncated sequences are invalid
+// bytes.
 DecodedChar decode_char(std::string_view text, size_t at);
 
 // Where the character that ends at `end` (> 0) begins.

@@ -19,12 +19,13 @@ class Vocabulary {
   Vocabulary& operator=(Vocabulary&&) = default;
 
   // `limit`: ids must lie in [0, limit), so that no file can ask for more memory than its size warrants.
-  // Throws DataError for an id out of range or taken by another text, and for a text that has another id already.
+  // Throws DataError for an id out of range or taken by another text, and for a text that has another id
+  // already.
   void add(std::string_view text, int64_t id, int64_t limit);
 
   std::optional<Token> find(std::string_view text) const;
   bool contains(Token id) const { return id >= 0 && id < size() && texts_[id] != nullptr; }
-  std::string_view text(Token id) const { return *texts_[id]; }  // of an id it contains
+  std::string_view text(Token id) const { return *texts_[id]; }         // of an id it contains
   int64_t size() const { return static_cast<int64_t>(texts_.size()); }  // highest id + 1
 
  private:
