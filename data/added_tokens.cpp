@@ -1,4 +1,5 @@
-// Finding added tokens, with the rules of Hugging Face's tokenizers for the white space and the words beside them.
+// Finding added tokens, with the rules of Hugging Face's tokenizers for the white space and the words beside
+// them.
 #include "data/added_tokens.h"
 
 #include <algorithm>

@@ -34,7 +34,8 @@ BpeModel::BpeModel(const Vocabulary& vocabulary, const std::vector<Merge>& merge
   cut_at_marks_ = !options.byte_level && !options.ignore_merges && vocabulary.find(kSpaceMark).has_value();
   uint64_t rank = 0;
   for (const Merge& merge : merges) {
-    merges_.insert_or_assign(pair_key(merge.left, merge.right), rank++ << 32 | static_cast<uint32_t>(merge.merged));
+    merges_.insert_or_assign(pair_key(merge.left, merge.right),
+                             rank++ << 32 | static_cast<uint32_t>(merge.merged));
     const bool crosses = vocabulary.text(merge.right).starts_with(kSpaceMark) &&
                          !vocabulary.text(merge.left).ends_with(kSpaceMark);
     cut_at_marks_ = cut_at_marks_ && !crosses;
@@ -59,7 +60,8 @@ void BpeModel::encode(std::string_view word, BpeScratch& scratch, std::vector<To
 void BpeModel::encode_word(std::string_view word, BpeScratch& scratch, std::vector<Token>& out) const {
   check<DataError>(word.size() < uint32_t{1} << 31, "a word of ", word.size(), " bytes, allowed are 2 GiB");
   if (options_.ignore_merges) {
-    const auto whole = options_.byte_level ? vocabulary_.find(to_byte_alphabet(word)) : vocabulary_.find(word);
+    const auto whole =
+        options_.byte_level ? vocabulary_.find(to_byte_alphabet(word)) : vocabulary_.find(word);
     if (whole) {
       out.push_back(*whole);
       return;
@@ -70,11 +72,12 @@ void BpeModel::encode_word(std::string_view word, BpeScratch& scratch, std::vect
     add_bytes(word, scratch.symbols);
   else
     add_characters(word, scratch.symbols);
-  merge_symbols(scratch, [this](const MergeSymbol& left, const MergeSymbol& right) -> std::optional<PairMerge> {
-    const uint64_t found = merges_.find(pair_key(left.id, right.id));
-    if (found == FlatMap::kAbsent) return std::nullopt;
-    return PairMerge{static_cast<uint32_t>(found >> 32), static_cast<Token>(found & 0xFFFFFFFF)};
-  });
+  merge_symbols(
+      scratch, [this](const MergeSymbol& left, const MergeSymbol& right) -> std::optional<PairMerge> {
+        const uint64_t found = merges_.find(pair_key(left.id, right.id));
+        if (found == FlatMap::kAbsent) return std::nullopt;
+        return PairMerge{static_cast<uint32_t>(found >> 32), static_cast<Token>(found & 0xFFFFFFFF)};
+      });
   for (const MergeSymbol& symbol : scratch.symbols)
     if (symbol.length > 0) out.push_back(symbol.id);
 }
@@ -97,10 +100,12 @@ void BpeModel::add_characters(std::string_view word, std::vector<MergeSymbol>& s
     bool bytes = !id && options_.byte_fallback;
     for (const char byte : character) bytes = bytes && byte_ids_[static_cast<unsigned char>(byte)] >= 0;
     if (id) {
-      symbols.push_back({.begin = static_cast<uint32_t>(at), .length = static_cast<uint32_t>(length), .id = *id});
+      symbols.push_back(
+          {.begin = static_cast<uint32_t>(at), .length = static_cast<uint32_t>(length), .id = *id});
     } else if (bytes) {
       for (size_t i = at; i < at + length; ++i)
-        symbols.push_back({.begin = static_cast<uint32_t>(i), .length = 1,
+        symbols.push_back({.begin = static_cast<uint32_t>(i),
+                           .length = 1,
                            .id = byte_ids_[static_cast<unsigned char>(word[i])]});
     } else {
       add_unknown(word, at, length, symbols);
@@ -112,8 +117,9 @@ void BpeModel::add_characters(std::string_view word, std::vector<MergeSymbol>& s
 void BpeModel::add_unknown(std::string_view word, size_t begin, size_t length,
                            std::vector<MergeSymbol>& symbols) const {
   if (!options_.unknown) {
-    check<DataError>(in_valid_char(word, begin), "the byte ", byte_token_name(static_cast<unsigned char>(word[begin])),
-                     " is no UTF-8 and has no token in this vocabulary; the tokenizer `bytes` takes every byte");
+    check<DataError>(
+        in_valid_char(word, begin), "the byte ", byte_token_name(static_cast<unsigned char>(word[begin])),
+        " is no UTF-8 and has no token in this vocabulary; the tokenizer `bytes` takes every byte");
     return;
   }
   const bool fuse = options_.fuse_unknown && !symbols.empty() && symbols.back().id == *options_.unknown &&
@@ -121,7 +127,8 @@ void BpeModel::add_unknown(std::string_view word, size_t begin, size_t length,
   if (fuse)
     symbols.back().length += static_cast<uint32_t>(length);
   else
-    symbols.push_back({.begin = static_cast<uint32_t>(begin), .length = static_cast<uint32_t>(length),
+    symbols.push_back({.begin = static_cast<uint32_t>(begin),
+                       .length = static_cast<uint32_t>(length),
                        .id = *options_.unknown});
 }
 

@@ -19,8 +19,10 @@ const json* find(const json& object, const char* key) {
   return found == object.end() || found->is_null() ? nullptr : &*found;
 }
 
-[[noreturn]] void wrong_type(const std::string& where, const char* key, const char* wanted, const json* found) {
-  throw DataError(text(where, ".", key, " must be ", wanted, ", found ", found ? found->type_name() : "nothing"));
+[[noreturn]] void wrong_type(const std::string& where, const char* key, const char* wanted,
+                             const json* found) {
+  throw DataError(
+      text(where, ".", key, " must be ", wanted, ", found ", found ? found->type_name() : "nothing"));
 }
 
 }  // namespace
@@ -41,7 +43,8 @@ std::string read_whole_file(const std::string& path) {
 
 json parse_json(const std::string& content) {
   const auto limit_depth = [](int depth, json::parse_event_t event, json&) {
-    const bool opens = event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
+    const bool opens =
+        event == json::parse_event_t::object_start || event == json::parse_event_t::array_start;
     check<DataError>(!opens || depth < kMaxDepth, "JSON nested deeper than ", kMaxDepth, " levels");
     return true;
   };
@@ -59,7 +62,8 @@ bool get_bool(const json& object, const char* key, bool fallback, const std::str
   return value->get<bool>();
 }
 
-std::string get_string(const json& object, const char* key, const std::string& fallback, const std::string& where) {
+std::string get_string(const json& object, const char* key, const std::string& fallback,
+                       const std::string& where) {
   const json* value = find(object, key);
   if (!value) return fallback;
   if (!value->is_string()) wrong_type(where, key, "a string", value);
@@ -70,7 +74,8 @@ int64_t get_integer(const json& object, const char* key, int64_t fallback, const
   const json* value = find(object, key);
   if (!value) return fallback;
   // Anything beyond int64, a fraction included, is out of every range that matters here.
-  const bool fits = value->is_number_integer() && !(value->is_number_unsigned() && value->get<uint64_t>() > INT64_MAX);
+  const bool fits =
+      value->is_number_integer() && !(value->is_number_unsigned() && value->get<uint64_t>() > INT64_MAX);
   if (!fits) wrong_type(where, key, "an integer", value);
   return value->get<int64_t>();
 }

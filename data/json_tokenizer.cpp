@@ -50,8 +50,8 @@ void JsonTokenizer::encode_text(std::string_view text, bool special, BpeScratch&
 
 std::string JsonTokenizer::decode(std::span<const Token> tokens) const {
   for (const Token id : tokens)
-    check<DataError>(parts_.vocabulary.contains(id), parts_.path, ": no token has the id ", id, ", allowed are 0 to ",
-                     vocab_size() - 1);
+    check<DataError>(parts_.vocabulary.contains(id), parts_.path, ": no token has the id ", id,
+                     ", allowed are 0 to ", vocab_size() - 1);
   if (!parts_.bpe.byte_level) return decode_characters(tokens);
   std::string out;
   for (const Token id : tokens) {
@@ -76,7 +76,8 @@ std::string JsonTokenizer::decode_characters(std::span<const Token> tokens) cons
   std::string_view kept = out;
   for (int64_t i = 0; i < rules.strip_start && kept.starts_with(rules.strip); ++i)
     kept.remove_prefix(rules.strip.size());
-  for (int64_t i = 0; i < rules.strip_end && kept.ends_with(rules.strip); ++i) kept.remove_suffix(rules.strip.size());
+  for (int64_t i = 0; i < rules.strip_end && kept.ends_with(rules.strip); ++i)
+    kept.remove_suffix(rules.strip.size());
   return std::string(kept);
 }
 

@@ -25,7 +25,8 @@ std::string replace_regex(std::string_view text, const SplitRegex& pattern, std:
 std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
   std::string out;
   size_t at = 0;
-  for (size_t found; (found = text.find(pattern, at)) != std::string_view::npos; at = found + pattern.size()) {
+  for (size_t found; (found = text.find(pattern, at)) != std::string_view::npos;
+       at = found + pattern.size()) {
     out += text.substr(at, found - at);
     out += content;
   }
@@ -33,7 +34,9 @@ std::string replace_all(std::string_view text, std::string_view pattern, std::st
   return out;
 }
 
-void Normalizer::add_prepend(std::string prefix) { steps_.push_back({.content = std::move(prefix), .prepend = true}); }
+void Normalizer::add_prepend(std::string prefix) {
+  steps_.push_back({.content = std::move(prefix), .prepend = true});
+}
 
 void Normalizer::add_replace(std::string pattern, std::string content) {
   steps_.push_back({.pattern = std::move(pattern), .content = std::move(content)});

@@ -52,7 +52,8 @@ Span next_match(const SplitStage& stage, std::string_view text, size_t from) {
 // Turns the stream of (span, is it a match) into pieces, as the behaviour says.
 class Assembler {
  public:
-  Assembler(SplitBehavior behavior, const std::function<void(Span)>& emit) : behavior_(behavior), emit_(emit) {}
+  Assembler(SplitBehavior behavior, const std::function<void(Span)>& emit)
+      : behavior_(behavior), emit_(emit) {}
 
   void add(Span span, bool match) {
     if (span.begin == span.end) return;
@@ -119,7 +120,8 @@ std::string_view change(const SplitStage& stage, std::string_view text, bool at_
     }
     text = storage;
   }
-  const bool prefix = !stage.prefix.empty() && (at_start || !stage.prefix_first_only) && !text.starts_with(stage.prefix);
+  const bool prefix =
+      !stage.prefix.empty() && (at_start || !stage.prefix_first_only) && !text.starts_with(stage.prefix);
   if (!prefix) return text;
   storage = stage.prefix + std::string(text);
   return storage;

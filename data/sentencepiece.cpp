@@ -37,7 +37,8 @@ class PieceTable {
         unknown_ = static_cast<Token>(i);
       } else if (pieces_[i].type == Type::byte) {
         const auto byte = byte_of_token_name(pieces_[i].text);
-        check<DataError>(byte.has_value() && model.byte_fallback, "byte piece `", one_line(pieces_[i].text, 40), "` is ",
+        check<DataError>(byte.has_value() && model.byte_fallback, "byte piece `",
+                         one_line(pieces_[i].text, 40), "` is ",
                          model.byte_fallback ? "malformed" : "out of place without byte_fallback");
         byte_ids_[*byte] = static_cast<Token>(i);
       } else if (is_text(static_cast<Token>(i))) {
@@ -68,7 +69,8 @@ class PieceTable {
   // Whether the text between two places where a marked word begins can be encoded on its own.
   bool words_are_independent() const { return !crosses_words_ && find_text(kSpaceMark) >= 0; }
 
-  // Appends a piece that encoding has found; one that is unknown becomes its bytes, or joins an unknown one before it.
+  // Appends a piece that encoding has found; one that is unknown becomes its bytes, or joins an unknown one
+  // before it.
   void emit(Token id, std::string_view surface, size_t first, std::vector<Token>& out) const {
     if (id != unknown_) {
       out.push_back(id);
@@ -175,8 +177,8 @@ class PairEncoder {
     for (Token id = 0; id < pieces.size(); ++id) scores.push_back(pieces[id].score);
     std::ranges::sort(scores, std::greater<>());
     for (Token id = 0; id < pieces.size(); ++id)
-      ranks_[id] = static_cast<uint32_t>(std::ranges::lower_bound(scores, pieces[id].score, std::greater<>()) -
-                                         scores.begin());
+      ranks_[id] = static_cast<uint32_t>(
+          std::ranges::lower_bound(scores, pieces[id].score, std::greater<>()) - scores.begin());
   }
 
   void encode(std::string_view text, std::vector<Token>& out) const {
@@ -201,18 +203,20 @@ class PairEncoder {
     for (size_t at = 0; at < word.size();) {
       const size_t defined = user_defined_.longest(word, at, any).length;
       const size_t length = defined > 0 ? defined : decode_char(word, at).length;
-      scratch.symbols.push_back({.begin = static_cast<uint32_t>(at), .length = static_cast<uint32_t>(length),
+      scratch.symbols.push_back({.begin = static_cast<uint32_t>(at),
+                                 .length = static_cast<uint32_t>(length),
                                  .frozen = defined > 0});
       at += length;
     }
     Parts parts;
-    merge_symbols(scratch, [&](const MergeSymbol& left, const MergeSymbol& right) -> std::optional<PairMerge> {
-      const std::string_view both = word.substr(left.begin, left.length + right.length);
-      const Token id = pieces_.find_text(both);
-      if (id < 0) return std::nullopt;
-      if (pieces_[id].type == Type::unused) parts[both] = left.length;
-      return PairMerge{ranks_[id], id};
-    });
+    merge_symbols(scratch,
+                  [&](const MergeSymbol& left, const MergeSymbol& right) -> std::optional<PairMerge> {
+                    const std::string_view both = word.substr(left.begin, left.length + right.length);
+                    const Token id = pieces_.find_text(both);
+                    if (id < 0) return std::nullopt;
+                    if (pieces_[id].type == Type::unused) parts[both] = left.length;
+                    return PairMerge{ranks_[id], id};
+                  });
     const size_t first = out.size();
     for (const MergeSymbol& symbol : scratch.symbols)
       if (symbol.length > 0) emit(word.substr(symbol.begin, symbol.length), parts, first, out);
@@ -269,8 +273,8 @@ class SentencePieceTokenizer : public Tokenizer {
     std::string out;
     bool at_start = true, mark_seen = false;
     for (const Token id : tokens) {
-      check<DataError>(id >= 0 && id < pieces_.size(), path_, ": no token has the id ", id, ", allowed are 0 to ",
-                       pieces_.size() - 1);
+      check<DataError>(id >= 0 && id < pieces_.size(), path_, ": no token has the id ", id,
+                       ", allowed are 0 to ", pieces_.size() - 1);
       const SentencePiece& piece = pieces_[id];
       if (piece.type == Type::byte) {
         out += static_cast<char>(*byte_of_token_name(piece.text));
@@ -285,15 +289,20 @@ class SentencePieceTokenizer : public Tokenizer {
   int64_t vocab_size() const override { return pieces_.size(); }
   std::optional<Token> bos() const override { return control(model_.bos_piece); }
   std::optional<Token> eos() const override { return control(model_.eos_piece); }
-  std::optional<Token> id_of(std::string_view token) const override { return pieces_.vocabulary().find(token); }
-  std::string name() const override { return model_.kind == SentencePieceModel::Kind::bpe ? "bpe" : "unigram"; }
+  std::optional<Token> id_of(std::string_view token) const override {
+    return pieces_.vocabulary().find(token);
+  }
+  std::string name() const override {
+    return model_.kind == SentencePieceModel::Kind::bpe ? "bpe" : "unigram";
+  }
 
   std::string fingerprint() const override {
-    std::string rules = text(static_cast<int>(model_.kind), model_.byte_fallback, model_.add_dummy_prefix,
-                             model_.remove_extra_whitespaces, model_.escape_whitespaces, hash_hex(model_.charsmap));
+    std::string rules =
+        text(static_cast<int>(model_.kind), model_.byte_fallback, model_.add_dummy_prefix,
+             model_.remove_extra_whitespaces, model_.escape_whitespaces, hash_hex(model_.charsmap));
     for (const SentencePiece& piece : model_.pieces)
-      rules += text("\n", static_cast<int>(piece.type), " ", std::bit_cast<uint32_t>(piece.score), " ", piece.text.size(),
-                    " ", piece.text);
+      rules += text("\n", static_cast<int>(piece.type), " ", std::bit_cast<uint32_t>(piece.score), " ",
+                    piece.text.size(), " ", piece.text);
     return hash_hex(rules);
   }
 
@@ -307,7 +316,8 @@ class SentencePieceTokenizer : public Tokenizer {
     }
     std::string_view rest = piece.text;
     bool mark = false;
-    if (at_start && (model_.add_dummy_prefix || model_.remove_extra_whitespaces) && rest.starts_with(kSpaceMark)) {
+    if (at_start && (model_.add_dummy_prefix || model_.remove_extra_whitespaces) &&
+        rest.starts_with(kSpaceMark)) {
       rest.remove_prefix(kSpaceMark.size());
       mark = !model_.remove_extra_whitespaces;  // with that rule every leading mark goes
     }

@@ -27,8 +27,12 @@ class ProtoReader {
     field.wire = tag & 7;
     need(field.number != 0 && tag >> 32 == 0, "a malformed field number");
     switch (field.wire) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed(8); break;
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.value = fixed(8);
+        break;
       case 2: {
         const uint64_t length = varint();
         need(length <= data_.size() - at_, "a field longer than the file");
@@ -36,8 +40,11 @@ class ProtoReader {
         at_ += length;
         break;
       }
-      case 5: field.value = fixed(4); break;
-      default: need(false, "a field of an unknown wire type");
+      case 5:
+        field.value = fixed(4);
+        break;
+      default:
+        need(false, "a field of an unknown wire type");
     }
     return true;
   }
@@ -111,12 +118,23 @@ void parse_trainer(std::string_view data, SentencePieceModel& model) {
         model.kind = static_cast<SentencePieceModel::Kind>(kind);
         break;
       }
-      case 24: model.treat_whitespace_as_suffix = reader.take_bool(field); break;
-      case 35: model.byte_fallback = reader.take_bool(field); break;
-      case 44: model.unknown_surface = reader.take_string(field); break;
-      case 46: model.bos_piece = reader.take_string(field); break;
-      case 47: model.eos_piece = reader.take_string(field); break;
-      default: break;
+      case 24:
+        model.treat_whitespace_as_suffix = reader.take_bool(field);
+        break;
+      case 35:
+        model.byte_fallback = reader.take_bool(field);
+        break;
+      case 44:
+        model.unknown_surface = reader.take_string(field);
+        break;
+      case 46:
+        model.bos_piece = reader.take_string(field);
+        break;
+      case 47:
+        model.eos_piece = reader.take_string(field);
+        break;
+      default:
+        break;
     }
   }
 }

@@ -14,7 +14,8 @@ uint32_t read_u32(std::string_view bytes, size_t at) {
   return value;
 }
 
-// A unit of the double array: the label of the edge into it, whether a value hangs below, where its children are.
+// A unit of the double array: the label of the edge into it, whether a value hangs below, where its children
+// are.
 uint32_t unit_label(uint32_t unit) { return unit & 0x800000FF; }
 bool unit_has_value(uint32_t unit) { return unit >> 8 & 1; }
 uint32_t unit_value(uint32_t unit) { return unit & 0x7FFFFFFF; }
@@ -33,14 +34,16 @@ SentencePieceNormalizer::SentencePieceNormalizer(const SentencePieceModel& model
   const std::string_view map = model.charsmap;
   const size_t trie_bytes = map.size() >= 4 ? read_u32(map, 0) : map.size();
   check<DataError>(map.size() >= 4 && trie_bytes <= map.size() - 4 && trie_bytes % 4 == 0 && trie_bytes > 0,
-                   "normalizer_spec.precompiled_charsmap is broken: a trie of ", trie_bytes, " bytes in ", map.size());
+                   "normalizer_spec.precompiled_charsmap is broken: a trie of ", trie_bytes, " bytes in ",
+                   map.size());
   for (size_t at = 4; at < 4 + trie_bytes; at += 4) trie_.push_back(read_u32(map, at));
   replacements_ = map.substr(4 + trie_bytes);
 }
 
 SentencePieceNormalizer::Prefix SentencePieceNormalizer::normalize_prefix(std::string_view text) const {
   const auto any = [](int64_t) { return true; };
-  if (const size_t length = user_defined_.longest(text, 0, any).length) return {text.substr(0, length), length};
+  if (const size_t length = user_defined_.longest(text, 0, any).length)
+    return {text.substr(0, length), length};
   size_t longest = 0;
   uint32_t value = 0;
   size_t node = trie_.empty() ? 0 : unit_offset(trie_[0]);
@@ -56,7 +59,8 @@ SentencePieceNormalizer::Prefix SentencePieceNormalizer::normalize_prefix(std::s
     value = unit_value(trie_[node]);
   }
   if (longest > 0) {
-    check<DataError>(value < replacements_.size(), "normalizer_spec.precompiled_charsmap leads outside itself");
+    check<DataError>(value < replacements_.size(),
+                     "normalizer_spec.precompiled_charsmap leads outside itself");
     const size_t end = replacements_.find('\0', value);
     const size_t length = (end == std::string::npos ? replacements_.size() : end) - value;
     return {std::string_view(replacements_).substr(value, length), longest};

@@ -1,5 +1,5 @@
-// Matching. The pattern is a graph of nodes (split_regex_parser.h); since only single characters repeat without bound,
-// the recursion is never deeper than the graph is long, whatever the text.
+// Matching. The pattern is a graph of nodes (split_regex_parser.h); since only single characters repeat
+// without bound, the recursion is never deeper than the graph is long, whatever the text.
 #include "data/split_regex.h"
 
 #include <utility>
@@ -49,8 +49,8 @@ size_t SplitRegex::match(std::string_view text, size_t at) const {
   return can_start(start_, text, at) ? run(start_, text, at) : kNoMatch;
 }
 
-// Takes as many characters as it may; where the rest fails, gives them back one by one. `go_on`: nothing to give back,
-// the caller goes on at the position returned.
+// Takes as many characters as it may; where the rest fails, gives them back one by one. `go_on`: nothing to
+// give back, the caller goes on at the position returned.
 size_t SplitRegex::run_set(const Node& node, std::string_view text, size_t at, bool& go_on) const {
   const CharSet& set = sets_[node.set];
   int count = 0;

@@ -1,5 +1,5 @@
-// A recursive-descent parser into a tree, then the tree linked into a graph from the end backwards, so that every node
-// knows what follows it and what its first byte may be.
+// A recursive-descent parser into a tree, then the tree linked into a graph from the end backwards, so that
+// every node knows what follows it and what its first byte may be.
 #include "data/split_regex_parser.h"
 
 #include <algorithm>
@@ -106,13 +106,15 @@ class Parser {
       item.max = kUnbounded;
     } else if (peek() == '{') {
       parse_bounds(item);
-      if (peek() == '+') fail("`+` after `}`");  // Oniguruma reads it as a second quantifier, others as possessive
+      if (peek() == '+')
+        fail("`+` after `}`");  // Oniguruma reads it as a second quantifier, others as possessive
     } else {
       return;
     }
     if (peek() == '?') fail("a lazy quantifier");
     item.possessive = take("+");
-    if (std::string_view("?*+{").find(peek()) != std::string_view::npos && !done()) fail("a quantifier of a quantifier");
+    if (std::string_view("?*+{").find(peek()) != std::string_view::npos && !done())
+      fail("a quantifier of a quantifier");
     if (item.kind == Node::Kind::look) fail("a repeated lookahead");
     if (item.kind == Node::Kind::choice && (item.possessive || item.max > kMaxGroupRepeats))
       fail("a group repeated without bound");
@@ -156,7 +158,8 @@ class Parser {
       }
       return;
     }
-    if (std::string_view("^$.*+?{").find(peek()) != std::string_view::npos) fail(std::string("`") + peek() + "`");
+    if (std::string_view("^$.*+?{").find(peek()) != std::string_view::npos)
+      fail(std::string("`") + peek() + "`");
     if (const std::optional<char32_t> code = parse_char(set)) add_char(set, *code, *code, ignore_case);
   }
 
@@ -198,17 +201,31 @@ class Parser {
     if (done()) fail("a `\\` at its end");
     const char escape = pattern_[at_++];
     switch (escape) {
-      case 'n': return '\n';
-      case 'r': return '\r';
-      case 't': return '\t';
-      case 'f': return '\f';
-      case 'v': return '\v';
-      case 's': set.add_space(); return std::nullopt;
-      case 'S': set.add_non_space(); return std::nullopt;
-      case 'p': case 'P': parse_property(set, escape == 'P'); return std::nullopt;
-      default: break;
+      case 'n':
+        return '\n';
+      case 'r':
+        return '\r';
+      case 't':
+        return '\t';
+      case 'f':
+        return '\f';
+      case 'v':
+        return '\v';
+      case 's':
+        set.add_space();
+        return std::nullopt;
+      case 'S':
+        set.add_non_space();
+        return std::nullopt;
+      case 'p':
+      case 'P':
+        parse_property(set, escape == 'P');
+        return std::nullopt;
+      default:
+        break;
     }
-    const bool alphanumeric = (escape >= '0' && escape <= '9') || ((escape | 0x20) >= 'a' && (escape | 0x20) <= 'z');
+    const bool alphanumeric =
+        (escape >= '0' && escape <= '9') || ((escape | 0x20) >= 'a' && (escape | 0x20) <= 'z');
     if (alphanumeric || static_cast<unsigned char>(escape) >= 0x80) fail(std::string("`\\") + escape + "`");
     return escape;
   }
@@ -262,14 +279,19 @@ class Parser {
     if (item.kind == Node::Kind::look) {
       const int accept = add({.kind = Node::Kind::accept, .first = kAnyByte, .may_be_empty = true});
       const int inside = link_choice(item.alternatives, accept);
-      return add({.kind = Node::Kind::look, .next = next, .negated = item.negated, .alternatives = {inside},
-                  .first = kAnyByte, .may_be_empty = true});
+      return add({.kind = Node::Kind::look,
+                  .next = next,
+                  .negated = item.negated,
+                  .alternatives = {inside},
+                  .first = kAnyByte,
+                  .may_be_empty = true});
     }
     const int after = next;
     for (int i = 0; i < item.max; ++i) {
       next = link_choice(item.alternatives, next);
       if (i >= item.max - item.min) continue;
-      Node optional{.kind = Node::Kind::choice, .alternatives = {next, after}};  // greedy: taking it comes first
+      Node optional{.kind = Node::Kind::choice,
+                    .alternatives = {next, after}};  // greedy: taking it comes first
       include_first(optional, next);
       include_first(optional, after);
       next = add(std::move(optional));

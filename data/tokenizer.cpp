@@ -12,7 +12,8 @@ namespace longreach::data {
 namespace {
 
 constexpr const char* kSupported =
-    "supported are `bytes`, a folder with tokenizer.json or tokenizer.model, a tokenizer.json, a SentencePiece .model";
+    "supported are `bytes`, a folder with tokenizer.json or tokenizer.model, a tokenizer.json, a "
+    "SentencePiece .model";
 
 }  // namespace
 

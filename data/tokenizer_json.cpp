@@ -79,7 +79,8 @@ class Reader {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
       check<DataError>(get_string(model, key, "", "model").empty(), "model.", key, " is not supported");
     const auto dropout = model.find("dropout");
-    check<DataError>(dropout == model.end() || dropout->is_null() || *dropout == 0.0, "model.dropout is not supported");
+    check<DataError>(dropout == model.end() || dropout->is_null() || *dropout == 0.0,
+                     "model.dropout is not supported");
     parts_.bpe.byte_level = byte_level_;
     parts_.bpe.byte_fallback = get_bool(model, "byte_fallback", false, "model");
     parts_.bpe.ignore_merges = get_bool(model, "ignore_merges", false, "model");
@@ -89,9 +90,10 @@ class Reader {
     // Ids may leave gaps, but no more than the file warrants.
     limit_ = 2 * static_cast<int64_t>(vocab.size() + (added.is_array() ? added.size() : 0)) + 65536;
     for (const auto& [token, id] : vocab.items()) {
-      const bool integer = id.is_number_integer() && (!id.is_number_unsigned() || id.get<uint64_t>() <= INT32_MAX);
-      check<DataError>(integer, "model.vocab: token `", one_line(token, 100), "` has the id ", one_line(id.dump(), 60),
-                       ", allowed are 0 to ", limit_ - 1);
+      const bool integer =
+          id.is_number_integer() && (!id.is_number_unsigned() || id.get<uint64_t>() <= INT32_MAX);
+      check<DataError>(integer, "model.vocab: token `", one_line(token, 100), "` has the id ",
+                       one_line(id.dump(), 60), ", allowed are 0 to ", limit_ - 1);
       parts_.vocabulary.add(token, id.get<int64_t>(), limit_);
     }
     check<DataError>(parts_.vocabulary.size() > 0, "model.vocab is empty");
@@ -102,7 +104,8 @@ class Reader {
 
   Token token_id(const std::string& token, const std::string& where) const {
     const std::optional<Token> id = parts_.vocabulary.find(token);
-    check<DataError>(id.has_value(), where, " names the token `", one_line(token, 100), "`, which is not in model.vocab");
+    check<DataError>(id.has_value(), where, " names the token `", one_line(token, 100),
+                     "`, which is not in model.vocab");
     return *id;
   }
 
@@ -119,8 +122,9 @@ class Reader {
         left = both.substr(0, space);
         right = both.substr(space + 1);
       } else {
-        check<DataError>(merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string(), where,
-                         " must be \"a b\" or [\"a\", \"b\"]");
+        check<DataError>(
+            merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string(), where,
+            " must be \"a b\" or [\"a\", \"b\"]");
         left = merge[0].get<std::string>();
         right = merge[1].get<std::string>();
       }
@@ -194,7 +198,8 @@ class Reader {
       stage.pattern = SplitStage::Pattern::space;
       stage.behavior = SplitBehavior::removed;
     } else {
-      unknown_kind(kWhere, type, "ByteLevel, Split, Digits, Punctuation, WhitespaceSplit, Metaspace and Sequence");
+      unknown_kind(kWhere, type,
+                   "ByteLevel, Split, Digits, Punctuation, WhitespaceSplit, Metaspace and Sequence");
     }
     parts_.pre_tokenizer.add(std::move(stage));
   }
@@ -269,8 +274,9 @@ class Reader {
       rules.strip_start = get_integer(value, "start", 0, kWhere);
       rules.strip_end = get_integer(value, "stop", 0, kWhere);
     } else if (type != "Fuse" && !(type == "ByteLevel" && byte_level_)) {
-      unknown_kind(kWhere, type, "ByteLevel (with that pre-tokenizer), Metaspace, Replace, ByteFallback, Fuse, Strip and "
-                                 "Sequence");
+      unknown_kind(kWhere, type,
+                   "ByteLevel (with that pre-tokenizer), Metaspace, Replace, ByteFallback, Fuse, Strip and "
+                   "Sequence");
     }
   }
 
@@ -280,15 +286,16 @@ class Reader {
   int64_t limit_ = 0;
 };
 
-// The id that `key` of tokenizer_config.json names, a text or an object with `content`; without that file the first of the
-// usual names that the vocabulary has.
+// The id that `key` of tokenizer_config.json names, a text or an object with `content`; without that file the
+// first of the usual names that the vocabulary has.
 std::optional<Token> named_token(const Vocabulary& vocabulary, const json& config, const char* key,
                                  std::initializer_list<const char*> usual) {
   if (config.is_object()) {
     const auto found = config.find(key);
     if (found == config.end() || found->is_null()) return std::nullopt;
     const bool object = found->is_object();
-    return vocabulary.find(object ? get_string(*found, "content", "", key) : get_string(config, key, "", "the file"));
+    return vocabulary.find(object ? get_string(*found, "content", "", key)
+                                  : get_string(config, key, "", "the file"));
   }
   for (const char* name : usual)
     if (const std::optional<Token> id = vocabulary.find(name)) return id;
@@ -314,7 +321,8 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& path) {
   JsonTokenizerParts parts = with_file(path, [](const json& root) { return Reader(root).read(); });
   parts.path = path;
   const auto name_ends = [&parts](const json& config) {
-    parts.bos = named_token(parts.vocabulary, config, "bos_token", {"<|begin_of_text|>", "<s>", "<|im_start|>"});
+    parts.bos =
+        named_token(parts.vocabulary, config, "bos_token", {"<|begin_of_text|>", "<s>", "<|im_start|>"});
     parts.eos = named_token(parts.vocabulary, config, "eos_token",
                             {"<|end_of_text|>", "<|endoftext|>", "</s>", "<|im_end|>", "<eos>"});
   };

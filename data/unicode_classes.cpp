@@ -1,5 +1,5 @@
-// UTF-8 and character classes. The ranges of unicode_table.inc are unfolded once into a table for the first 2^16 code
-// points; the rest, rare in text, is found by bisection.
+// UTF-8 and character classes. The ranges of unicode_table.inc are unfolded once into a table for the first
+// 2^16 code points; the rest, rare in text, is found by bisection.
 #include "data/unicode_classes.h"
 
 #include <algorithm>

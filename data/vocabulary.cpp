@@ -9,8 +9,8 @@
 namespace longreach::data {
 
 void Vocabulary::add(std::string_view token, int64_t id, int64_t limit) {
-  check<DataError>(id >= 0 && id < limit, "token `", one_line(token, 100), "` has id ", id, ", allowed are 0 to ",
-                   limit - 1);
+  check<DataError>(id >= 0 && id < limit, "token `", one_line(token, 100), "` has id ", id,
+                   ", allowed are 0 to ", limit - 1);
   if (const std::optional<Token> known = find(token)) {
     check<DataError>(*known == id, "token `", one_line(token, 100), "` has two ids, ", *known, " and ", id);
     return;
@@ -35,7 +35,8 @@ std::string byte_token_name(unsigned char byte) {
 
 std::optional<unsigned char> byte_of_token_name(std::string_view name) {
   if (name.size() != 6 || !name.starts_with("<0x") || name[5] != '>') return std::nullopt;
-  if (!std::isxdigit(static_cast<unsigned char>(name[3])) || !std::isxdigit(static_cast<unsigned char>(name[4])))
+  if (!std::isxdigit(static_cast<unsigned char>(name[3])) ||
+      !std::isxdigit(static_cast<unsigned char>(name[4])))
     return std::nullopt;
   return static_cast<unsigned char>(std::strtol(std::string(name.substr(3, 2)).c_str(), nullptr, 16));
 }
