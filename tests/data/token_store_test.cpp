@@ -146,17 +146,17 @@ TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
 // A writer that dies between documents, or inside one, leaves a store that the next writer completes.
 TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
   const ScratchFolder folder;
-  const auto tokens = random_tokens(20 << 20, 300, 7);
-  const std::vector<int64_t> lengths(20, 1 << 20);
+  const auto tokens = random_tokens(5 << 20, 300, 7);
+  const std::vector<int64_t> lengths(20, 1 << 18);
   const std::string path = folder / "r.h5",
                     whole = write_store(folder / "w.h5", tokens, lengths, about_bytes());
   int64_t done = 0;
   for (const int64_t stop : {7, 13, 20}) {
     TokenStoreWriter writer(path, about_bytes());
     EXPECT_EQ(writer.documents_done(), done);
-    EXPECT_EQ(writer.num_tokens(), done << 20);
+    EXPECT_EQ(writer.num_tokens(), done << 18);
     for (int64_t i = writer.documents_done(); i < stop; ++i) {
-      writer.append(std::span(tokens).subspan(static_cast<size_t>(i) << 20, 1 << 20));
+      writer.append(std::span(tokens).subspan(static_cast<size_t>(i) << 18, 1 << 18));
       writer.end_document();
     }
     EXPECT_FALSE(std::filesystem::exists(path));
@@ -164,9 +164,9 @@ TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
       writer.finish();
     else
       writer.append({{1, 2, 3}});  // dies inside a document
-    done = stop / 4 * 4;           // checkpoints every 4 Mi tokens
+    done = stop / 4 * 4;           // checkpoints every 1 Mi tokens
   }
-  EXPECT_EQ(contents_of(path), contents_of(whole));
+  EXPECT_TRUE(contents_of(path) == contents_of(whole));
 }
 
 TEST(TokenStoreWriter, StartsOverWhenItsStreamsAreCutOrTheInputsChanged) {
@@ -309,9 +309,8 @@ TEST(TokenBin, ReadsNanoGpt) {
   EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5, 6}));  // eos ends a document
   const auto plain = open_token_bin(folder / "n.bin", ByteLevel({"<|endoftext|>"}));
   EXPECT_EQ(plain->document_offsets(), (std::vector<int64_t>{0, 6}));
-  EXPECT_THAT(
-      error_of([&] { open_token_bin(folder / "n.bin", ByteLevel())->read(0, std::vector<Token>(6)); }),
-      HasSubstr("token 256 at 2"));
+  EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder / "n.bin", ByteLevel())); }),
+              HasSubstr("token 256 at 2"));
   EXPECT_THAT(error_of([&] { open_token_bin(folder.write("o.bin", "abc"), ByteLevel()); }),
               HasSubstr("multiple of 2"));
   EXPECT_THAT(error_of([&] { open_token_bin(folder.write("e.bin", ""), ByteLevel()); }),

@@ -63,11 +63,11 @@ std::shared_ptr<TokenStore> store_of(const std::vector<std::string>& inputs, con
 TEST(ByteStream, DecompressesGzipAndZstd) {
   const ScratchFolder folder;
   const std::string text = random_text(1000000);
-  EXPECT_EQ(stream_of(folder.write("a.txt", text)), text);
-  EXPECT_EQ(stream_of(folder.write("a.gz", gzip(text))), text);
-  EXPECT_EQ(stream_of(folder.write("b.gz", gzip(text) + gzip("more"))), text + "more");
-  EXPECT_EQ(stream_of(folder.write("a.zst", zstd(text))), text);
-  EXPECT_EQ(stream_of(folder.write("b.zst", zstd(text) + zstd("more"))), text + "more");
+  EXPECT_TRUE(stream_of(folder.write("a.txt", text)) == text);
+  EXPECT_TRUE(stream_of(folder.write("a.gz", gzip(text))) == text);
+  EXPECT_TRUE(stream_of(folder.write("b.gz", gzip(text) + gzip("more"))) == text + "more");
+  EXPECT_TRUE(stream_of(folder.write("a.zst", zstd(text))) == text);
+  EXPECT_TRUE(stream_of(folder.write("b.zst", zstd(text) + zstd("more"))) == text + "more");
   for (const char* name : {"c.gz", "c.zst"}) {
     const std::string packed = name == std::string("c.gz") ? gzip(text) : zstd(text);
     for (size_t part = 0; part < 20; ++part) {
@@ -181,7 +181,7 @@ class Dying : public ByteLevel {
 TEST(Tokenize, GoesOnWhereItWasKilled) {
   const ScratchFolder folder;
   for (int i = 0; i < 12; ++i)
-    folder.write("in/" + std::to_string(100 + i), std::string(1 << 20, static_cast<char>('a' + i)));
+    folder.write("in/" + std::to_string(100 + i), std::string(1 << 18, static_cast<char>('a' + i)));
   tokenize_files({folder / "in"}, ByteLevel(), {}, folder / "whole.h5");
   const Dying first(10), second(3);
   EXPECT_THROW(tokenize_files({folder / "in"}, first, {}, folder / "r.h5"), std::runtime_error);
@@ -189,7 +189,7 @@ TEST(Tokenize, GoesOnWhereItWasKilled) {
                std::runtime_error);  // documents 8, 9, 10
   const Dying last(4);               // 8 documents were kept: it has to encode four
   tokenize_files({folder / "in"}, last, {}, folder / "r.h5");
-  EXPECT_EQ(contents_of(folder / "r.h5"), contents_of(folder / "whole.h5"));
+  EXPECT_TRUE(contents_of(folder / "r.h5") == contents_of(folder / "whole.h5"));
 }
 
 // Text with the labelled parts in brackets.
