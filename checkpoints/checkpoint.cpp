@@ -147,6 +147,7 @@ CheckpointContents load_checkpoint(const std::string& folder, bool with_optimize
   const Manifest manifest = read_manifest(folder);
   CheckpointContents contents;
   contents.step = manifest.step;
+  contents.path = folder;
   const auto skipped = [&](const ManifestFile& file) {
     return !with_optimizer && file.name.starts_with(kOptimizerPrefix);
   };

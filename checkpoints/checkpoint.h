@@ -20,6 +20,7 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 struct CheckpointContents {
   int64_t step = 0;
+  std::string path;        // the folder it was read from; not used when saving
   NamedTensors model;      // parameters and buffers
   NamedTensors optimizer;  // may be empty
   std::map<std::string, std::string>

@@ -26,14 +26,19 @@ if(LONGREACH_SANITIZE)
   add_link_options(-fsanitize=${LONGREACH_SANITIZE})
 endif()
 
-set(LONGREACH_TORCH_VERSION 2.11.0)
+file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/libtorch.lock _torch_line REGEX "^cpu +torch ")
+string(REGEX MATCH "[0-9]+\\.[0-9.]+" LONGREACH_TORCH_VERSION ${_torch_line})
 if(DEFINED ENV{XDG_CACHE_HOME})
   set(_cache $ENV{XDG_CACHE_HOME})
 else()
   set(_cache $ENV{HOME}/.cache)
 endif()
-set(LONGREACH_TORCH_ROOT "${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cpu"
-    CACHE PATH "pip --target folder that holds torch/ and nvidia/ of the pinned wheels")
+# ./longreach names the folder; by hand, the small set-up is taken, or the full one where only that is there.
+set(_torch_default ${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cpu)
+if(LONGREACH_CUDA OR NOT EXISTS ${_torch_default})
+  set(_torch_default ${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cuda)
+endif()
+set(LONGREACH_TORCH_ROOT ${_torch_default} CACHE PATH "folder that holds torch/ and nvidia/ of the pinned wheels")
 set(_torch ${LONGREACH_TORCH_ROOT}/torch)
 if(NOT EXISTS ${_torch}/lib/libtorch_cpu.so)
   message(FATAL_ERROR "LibTorch ${LONGREACH_TORCH_VERSION} is not in ${LONGREACH_TORCH_ROOT}; "
@@ -43,9 +48,11 @@ add_library(longreach_torch INTERFACE)
 target_include_directories(longreach_torch SYSTEM INTERFACE $<BUILD_INTERFACE:${_torch}/include>
                            $<BUILD_INTERFACE:${_torch}/include/torch/csrc/api/include>)
 target_compile_definitions(longreach_torch INTERFACE AT_PER_OPERATOR_HEADERS)
-target_link_libraries(longreach_torch INTERFACE ${_torch}/lib/libtorch_cpu.so ${_torch}/lib/libc10.so)
-target_link_options(longreach_torch INTERFACE -Wl,-rpath-link,${LONGREACH_TORCH_ROOT}/nvidia/cu13/lib
-                    -Wl,-rpath,${_torch}/lib)
+# Nothing of this folder goes into the installed package, which looks for its own (cmake/LongreachConfig.cmake.in).
+target_link_libraries(longreach_torch INTERFACE $<BUILD_INTERFACE:${_torch}/lib/libtorch_cpu.so>
+                      $<BUILD_INTERFACE:${_torch}/lib/libc10.so>)
+target_link_options(longreach_torch INTERFACE $<BUILD_INTERFACE:-Wl,-rpath-link,${LONGREACH_TORCH_ROOT}/nvidia/cu13/lib>
+                    $<BUILD_INTERFACE:-Wl,-rpath,${_torch}/lib>)
 
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(CLI11 REQUIRED)

@@ -1,6 +1,7 @@
 // Where a run's numbers go: metrics.jsonl, TensorBoard and the progress line, from one record a step.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@ struct StepRecord {
   int64_t tokens = 0;        // tokens of this step, labelled or not
   int64_t total_tokens = 0;  // since the run began, restarts included
   double seconds = 0;        // of this step, data wait included
+  double total_seconds = 0;  // of training since the run began, restarts included
   double data_wait_seconds = 0;
   double flops = 0;      // floating-point operations of this step
   bool skipped = false;  // not finite: parameters untouched
@@ -30,10 +32,12 @@ class RunLog {
   RunLog(const RunConfig& config, int64_t first_step);
   ~RunLog();
 
-  void step(const StepRecord& record);
-  void validation(int64_t step, const Evaluation& evaluation);
-  void sample(int64_t step, const std::string& text);
+  // held_out: the evaluation made after this step, if any.
+  void step(const StepRecord& record, const std::optional<Evaluation>& held_out);
+  void sync();  // makes the lines so far durable, before a checkpoint that relies on them
+  void sample(int64_t step, const std::string& sample);
   void say(const std::string& line);  // a line of its own, between progress lines
+  void finish();                      // ends the progress line
 
  private:
   struct Sinks;

@@ -108,6 +108,7 @@ void Trainer::restore(const CheckpointContents& contents) {
                          origin, ": state.json is not one of this program");
   step_ = saved_step_ = contents.step;
   total_tokens_ = state["total_tokens"].get<int64_t>();
+  total_seconds_ = state.value("total_seconds", 0.0);
   // Steps noted by this process and not yet in the file (a rollback) stay noted.
   for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
   if (state["data"].get<std::string>() != data_identity(config_, corpus_))
@@ -209,23 +210,28 @@ RunOutcome Trainer::run() {
     record.data_wait_seconds = waited;
     record.flops = model_->flops_per_token(config_.training.seq_len) * static_cast<double>(record.tokens);
     record.seconds = seconds_since(start);
-    log_->step(record);
-    if (due(config_.validation.freq)) log_->validation(step_, evaluate_held_out(config_.validation.rows));
+    record.total_seconds = total_seconds_ += record.seconds;
+    log_->step(record, held_out_after_step());
     if (due(config_.checkpoint.interval)) save();
   }
   if (saved_step_ != step_) save();
+  log_->finish();
   if (step_ >= config_.training.steps) return RunOutcome::kFinished;
   return stop_requested() ? RunOutcome::kInterrupted : RunOutcome::kStoppedAt;
 }
 
-Evaluation Trainer::evaluate_held_out(int64_t rows) {
-  return evaluate(*model_, valid_loader_, rows, config_.training.batch_size, loss_options_);
+std::optional<Evaluation> Trainer::held_out_after_step() {
+  const bool last = config_.validation.final && step_ == config_.training.steps;
+  if (!last && !due(config_.validation.freq)) return std::nullopt;
+  return held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
+                              config_.training.batch_size, loss_options_);
 }
 
 std::string Trainer::state_json() const {
   nlohmann::ordered_json state;
   state["step"] = step_;
   state["total_tokens"] = total_tokens_;
+  state["total_seconds"] = total_seconds_;
   state["skip_steps"] = skip_steps_;
   state["data"] = data_identity(config_, corpus_);
   state["tokenizer"] = corpus_.tokenizer->fingerprint();
@@ -234,6 +240,7 @@ std::string Trainer::state_json() const {
 
 void Trainer::save() {
   if (!config_.checkpoint.enable_checkpoint) return;
+  log_->sync();
   CheckpointContents contents{
       .step = step_, .model = model_tensors(*model_), .optimizer = optimizer_->state()};
   contents.texts = tokenizer_texts(config_.data.tokenizer);

@@ -33,7 +33,8 @@ class Trainer {
   Transformer& model() { return *model_; }
   int64_t step() const { return step_; }
   std::string newest_checkpoint() const { return newest_checkpoint_; }
-  Evaluation evaluate_held_out(int64_t rows);
+  // The newest evaluation on held-out text of this process; of the whole text after the last step.
+  const std::optional<Evaluation>& held_out() const { return held_out_; }
   RunLog& log() { return *log_; }
 
  private:
@@ -49,6 +50,7 @@ class Trainer {
   // Whether the step may be applied; otherwise acts on training.nonfinite.
   bool finite(const StepRecord& record, const GradientNorm& gradients);
   void roll_back();
+  std::optional<Evaluation> held_out_after_step();
   void save();
   std::string state_json() const;
   bool due(int64_t interval) const { return interval > 0 && step_ % interval == 0; }
@@ -65,9 +67,11 @@ class Trainer {
 
   int64_t step_ = 0;  // steps done
   int64_t total_tokens_ = 0;
+  double total_seconds_ = 0;
   int64_t saved_step_ = -1;
   std::set<int64_t> skip_steps_;  // rolled back from: not applied when they come again
   std::string newest_checkpoint_;
+  std::optional<Evaluation> held_out_;
   std::future<StepData> prefetched_;
   int64_t prefetched_step_ = -1;
 };

@@ -39,18 +39,16 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
             << std::flush;
 }
 
-void print_final(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer) {
-  const Evaluation held_out = trainer.evaluate_held_out(0);
-  trainer.log().validation(trainer.step(), held_out);
+void print_final(const RunConfig& config, const data::Corpus& corpus, const Evaluation& held_out) {
   std::cout << std::fixed << std::setprecision(4) << "held out   " << held_out.bits_per_byte
             << " bits per byte, perplexity " << held_out.perplexity << " a token over " << held_out.tokens
             << " tokens\n";
   if (!config.validation.ngram) return;
-  const data::NgramBaselines baselines = data::ngram_baselines(corpus);
-  std::cout << "baselines  " << baselines.order2 << " bits per byte: order-2 byte n-gram; "
-            << baselines.order3 << ": order-3 (interpolated Witten-Bell, same split)\n"
-            << "margin     " << std::showpos << baselines.order2 - held_out.bits_per_byte
-            << " below order 2, " << baselines.order3 - held_out.bits_per_byte << " below order 3\n"
+  const double order2 = data::ngram_bits_per_byte(corpus, 2), order3 = data::ngram_bits_per_byte(corpus, 3);
+  std::cout << "baselines  " << order2 << " bits per byte: order-2 byte n-gram; " << order3
+            << ": order-3 (interpolated Witten-Bell, same split)\n"
+            << "margin     " << std::showpos << order2 - held_out.bits_per_byte << " below order 2, "
+            << order3 - held_out.bits_per_byte << " below order 3\n"
             << std::noshowpos;
 }
 
@@ -108,7 +106,7 @@ int train_verb(const Arguments& arguments) {
   print_header(config, corpus, trainer.model());
   const RunOutcome outcome = trainer.run();
   if (outcome == RunOutcome::kFinished) {
-    if (config.validation.final) print_final(config, corpus, trainer);
+    if (config.validation.final && trainer.held_out()) print_final(config, corpus, *trainer.held_out());
     print_sample(config, corpus, trainer);
   } else {
     std::cout << (outcome == RunOutcome::kInterrupted ? "interrupted" : "stopped") << " after step "

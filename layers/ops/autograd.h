@@ -15,9 +15,10 @@ class FusedOp {
   virtual ~FusedOp() = default;
   // Returns the outputs and appends to `saved` what backward needs (inputs and outputs may be saved).
   virtual Tensors forward(const Tensors& inputs, Tensors& saved) const = 0;
-  // grads[i] belongs to output i and is undefined when nothing depends on that output. Returns one tensor an input;
-  // needs[i] says whether input i wants one (an undefined tensor may be returned for the others).
-  virtual Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>& needs) const = 0;
+  // grads[i] belongs to output i and is undefined when nothing depends on that output. Returns one tensor an
+  // input; needs[i] says whether input i wants one (an undefined tensor may be returned for the others).
+  virtual Tensors backward(const Tensors& saved, const Tensors& grads,
+                           const std::vector<bool>& needs) const = 0;
 };
 
 // Runs op and records it on the tape. Undefined inputs are allowed.

@@ -1,3 +1,4 @@
+// Shape and dtype checks of operators: the message names the argument, what was given and what is allowed.
 #include "layers/ops/check.h"
 
 #include <c10/core/ScalarType.h>
@@ -16,31 +17,36 @@ void expect_shape(const at::Tensor& tensor, std::string_view name, at::IntArrayR
   check<ShapeError>(equal, name, ": shape ", tensor.sizes(), ", expected ", shape);
 }
 
-void expect_dtype(const at::Tensor& tensor, std::string_view name, std::initializer_list<at::ScalarType> allowed) {
+void expect_dtype(const at::Tensor& tensor, std::string_view name,
+                  std::initializer_list<at::ScalarType> allowed) {
   expect_defined(tensor, name);
   std::vector<std::string> names;
   for (const auto dtype : allowed) {
     if (tensor.scalar_type() == dtype) return;
     names.emplace_back(c10::toString(dtype));
   }
-  throw DtypeError(text(name, ": dtype ", c10::toString(tensor.scalar_type()), ", expected ", join(names, " or ")));
+  throw DtypeError(
+      text(name, ": dtype ", c10::toString(tensor.scalar_type()), ", expected ", join(names, " or ")));
 }
 
-void expect_same_device(const at::Tensor& tensor, std::string_view name, const at::Tensor& other, std::string_view other_name) {
-  check<ShapeError>(tensor.device() == other.device(), name, ": on ", tensor.device().str(), ", expected the device of ",
-                    other_name, ", ", other.device().str());
+void expect_same_device(const at::Tensor& tensor, std::string_view name, const at::Tensor& other,
+                        std::string_view other_name) {
+  check<ShapeError>(tensor.device() == other.device(), name, ": on ", tensor.device().str(),
+                    ", expected the device of ", other_name, ", ", other.device().str());
 }
 
 void expect_cu_seqlens(const at::Tensor& cu_seqlens, std::string_view name, int64_t total) {
   expect_dtype(cu_seqlens, name, {at::kInt});
-  check<ShapeError>(cu_seqlens.dim() == 1 && cu_seqlens.numel() >= 1 && cu_seqlens.is_cpu() && cu_seqlens.is_contiguous(), name,
-                    ": expected a contiguous vector of N+1 bounds on the CPU, found shape ", cu_seqlens.sizes());
+  check<ShapeError>(
+      cu_seqlens.dim() == 1 && cu_seqlens.numel() >= 1 && cu_seqlens.is_cpu() && cu_seqlens.is_contiguous(),
+      name, ": expected a contiguous vector of N+1 bounds on the CPU, found shape ", cu_seqlens.sizes());
   const int32_t* bounds = cu_seqlens.const_data_ptr<int32_t>();
   const int64_t last = cu_seqlens.numel() - 1;
-  check<ShapeError>(bounds[0] == 0 && bounds[last] == total, name, ": runs from ", bounds[0], " to ", bounds[last],
-                    ", expected from 0 to ", total);
+  check<ShapeError>(bounds[0] == 0 && bounds[last] == total, name, ": runs from ", bounds[0], " to ",
+                    bounds[last], ", expected from 0 to ", total);
   for (int64_t i = 0; i < last; ++i)
-    check<ShapeError>(bounds[i] <= bounds[i + 1], name, ": falls from ", bounds[i], " to ", bounds[i + 1], " at ", i + 1);
+    check<ShapeError>(bounds[i] <= bounds[i + 1], name, ": falls from ", bounds[i], " to ", bounds[i + 1],
+                      " at ", i + 1);
 }
 
 }  // namespace longreach

@@ -1,3 +1,4 @@
+// The one place where ATen's thread pool is reached, so that kernels need no torch header.
 #include "layers/ops/parallel.h"
 
 #include <ATen/Parallel.h>
@@ -7,7 +8,8 @@
 
 namespace longreach {
 
-void parallel_for(int64_t begin, int64_t end, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+void parallel_for(int64_t begin, int64_t end, int64_t grain,
+                  const std::function<void(int64_t, int64_t)>& body) {
   at::parallel_for(begin, end, std::max<int64_t>(grain, 1), body);
 }
 

@@ -32,7 +32,8 @@ struct Outer {
   }
 };
 
-std::string error_of(const std::string& toml, const std::vector<std::pair<std::string, std::string>>& overrides = {}) {
+std::string error_of(const std::string& toml,
+                     const std::vector<std::pair<std::string, std::string>>& overrides = {}) {
   try {
     auto document = ConfigDocument::from_text(toml, "a.toml");
     for (const auto& [key, value] : overrides) document.override_key(key, value);
@@ -45,7 +46,8 @@ std::string error_of(const std::string& toml, const std::vector<std::pair<std::s
 }
 
 TEST(Config, ReadsValuesSectionsTablesAndOverrides) {
-  auto document = ConfigDocument::from_text("rate = 1\nfiles = ['x']\n[inner]\nsize = 7\n[[item]]\nsize = 1\n[[item]]\n", "a.toml");
+  auto document = ConfigDocument::from_text(
+      "rate = 1\nfiles = ['x']\n[inner]\nsize = 7\n[[item]]\nsize = 1\n[[item]]\n", "a.toml");
   document.override_key("inner.mode", "alpha");
   document.override_key("item.1.size", "9");
   document.override_key("on", "true");
@@ -76,9 +78,11 @@ TEST(Config, PrintsWhatItReadsBack) {
 TEST(Config, ErrorsNamePlaceKeyAndWhatIsAllowed) {
   EXPECT_EQ(error_of("rate = 2.0"), "a.toml:1: rate: expected a number in [0.0, 1.0], found 2");
   EXPECT_EQ(error_of("\non = 1"), "a.toml:2: on: expected true or false, found an integer");
-  EXPECT_EQ(error_of("[inner]\nsiz = 1"), "a.toml:2: inner.siz: unknown key, did you mean `size`? (keys here: size, mode)");
+  EXPECT_EQ(error_of("[inner]\nsiz = 1"),
+            "a.toml:2: inner.siz: unknown key, did you mean `size`? (keys here: size, mode)");
   EXPECT_EQ(error_of("[inner]\nsize = 0"), "a.toml:2: inner.size: expected an integer >= 1, found 0");
-  EXPECT_EQ(error_of("[inner]\nmode = 'alpa'"), "a.toml:2: inner.mode: expected one of alpha, a, found `alpa`, did you mean `alpha`?");
+  EXPECT_EQ(error_of("[inner]\nmode = 'alpa'"),
+            "a.toml:2: inner.mode: expected one of alpha, a, found `alpa`, did you mean `alpha`?");
   EXPECT_EQ(error_of("inner = 3"), "a.toml:1: inner: expected a table, found an integer");
   EXPECT_EQ(error_of("", {{"inner.size", "x"}}), "--inner.size: expected an integer >= 1, found a string");
   EXPECT_EQ(error_of("", {{"inner.sise", "4"}}), "--inner.sise: unknown key, did you mean `inner.size`?");

@@ -1,3 +1,4 @@
+// Seeded random tensors for tests: the same numbers on every machine.
 #include "tests/support/random_tensors.h"
 
 #include <ATen/CPUGeneratorImpl.h>

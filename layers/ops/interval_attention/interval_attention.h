@@ -13,18 +13,19 @@
 
 namespace longreach {
 
-// Which keys query i of a sequence sees. Queries are aligned with the last keys: query i stands at key position
-// p = i + Tk - Tq, so that a decode step and a whole sequence mean the same.
+// Which keys query i of a sequence sees. Queries are aligned with the last keys: query i stands at key
+// position p = i + Tk - Tq, so that a decode step and a whole sequence mean the same.
 struct IntervalMask {
-  bool causal = true;   // j <= p
-  int64_t window = 0;   // j > p - window: keys seen, itself included; 0: no limit
-  int64_t sinks = 0;    // the first `sinks` keys of the sequence are seen whatever the window (never the future)
-  // Explicit intervals instead of causal and window: query i of head h sees lo <= j < hi, and the sinks j < min(sinks, hi).
-  // int32 [Bm, Hm, Tq], Bm = 1 or B, Hm = 1, kv heads or heads; on the device of q. Positions count from the start of
-  // the tensor's key axis (also when packed). An interval may be empty.
+  bool causal = true;  // j <= p
+  int64_t window = 0;  // j > p - window: keys seen, itself included; 0: no limit
+  int64_t sinks =
+      0;  // the first `sinks` keys of the sequence are seen whatever the window (never the future)
+  // Explicit intervals instead of causal and window: query i of head h sees lo <= j < hi, and the sinks j <
+  // min(sinks, hi). int32 [Bm, Hm, Tq], Bm = 1 or B, Hm = 1, kv heads or heads; on the device of q. Positions
+  // count from the start of the tensor's key axis (also when packed). An interval may be empty.
   at::Tensor lo, hi;
-  // Packed documents (B = 1): int32 [N+1] on the CPU for queries and keys; both or neither. Window, sinks and the
-  // alignment of queries apply within each document.
+  // Packed documents (B = 1): int32 [N+1] on the CPU for queries and keys; both or neither. Window, sinks and
+  // the alignment of queries apply within each document.
   at::Tensor cu_seqlens_q, cu_seqlens_k;
 };
 
@@ -33,21 +34,22 @@ struct IntervalAttentionOutput {
   at::Tensor lse;  // [B, H, Tq], float32 (float64 for float64 inputs of the reference), natural logarithm
 };
 
-// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv]; float32 or bfloat16; HK and HV divide H; query head h reads
-// key head h * HK / H. Dqk 1..256, Dv 1..512, any T, 0 included. Any strides with a dense last dimension.
-// scale: default Dqk^-1/2.
-// Differentiable in q, k, v through o and through lse. Sums in float32; bits do not depend on the number of threads.
-// Memory: o, lse and O(T (H + HK) D) work space; nothing of size Tq x Tk.
-// Throws ShapeError or DtypeError naming the argument.
+// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv]; float32 or bfloat16; HK and HV divide H; query
+// head h reads key head h * HK / H. Dqk 1..256, Dv 1..512, any T, 0 included. Any strides with a dense last
+// dimension. scale: default Dqk^-1/2. Differentiable in q, k, v through o and through lse. Sums in float32;
+// bits do not depend on the number of threads. Memory: o, lse and O(T (H + HK) D) work space; nothing of size
+// Tq x Tk. Throws ShapeError or DtypeError naming the argument.
 IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                           const IntervalMask& mask = {}, std::optional<double> scale = std::nullopt);
+                                           const IntervalMask& mask = {},
+                                           std::optional<double> scale = std::nullopt);
 
 // The same function from its formula, any floating dtype, the whole score matrix in memory.
-IntervalAttentionOutput interval_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                                     const IntervalMask& mask = {},
+IntervalAttentionOutput interval_attention_reference(const at::Tensor& q, const at::Tensor& k,
+                                                     const at::Tensor& v, const IntervalMask& mask = {},
                                                      std::optional<double> scale = std::nullopt);
 
 // The visible pairs as a bool tensor [B or 1, H, Tq, Tk]: what the reference uses, for tests and plots.
-at::Tensor interval_mask_matrix(const IntervalMask& mask, int64_t batch, int64_t heads, int64_t queries, int64_t keys);
+at::Tensor interval_mask_matrix(const IntervalMask& mask, int64_t batch, int64_t heads, int64_t queries,
+                                int64_t keys);
 
 }  // namespace longreach

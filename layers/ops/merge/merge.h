@@ -8,8 +8,9 @@
 
 namespace longreach {
 
-// parts: o [B, T, H, D] and lse [B, H, T] each, of equal shapes; a part with lse = -inf adds nothing, and where every
-// part is empty the result is 0 and -inf. Differentiable through o and lse. Fixed order: left to right.
+// parts: o [B, T, H, D] and lse [B, H, T] each, of equal shapes; a part with lse = -inf adds nothing, and
+// where every part is empty the result is 0 and -inf. Differentiable through o and lse. Fixed order: left to
+// right.
 IntervalAttentionOutput merge_attention(const std::vector<IntervalAttentionOutput>& parts);
 IntervalAttentionOutput merge_attention_reference(const std::vector<IntervalAttentionOutput>& parts);
 

@@ -73,6 +73,14 @@ bool has_bf16_dot() {
 #endif
 }
 
+bool bf16_dot_is_fast() {
+#if defined(__x86_64__)
+  return has_bf16_dot() && __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
 void pair_rows(const uint16_t* from, int64_t from_row, int64_t rows, int64_t columns, uint16_t* to,
                int64_t to_row, int64_t padded_rows, int64_t padded_columns) {
   HWY_DYNAMIC_DISPATCH(pair_rows_impl)

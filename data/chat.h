@@ -1,0 +1,34 @@
+// Fine-tuning examples as tokens with a loss mask: conversations in the ChatML and Llama-3 templates, and
+// prompts with completions. Loss is wanted on what the model has to say: completions, and the assistant's
+// turns with the token that ends them.
+#pragma once
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizer.h"
+
+namespace longreach::data {
+
+struct ChatMessage {
+  std::string role, content;
+};
+
+struct LabelledTokens {
+  std::vector<Token> tokens;
+  std::vector<uint8_t> mask;  // 1 where a label is wanted; as long as tokens
+};
+
+// chat_template: "chatml" (<|im_start|>role\ncontent<|im_end|>\n) or "llama3" (<|begin_of_text|>, then
+// <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|> a message, content trimmed). The template's
+// markers are the tokenizer's special tokens where it has them and plain text otherwise; markers inside a
+// message are plain text always. The tokenizer's eos ends the example where the template's own end of turn is
+// no special token. Throws DataError for an unknown template.
+LabelledTokens render_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                           std::string_view chat_template);
+
+// Prompt, completion, eos; the border between the two is a border between tokens.
+LabelledTokens render_completion(const Tokenizer& tokenizer, std::string_view prompt,
+                                 std::string_view completion);
+
+}  // namespace longreach::data

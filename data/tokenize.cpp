@@ -1,0 +1,256 @@
+// Tokenizing text files into stores, in memory that does not grow with the corpus.
+#include "data/tokenize.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+
+#include "core/error.h"
+#include "data/files.h"
+#include "data/json_lines.h"
+
+namespace longreach::data {
+namespace fs = std::filesystem;
+namespace {
+
+// A document longer than this is encoded in pieces, cut between a newline and a character that is no white
+// space: a place where the known pre-tokenizers end a word anyway.
+constexpr size_t kPiece = size_t{32} << 20;
+
+struct InputFile {
+  std::string path;
+  int64_t bytes = 0, modified_ns = 0;
+  bool json_lines = false;
+};
+
+std::vector<InputFile> expand(const std::vector<std::string>& inputs) {
+  std::vector<InputFile> files;
+  for (const auto& input : inputs) {
+    const auto found = list_files(input);
+    check<DataError>(!found.empty(), input, ": the folder holds no files");
+    for (const auto& path : found) {
+      struct stat status {};
+      check<DataError>(::stat(path.c_str(), &status) == 0, path, ": cannot be read");
+      check<DataError>(!holds_tokens(path), path, ": holds tokens, expected text");
+      const std::string name = plain_name(path);
+      check<DataError>(!name.ends_with(".parquet") && !name.ends_with(".arrow"), path,
+                       ": Parquet and Arrow are not read; write the text as JSONL");
+      files.push_back({path, status.st_size, status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec,
+                       name.ends_with(".jsonl") || name.ends_with(".ndjson")});
+    }
+  }
+  return files;
+}
+
+class ProgressLine {
+ public:
+  ProgressLine(bool enabled, std::string what, int64_t total_bytes)
+      : enabled_(enabled),
+        terminal_(::isatty(STDERR_FILENO) != 0),
+        what_(std::move(what)),
+        total_bytes_(total_bytes) {}
+
+  void show(int64_t bytes, int64_t tokens, bool last = false) {
+    const auto now = Clock::now();
+    const double pause = terminal_ ? 0.2 : 10;
+    if (!enabled_ || (!last && seconds(now - shown_) < pause)) return;
+    shown_ = now;
+    const double rate = static_cast<double>(bytes) / 1e6 / std::max(seconds(now - begun_), 1e-3);
+    std::ostringstream line;
+    line << std::fixed << std::setprecision(1) << "tokenizing " << what_ << ": " << bytes / 1e6 << " of "
+         << total_bytes_ / 1e6 << " MB, " << tokens / 1e6 << " M tokens, " << rate << " MB/s";
+    std::cerr << (terminal_ ? "\r\x1b[K" : "") << line.str() << (terminal_ && !last ? "" : "\n")
+              << std::flush;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
+  bool enabled_, terminal_;
+  std::string what_;
+  int64_t total_bytes_;
+  Clock::time_point begun_ = Clock::now(), shown_ = Clock::now();
+};
+
+class FileTokenizer {
+ public:
+  FileTokenizer(const Tokenizer& tokenizer, const TokenizeOptions& options, TokenStoreWriter& writer,
+                ProgressLine& progress)
+      : tokenizer_(tokenizer),
+        options_(options),
+        writer_(writer),
+        progress_(progress),
+        to_skip_(writer.documents_done()) {}
+
+  void file(const InputFile& input) {
+    if (input.json_lines)
+      lines(input);
+    else
+      whole(input);
+    bytes_before_ += input.bytes;
+    progress_.show(bytes_before_, writer_.num_tokens());
+  }
+
+ private:
+  // Counts a source document; true when an earlier run has written it.
+  bool skipped() {
+    if (to_skip_ == 0) return false;
+    --to_skip_;
+    return true;
+  }
+
+  void whole(const InputFile& input) {
+    if (skipped()) return;
+    const auto stream = open_stream(input.path);
+    std::string text;
+    bool any = false;
+    for (bool ended = false; !ended;) {
+      const size_t had = text.size();
+      constexpr int64_t kBlock = 1 << 20;
+      text.resize(had + kBlock);
+      const int64_t got = stream->read(text.data() + had, kBlock);
+      text.resize(had + static_cast<size_t>(got));
+      ended = got == 0;
+      any = any || !text.empty();
+      if (!ended && text.size() < kPiece) continue;
+      const size_t cut = ended ? text.size() : safe_cut(text);
+      writer_.append(tokenizer_.encode(std::string_view(text).substr(0, cut)));
+      text.erase(0, cut);
+      progress_.show(bytes_before_ + stream->position(), writer_.num_tokens());
+    }
+    const auto eos = tokenizer_.eos();
+    if (eos && any) writer_.append({{*eos}});
+    writer_.end_document();
+  }
+
+  static size_t safe_cut(const std::string& text) {
+    const auto space = [](char c) {
+      return std::string_view(" \t\r\n\f\v").find(c) != std::string_view::npos;
+    };
+    for (size_t at = text.size() - 1; at > text.size() / 2; --at)
+      if (text[at - 1] == '\n' && !space(text[at])) return at;
+    size_t at = text.size();  // no such place: at least not inside a UTF-8 character
+    while (at > text.size() - 4 && (static_cast<unsigned char>(text[at - 1]) & 0xC0) == 0x80) --at;
+    return at - 1;
+  }
+
+  void lines(const InputFile& input) {
+    LineReader reader(input.path);
+    for (std::string line; reader.next(line);) {
+      if (line.find_first_not_of(" \t\r") == std::string::npos || skipped()) continue;
+      const auto where = text(input.path, ":", reader.number());
+      const auto document =
+          encode_json_line(line, tokenizer_, options_.text_key, options_.chat_template, where);
+      try {
+        writer_.append(document.tokens, document.mask);
+      } catch (const DataError&) {
+        throw DataError(text(where, ": a fine-tuning example in a file that began with plain text"));
+      }
+      writer_.end_document();
+      progress_.show(bytes_before_ + reader.position(), writer_.num_tokens());
+    }
+  }
+
+  const Tokenizer& tokenizer_;
+  const TokenizeOptions& options_;
+  TokenStoreWriter& writer_;
+  ProgressLine& progress_;
+  int64_t to_skip_, bytes_before_ = 0;
+};
+
+// A fine-tuning corpus shows in the first line of its first JSONL file.
+bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& options) {
+  for (const auto& file : files) {
+    if (!file.json_lines) continue;
+    LineReader reader(file.path);
+    for (std::string line; reader.next(line);)
+      if (line.find_first_not_of(" \t\r") != std::string::npos)
+        return is_example(line, options.text_key, text(file.path, ":", reader.number()));
+  }
+  return false;
+}
+
+// Names the state of the inputs: resuming and caching hold only while nothing has changed.
+std::string state_of(const std::vector<InputFile>& files, const Tokenizer& tokenizer,
+                     const TokenizeOptions& options) {
+  std::ostringstream facts;
+  facts << "1\n"
+        << tokenizer.fingerprint() << '\n'
+        << options.text_key << '\n'
+        << options.chat_template << '\n';
+  facts << options.gzip_level << '\n';
+  for (const auto& file : files)
+    facts << fs::absolute(file.path).lexically_normal().string() << '\n'
+          << file.bytes << ' ' << file.modified_ns << '\n';
+  const std::string all = facts.str();
+  char name[17];
+  std::snprintf(name, sizeof name, "%016llx",
+                static_cast<unsigned long long>(XXH3_64bits(all.data(), all.size())));
+  return name;
+}
+
+void write_store(const std::vector<std::string>& inputs, const std::vector<InputFile>& files,
+                 const Tokenizer& tokenizer, const TokenizeOptions& options, const std::string& output) {
+  int64_t total_bytes = 0;
+  for (const auto& file : files) total_bytes += file.bytes;
+  const std::string named = one_line(join(inputs), 400);
+  if (files.size() == 1) check<DataError>(total_bytes > 0, files[0].path, ": is empty");
+  StoreAbout about{
+      .tokenizer_name = tokenizer.name(),
+      .tokenizer_fingerprint = tokenizer.fingerprint(),
+      .vocab_size = tokenizer.vocab_size(),
+      .source = text(named, " (", files.size(), " files, state ", state_of(files, tokenizer, options), ")"),
+      .loss_mask = wants_mask(files, options),
+      .gzip_level = options.gzip_level};
+  about.documents_are_files =
+      std::none_of(files.begin(), files.end(), [](auto& file) { return file.json_lines; });
+  TokenStoreWriter writer(output, about);
+  ProgressLine progress(options.progress, named, total_bytes);
+  FileTokenizer work(tokenizer, options, writer, progress);
+  for (const auto& file : files) work.file(file);
+  check<DataError>(writer.num_tokens() > 0, named, ": there is no text in it");
+  progress.show(total_bytes, writer.num_tokens(), true);
+  writer.finish();
+}
+
+}  // namespace
+
+bool holds_tokens(const std::string& path) {
+  return path.ends_with(".h5") || path.ends_with(".hdf5") || path.ends_with(".bin");
+}
+
+void tokenize_files(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                    const TokenizeOptions& options, const std::string& output) {
+  write_store(inputs, expand(inputs), tokenizer, options, output);
+}
+
+std::shared_ptr<TokenStore> cached_store(const std::string& input, const Tokenizer& tokenizer,
+                                         const TokenizeOptions& options, const std::string& cache_folder) {
+  const auto files = expand({input});
+  std::error_code error;
+  fs::create_directories(cache_folder, error);
+  check<DataError>(!error, cache_folder, ": cannot be made: ", error.message());
+  auto stem = fs::path(input).lexically_normal();
+  if (!stem.has_filename()) stem = stem.parent_path();  // "folder/"
+  const auto path =
+      text(cache_folder, "/", plain_name(stem.string()), "-", state_of(files, tokenizer, options), ".h5");
+  const FileLock lock(path + ".lock");
+  if (!fs::exists(path)) write_store({input}, files, tokenizer, options, path);
+  try {
+    return TokenStore::open(path);
+  } catch (const DataError& damaged) {
+    std::cerr << one_line(damaged.what()) << "; tokenizing again\n";
+    fs::remove(path, error);
+  }
+  write_store({input}, files, tokenizer, options, path);
+  return TokenStore::open(path);
+}
+
+}  // namespace longreach::data

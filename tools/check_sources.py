@@ -1,0 +1,178 @@
+"""Rules about the sources that no compiler checks: which folder may include which, sizes, words.
+
+check_sources.py          prints a line for each violation; exit code 1 when there is one
+check_sources.py --list   prints the C++ files of the tree, one a line
+"""
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# A folder includes itself and these. Tests may include anything.
+USES = {
+    "core": set(),
+    "data": {"core"},
+    "distributed": {"core"},
+    "layers": {"core", "distributed"},
+    "models": {"core", "distributed", "layers"},
+    "checkpoints": {"core", "distributed", "layers"},
+    "train": {"core", "data", "distributed", "layers", "models", "checkpoints"},
+}
+TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
+# Headers that cost seconds in every file that sees them: the files that may.
+HEAVY = {
+    "torch/torch.h": (),
+    "torch/csrc/autograd/custom_function.h": ("layers/ops/autograd.cpp", "models/activation_checkpoint.cpp"),
+    "ATen/Parallel.h": ("layers/ops/parallel.cpp",),
+    "ATen/native/CPUBlas.h": ("layers/ops/brgemm.cpp",),
+    "ATen/ATen.h": (),
+}
+KERNEL = re.compile(r"layers/(.*/)?(cpu[^/]*\.(cpp|h)|kernels\.h|[^/]*\.cuh)$")
+FUSED = re.compile(r"layers/(.*/)?op\.cpp$")
+# Arithmetic on whole tensors, which in a fused operator would mean a tensor of scores or a pass over memory too many.
+TENSOR_ARITHMETIC = re.compile(
+    r"(?:at::|\.|->)(matmul|mm|bmm|baddbmm|addmm|einsum|softmax|log_softmax|logsumexp|cumsum|cumprod|index|index_select|"
+    r"index_put_?|gather|scatter|scatter_add_?|masked_fill_?|tril|triu|scaled_dot_product_attention)\(")
+MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION = 500, 80, 150
+WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D|PLACE" r"HOLDER|[Pp]lace" r"holder|lorem " r"ipsum)\b")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|opt/wheels)/")
+REGISTRIES = re.compile(r"\b(pypi|pythonhosted|huggingface|deb\.debian|snapshot\.debian|download\.pytorch)\.(org|co|com)\b|\bhf\.co\b")
+CPP = (".cpp", ".h", ".cu", ".cuh")
+SKIPPED_FOLDERS = re.compile(r"^(build.*|exp|assets|\.git|__pycache__)$")
+
+
+def files():
+    """Every file of the tree, relative to it: git's when this is a checkout, else what lies there."""
+    listing = subprocess.run(["git", "-C", ROOT, "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "-z"],
+                             capture_output=True) if os.path.exists(os.path.join(ROOT, ".git")) and which("git") else None
+    if listing and listing.returncode == 0:
+        names = listing.stdout.decode().split("\0")
+    else:
+        names = []
+        for folder, children, leaves in os.walk(ROOT):
+            children[:] = [name for name in children if not SKIPPED_FOLDERS.match(name)]
+            names += [os.path.relpath(os.path.join(folder, leaf), ROOT) for leaf in leaves]
+    return sorted(name for name in set(names) if name and os.path.isfile(os.path.join(ROOT, name)))
+
+
+def which(program):
+    return any(os.access(os.path.join(folder, program), os.X_OK) for folder in os.environ.get("PATH", "").split(":"))
+
+
+def check_includes(name, lines):
+    folder = name.split("/")[0]
+    for number, line in enumerate(lines, 1):
+        match = re.match(r'\s*#\s*include\s+([<"])([^>"]+)[>"]', line)
+        if not match:
+            continue
+        quoted, header = match.group(1) == '"', match.group(2)
+        if header in HEAVY and name not in HEAVY[header]:
+            allowed = ", ".join(HEAVY[header]) or "nobody"
+            yield f"{name}:{number}: includes {header}, which {allowed} may"
+        if TORCH.match(header) and (KERNEL.match(name) or folder in ("core", "data")):
+            yield f"{name}:{number}: includes {header}; kernels, core and data include no torch header"
+        if not quoted or folder not in USES:
+            continue
+        target = header.split("/")[0]
+        if target not in USES or not os.path.exists(os.path.join(ROOT, header)):
+            yield f"{name}:{number}: includes \"{header}\", which is no path from the root of the tree"
+        elif target != folder and target not in USES[folder]:
+            yield f"{name}:{number}: {folder} must not include {target} (\"{header}\")"
+
+
+def function_lengths(lines):
+    """(first line, length) of what looks like a function in formatted code: a head that starts at the margin, or one step in
+    (methods), and has a parenthesis, up to the closing brace at the same margin."""
+    for indent in ("", "  "):
+        margin = re.compile(indent + r"(?!class |struct |namespace |enum |union |extern |public:|private:)[\w~:<\[]")
+        head = start = None
+        for number, line in enumerate(lines, 1):
+            if start is not None:
+                if line.startswith(indent + "}"):
+                    yield start, number - start + 1
+                    head = start = None
+                continue
+            if margin.match(line):
+                head = number if "(" in line else None
+            if head and line.endswith("{"):
+                start = head
+            elif line.endswith((";", "}")):
+                head = None
+
+
+def check_sizes(name, lines):
+    if len(lines) > MAX_FILE:
+        yield f"{name}: {len(lines)} lines; at most {MAX_FILE}"
+    if name.endswith(CPP):
+        limit = MAX_KERNEL_FUNCTION if KERNEL.match(name) or name.endswith(".cu") else MAX_FUNCTION
+        for start, length in function_lengths(lines):
+            if length > limit:
+                yield f"{name}:{start}: a function of {length} lines; at most {limit}"
+
+
+def check_words(name, lines):
+    for number, line in enumerate(lines, 1):
+        for pattern, what in ((WORDS, "an unfinished word"), (MACHINE_PATHS, "a path of one machine"),
+                              (REGISTRIES, "the host of a package registry")):
+            if match := pattern.search(line):
+                yield f"{name}:{number}: `{match.group(0)}` is {what}"
+
+
+def check_fused(name, lines):
+    for number, line in enumerate(lines, 1):
+        if match := TENSOR_ARITHMETIC.search(line.split("//")[0]):
+            yield f"{name}:{number}: a fused operator computes in its kernel, not with {match.group(1)}()"
+
+
+def check_links(name, lines):
+    """Links to files of the tree must lead somewhere."""
+    folder = os.path.dirname(os.path.join(ROOT, name))
+    for number, line in enumerate(lines, 1):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
+            if not re.match(r"https?:", target) and not os.path.exists(os.path.join(folder, target)):
+                yield f"{name}:{number}: link to {target}, which does not exist"
+
+
+def check_opening(name, lines):
+    if not lines or not lines[0].startswith("//"):
+        yield f"{name}:1: a file opens with a comment on what it is and why"
+
+
+def violations(name):
+    try:
+        with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except UnicodeDecodeError:
+        return  # binary
+    if lines[-1] == "":
+        lines.pop()
+    written = name.endswith(CPP + (".py", ".sh", ".cmake", ".md", ".toml", ".txt")) or "." not in os.path.basename(name)
+    if name.startswith(("tests/vectors/", "tests/data/")):
+        return
+    if written and name != "LICENSE":
+        yield from check_words(name, lines)
+    if name.endswith(CPP + (".py", ".sh", ".cmake")):
+        yield from check_sizes(name, lines)
+    if name.endswith(CPP):
+        yield from check_opening(name, lines)
+        yield from check_includes(name, lines)
+    if name.endswith(".md"):
+        yield from check_links(name, lines)
+    if FUSED.match(name):
+        yield from check_fused(name, lines)
+
+
+def main():
+    names = files()
+    if sys.argv[1:] == ["--list"]:
+        print("\n".join(name for name in names if name.endswith(CPP)))
+        return 0
+    found = [line for name in names for line in violations(name)]
+    print("\n".join(found[:200] + [f"{len(names)} files, {len(found)} violations"]))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# tools/sanitize.sh asan|tsan [ctest arguments]: builds and runs the tests a sanitizer is for.
+#   asan   address + undefined: everything that reads bytes from outside (configs, data, checkpoints) and the CPU kernels
+#   tsan   our own threads. OpenMP's are not seen by it, so ATen gets one thread and libgomp and the wheel are suppressed
+set -euo pipefail
+longreach_root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
+source "$longreach_root/tools/setup.sh"
+preset=$1
+shift
+case $preset in
+  asan) tests='^(core|data|checkpoints|layers_ops)(_[a-z0-9_]+)?_test$' ;;
+  tsan) tests='^(core|data|train)(_[a-z0-9_]+)?_test$' ;;
+  *) fail "sanitize: $preset is neither asan nor tsan" ;;
+esac
+support=$longreach_root/tests/support
+# Leaks: memory still reachable at exit is not reported; what the wheel's static registries keep is suppressed.
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_init_order=0:detect_odr_violation=0:abort_on_error=0
+export LSAN_OPTIONS=suppressions=$support/lsan.supp:print_suppressions=0
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=suppressions=$support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1
+[[ $preset == tsan ]] && export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+set_up_libtorch
+folder=$(build_folder "$preset")
+[[ -f $folder/build.ninja ]] || build "$preset" longreach_core  # configures
+mapfile -t targets < <(ninja -C "$folder" -t targets all | sed -n 's/^\([a-z0-9_]*_test\): phony$/\1/p' |
+  grep -E "$tests" | grep -vE '_(slow|ptx|gpu|interop)_test$')
+# The sanitizers' shadow memory wants no address randomisation beyond what they know (tsan of GCC 12 stops without this).
+fixed=(setarch "$(uname -m)" -R)
+"${fixed[@]}" true 2>/dev/null || fixed=()
+build_fixed() {
+  if ((${#fixed[@]})); then
+    "${fixed[@]}" bash -c 'longreach_root=$1; source "$1/tools/setup.sh"; shift; build "$@"' build "$longreach_root" "$@"
+  else
+    build "$@"
+  fi
+}
+build_fixed "$preset" "${targets[@]}"
+(($#)) || set -- -R "^($(IFS='|' && echo "${targets[*]}"))\\."
+exec "${fixed[@]}" ctest --test-dir "$folder" -j 2 --output-on-failure "$@"

@@ -1,0 +1,41 @@
+// One side of a comparison: something that computes an attention, here or in another process.
+#pragma once
+#include <functional>
+
+#include "core/error.h"
+#include "train/bench/bench_case.h"
+#include "train/bench/clock.h"
+
+namespace longreach::bench {
+
+// The benchmark gives no number: a result disagrees, or a rate cannot be.
+struct Refusal : Error {
+  using Error::Error;
+};
+
+// In the layout and order of Problem; gradients are undefined in a forward-only comparison.
+struct Result {
+  at::Tensor o, dq, dk, dv;
+};
+
+class Contestant {
+ public:
+  virtual ~Contestant() = default;
+  // Computes once, untimed.
+  virtual Result result() = 0;
+  // Computes `repeats` times; time of all of them, conversions of layout left out.
+  virtual Timing run(int64_t repeats) = 0;
+  // Whether it computes the very function of the case; otherwise it is dense causal attention in its place.
+  virtual bool same_function() const = 0;
+};
+
+// Ours: `fused` over q, k, v as they are, [B, T, H, D].
+std::unique_ptr<Contestant> local_contestant(const BenchCase& bench_case, const Problem& problem,
+                                             bool backward);
+
+// at::scaled_dot_product_attention on its flash kernel, causal, over contiguous [B, H, T, D] copies: the
+// layout it likes best.
+std::unique_ptr<Contestant> sdpa_contestant(const BenchCase& bench_case, const Problem& problem,
+                                            bool backward);
+
+}  // namespace longreach::bench

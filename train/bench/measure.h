@@ -1,0 +1,25 @@
+// From a setting to a row: check, then time ours and the peer alternately.
+#pragma once
+#include "train/bench/contestant.h"
+#include "train/bench/peak.h"
+
+namespace longreach::bench {
+
+// Makes the peer that setting.peer names; throws UserError that lists the known ones.
+std::unique_ptr<Contestant> make_peer(const BenchCase& bench_case, const Setting& setting,
+                                      const Problem& problem);
+std::vector<std::string> peer_names();
+
+// A row without numbers says why in `refused`: a result or a rate that cannot be, a kernel or a peer that
+// fails. Throws UserError when the peer cannot do the case or is not installed.
+Row measure(const BenchCase& bench_case, const Setting& setting, const Peak& peak);
+
+// The samples of one contest, seconds a call.
+struct Samples {
+  std::vector<Timing> ours, peer;
+};
+// `rounds` rounds; in each, both run long enough for the clock (20 ms or one call), and who begins changes
+// from round to round. peer may be null.
+Samples alternate(Contestant& ours, Contestant* peer, int rounds);
+
+}  // namespace longreach::bench

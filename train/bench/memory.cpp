@@ -1,0 +1,49 @@
+// Peak resident memory from /proc/self: VmHWM, reset through clear_refs where the kernel lets us.
+#include "train/bench/memory.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "core/error.h"
+#include "train/bench/contestant.h"
+
+namespace longreach::bench {
+namespace {
+
+int64_t status_bytes(std::string_view key) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key)) return std::stoll(line.substr(key.size())) * 1024;  // in kB
+  }
+  throw Error(text("/proc/self/status: no ", key));
+}
+
+// Where this is refused the old peak stays and the figure can only come out too large.
+void reset_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+}  // namespace
+
+double allowed_memory_factor(const std::string& dtype) { return dtype == "bfloat16" ? 1.8 : 1.3; }
+
+bool memory_within_limit(const MemoryFigure& figure, const std::string& dtype) {
+  const double allowed = allowed_memory_factor(dtype) * static_cast<double>(figure.result_bytes) +
+                         static_cast<double>(kMemoryAllowance);
+  return static_cast<double>(figure.extra_bytes) <= allowed;
+}
+
+MemoryFigure memory_figure(const BenchCase& bench_case, const Setting& setting) {
+  Setting small = setting;
+  small.tokens = std::min<int64_t>(256, setting.tokens);
+  local_contestant(bench_case, make_problem(small), setting.backward())->result();
+  const Problem problem = make_problem(setting);
+  const auto contestant = local_contestant(bench_case, problem, setting.backward());
+  reset_peak();
+  const int64_t before = status_bytes("VmRSS:");
+  const Result kept = contestant->result();
+  MemoryFigure figure{.tokens = setting.tokens};
+  figure.extra_bytes = std::max<int64_t>(0, status_bytes("VmHWM:") - before);
+  figure.result_bytes = problem.bytes_of_results() + bench_case.state_bytes(setting);
+  return figure;
+}
+
+}  // namespace longreach::bench

@@ -1,0 +1,139 @@
+// Register-only multiply-add loops. Operands come through volatile memory and every accumulator starts at a
+// value of its own: with equal or known ones a compiler merges the accumulators and the loop reports a
+// multiple of the peak.
+#include "train/bench/peak.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <ctime>
+
+#include "train/bench/clock.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace longreach::bench {
+
+#if defined(__x86_64__)
+namespace {
+
+// Latency 4 times two ports needs 8 chains; 12 leave slack and, with two operands, fit 16 registers.
+constexpr int kChains = 12;
+constexpr int64_t kSteps = 20000;
+volatile float opaque[16] = {0.5f, 0.25f, 1.5f, 2.5f,  3.5f,  4.5f,  5.5f,  6.5f,
+                             7.5f, 8.5f,  9.5f, 10.5f, 11.5f, 12.5f, 13.5f, 14.5f};
+volatile float sink;
+
+__attribute__((target("avx2,fma"))) double avx2_float32() {
+  const __m256 factor = _mm256_set1_ps(opaque[0]), term = _mm256_set1_ps(opaque[1]);
+  __m256 sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = _mm256_set1_ps(opaque[2 + c]);
+  for (int64_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm256_fmadd_ps(sums[c], factor, term);
+  }
+  for (int c = 1; c < kChains; ++c) sums[0] = _mm256_add_ps(sums[0], sums[c]);
+  sink = _mm256_cvtss_f32(sums[0]);
+  return 2.0 * 8 * kChains * kSteps;
+}
+
+__attribute__((target("avx512f"))) double avx512_float32() {
+  const __m512 factor = _mm512_set1_ps(opaque[0]), term = _mm512_set1_ps(opaque[1]);
+  __m512 sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = _mm512_set1_ps(opaque[2 + c]);
+  for (int64_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_fmadd_ps(sums[c], factor, term);
+  }
+  for (int c = 1; c < kChains; ++c) sums[0] = _mm512_add_ps(sums[0], sums[c]);
+  sink = _mm512_cvtss_f32(sums[0]);
+  return 2.0 * 16 * kChains * kSteps;
+}
+
+__attribute__((target("avx512f,avx512vl,avx512bf16"))) double avx512_bfloat16() {
+  const __m512bh factor = _mm512_cvtne2ps_pbh(_mm512_set1_ps(opaque[0]), _mm512_set1_ps(opaque[1]));
+  const __m512bh other = _mm512_cvtne2ps_pbh(_mm512_set1_ps(opaque[2]), _mm512_set1_ps(opaque[3]));
+  __m512 sums[kChains];
+  for (int c = 0; c < kChains; ++c) sums[c] = _mm512_set1_ps(opaque[2 + c]);
+  for (int64_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbf16_ps(sums[c], factor, other);
+  }
+  for (int c = 1; c < kChains; ++c) sums[0] = _mm512_add_ps(sums[0], sums[c]);
+  sink = _mm512_cvtss_f32(sums[0]);
+  return 2.0 * 32 * kChains * kSteps;
+}
+
+// Linux lends the tile registers on request (arch/x86/include/uapi/asm/prctl.h: ARCH_REQ_XCOMP_PERM,
+// XTILEDATA).
+bool request_tiles() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+__attribute__((target("amx-tile,amx-bf16"))) double amx_bfloat16() {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  constexpr int64_t kTileSteps = kSteps / 10;
+  for (int64_t step = 0; step < kTileSteps; ++step) {
+    _tile_dpbf16ps(0, 6, 7);
+    _tile_dpbf16ps(1, 6, 7);
+    _tile_dpbf16ps(2, 6, 7);
+    _tile_dpbf16ps(3, 6, 7);
+    _tile_dpbf16ps(4, 6, 7);
+    _tile_dpbf16ps(5, 6, 7);
+  }
+  _tile_release();
+  return 2.0 * 16 * 16 * 32 * 6 * kTileSteps;
+}
+
+// The best of many short runs: a rate below the peak is easy to come by, one above it is not. The first 20 ms
+// let the clock rise.
+double best_rate(double (*loop)()) {
+  double best = 0, spent = 0;
+  while (spent < 0.06) {
+    const double start = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+    const double operations = loop();
+    const double seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID) - start;
+    spent += seconds;
+    best = std::max(best, operations / seconds);
+  }
+  return best;
+}
+
+}  // namespace
+
+Peak measure_peak() {
+  Peak peak;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) peak.float32 = best_rate(avx2_float32);
+  if (__builtin_cpu_supports("avx512f")) peak.float32 = std::max(peak.float32, best_rate(avx512_float32));
+  peak.bfloat16 = peak.float32;
+  if (__builtin_cpu_supports("avx512bf16"))
+    peak.bfloat16 = std::max(peak.bfloat16, best_rate(avx512_bfloat16));
+  // g++ 12 has no __builtin_cpu_supports("amx-bf16"): CPUID leaf 7, EDX bit 22 (AMX-BF16) and bit 24
+  // (AMX-TILE).
+  uint32_t eax = 7, ebx = 0, ecx = 0, edx = 0;
+  __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+  const bool amx = (edx >> 22 & 1) && (edx >> 24 & 1);
+  if (amx && request_tiles()) peak.bfloat16 = std::max(peak.bfloat16, best_rate(amx_bfloat16));
+  return peak;
+}
+#else
+Peak measure_peak() { return {}; }
+#endif
+
+}  // namespace longreach::bench

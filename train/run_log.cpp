@@ -1,0 +1,110 @@
+#include "train/run_log.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "train/machine.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+#include "train/tensorboard.h"
+
+namespace longreach {
+
+struct RunLog::Sinks {
+  Sinks(const RunConfig& run, int64_t first_step)
+      : config(run), metrics(run.job.dump_folder + "/metrics.jsonl", first_step) {
+    const bool bf16 = run.training.mixed_precision_param == "bfloat16";
+    peak_flops = measured_matmul_peak(bf16 ? MatmulDtype::kBFloat16 : MatmulDtype::kFloat32);
+    if (run.metrics.enable_tensorboard)
+      tensorboard = std::make_unique<TensorboardWriter>(
+          run.job.dump_folder + "/" + run.metrics.save_tb_folder, first_step);
+  }
+
+  RunConfig config;
+  MetricsLog metrics;
+  std::unique_ptr<TensorboardWriter> tensorboard;
+  ProgressLine progress{stdout, /*plain_seconds=*/0.0};
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  double peak_flops = 0;
+  double smooth_step_seconds = 0;  // for the ETA
+};
+
+namespace {
+
+NamedNumbers numbers_of(const StepRecord& record, double peak_flops) {
+  NamedNumbers numbers = {{"grad_norm", record.gradient_norm},
+                          {"lr", record.learning_rate},
+                          {"tokens", static_cast<double>(record.total_tokens)},
+                          {"tokens_per_second", static_cast<double>(record.tokens) / record.seconds},
+                          {"peak_share", record.flops / record.seconds / peak_flops},
+                          {"step_seconds", record.seconds},
+                          {"seconds", record.total_seconds},
+                          {"data_wait_seconds", record.data_wait_seconds},
+                          {"memory_bytes", static_cast<double>(resident_bytes())}};
+  if (record.skipped) numbers.emplace_back("skipped", 1.0);
+  for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
+  return numbers;
+}
+
+void add_held_out(NamedNumbers& numbers, const Evaluation& held_out) {
+  numbers.emplace_back("valid_loss", held_out.nll);
+  numbers.emplace_back("valid_perplexity", held_out.perplexity);
+  numbers.emplace_back("valid_bits_per_byte", held_out.bits_per_byte);
+}
+
+}  // namespace
+
+RunLog::RunLog(const RunConfig& config, int64_t first_step)
+    : sinks_(std::make_unique<Sinks>(config, first_step)) {}
+RunLog::~RunLog() = default;
+
+void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& held_out) {
+  Sinks& sinks = *sinks_;
+  sinks.smooth_step_seconds = sinks.smooth_step_seconds == 0
+                                  ? record.seconds
+                                  : 0.9 * sinks.smooth_step_seconds + 0.1 * record.seconds;
+  NamedNumbers numbers = numbers_of(record, sinks.peak_flops);
+  if (held_out) add_held_out(numbers, *held_out);
+  sinks.metrics.append(record.step, record.loss, numbers);
+  if (sinks.tensorboard) {
+    sinks.tensorboard->scalar("loss", record.loss, record.step);
+    for (const auto& [name, value] : numbers) sinks.tensorboard->scalar(name, value, record.step);
+    sinks.tensorboard->flush();
+  }
+  if (held_out)
+    say(text("step ", record.step, ": held out ", held_out->bits_per_byte, " bits per byte, loss ",
+             held_out->nll));
+  const TrainingConfig& training = sinks.config.training;
+  const int64_t last = training.stop_at > 0 ? training.stop_at : training.steps;
+  const bool wanted = record.step % sinks.config.metrics.log_freq == 0 || record.step == last;
+  if (!sinks.terminal && !wanted) return;
+  sinks.progress.update({.step = record.step,
+                         .last_step = last,
+                         .loss = record.loss,
+                         .tokens_per_second = static_cast<double>(record.tokens) / record.seconds,
+                         .peak_share = record.flops / record.seconds / sinks.peak_flops,
+                         .gradient_norm = record.gradient_norm,
+                         .learning_rate = record.learning_rate,
+                         .memory_bytes = resident_bytes(),
+                         .eta_seconds = static_cast<double>(last - record.step) * sinks.smooth_step_seconds});
+}
+
+void RunLog::sync() { sinks_->metrics.sync(); }
+
+void RunLog::sample(int64_t step, const std::string& sample) {
+  sinks_->progress.finish();
+  const std::string folder = sinks_->config.job.dump_folder + "/samples";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/step-" + std::to_string(step) + ".txt", std::ios::binary) << sample;
+  if (sinks_->tensorboard) {
+    sinks_->tensorboard->text("sample", sample, step);
+    sinks_->tensorboard->flush();
+  }
+}
+
+void RunLog::say(const std::string& line) { sinks_->progress.message(line); }
+void RunLog::finish() { sinks_->progress.finish(); }
+
+}  // namespace longreach

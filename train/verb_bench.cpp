@@ -1,0 +1,243 @@
+// `longreach bench`: speed and memory of the fused operators against their peers.
+#include <CLI/CLI.hpp>
+#include <fstream>
+#include <iostream>
+
+#include "core/error.h"
+#include "train/bench/bench_case.h"
+#include "train/bench/measure.h"
+#include "train/bench/python_peer.h"
+#include "train/bench/report.h"
+#include "train/bench/statistics.h"
+#include "train/bench/targets.h"
+#include "train/bench/worker.h"
+#include "train/command_line.h"
+#include "train/verbs.h"
+
+namespace longreach {
+namespace {
+
+using namespace bench;
+
+struct Options {
+  std::vector<std::string> names, peers{"sdpa"}, dtypes{"float32"}, passes{"forward"};
+  std::vector<int> threads{1};
+  std::vector<int64_t> lengths{2048, 8192};
+  int64_t batch = 1, heads = 8, kv_heads = 0, head_dim = 64;
+  int rounds = 7;
+  std::string json_path, plot_path;
+  bool list = false, install = false;
+};
+
+void add_shape(CLI::App& app, Options& options) {
+  app.add_option("--threads", options.threads, "thread counts; a fresh process each")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--lengths", options.lengths, "sequence lengths T")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 24))
+      ->capture_default_str();
+  app.add_option("--dtype", options.dtypes, "float32, bfloat16")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  app.add_option("--batch", options.batch, "sequences")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--heads", options.heads, "query heads")->check(CLI::Range(1, 4096))->capture_default_str();
+  app.add_option("--kv-heads", options.kv_heads, "key and value heads; must divide --heads [--heads]")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--head-dim", options.head_dim, "head dimension")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+}
+
+void add_time(CLI::App& app, Options& options) {
+  app.add_option("--rounds", options.rounds, "alternations of ours and the peer")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  app.add_option("--json", options.json_path, "write machine and rows to this file");
+}
+
+// All cases when none is named; repeats and unknown names are refused early.
+std::vector<std::string> chosen_names(const Options& options) {
+  const std::vector<BenchCase> cases = bench_cases();
+  std::vector<std::string> names;
+  for (const std::string& name : options.names) names.push_back(find_case(cases, name).name);
+  if (names.empty()) {
+    for (const BenchCase& one : cases) names.push_back(one.name);
+  }
+  return names;
+}
+
+// Every setting so far once with each value.
+template <class Value, class Set>
+std::vector<Setting> vary(const std::vector<Setting>& settings, const std::vector<Value>& values, Set set) {
+  std::vector<Setting> varied;
+  for (const Setting& one : settings) {
+    for (const Value& value : values) set(varied.emplace_back(one), value);
+  }
+  return varied;
+}
+
+// The settings of every thread count, name, dtype, pass, length and peer, one shape.
+std::vector<Setting> settings_of(const Options& options) {
+  Setting shape{
+      .batch = options.batch, .heads = options.heads, .head_dim = options.head_dim, .rounds = options.rounds};
+  shape.kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
+  check(options.heads % shape.kv_heads == 0, "--kv-heads: found ", shape.kv_heads,
+        ", allowed: divisors of --heads = ", options.heads);
+  std::vector<Setting> all{shape};
+  all = vary(all, options.threads, [](Setting& s, int threads) { s.threads = threads; });
+  all = vary(all, chosen_names(options), [](Setting& s, const std::string& name) { s.name = name; });
+  all = vary(all, options.dtypes, [](Setting& s, const std::string& dtype) { s.dtype = dtype; });
+  all = vary(all, options.passes, [](Setting& s, const std::string& pass) { s.pass = pass; });
+  all = vary(all, options.lengths, [](Setting& s, int64_t tokens) { s.tokens = tokens; });
+  return vary(all, options.peers,
+              [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
+}
+
+bool any_refused(const Report& report) {
+  for (const Row& row : report.rows) {
+    if (!row.refused.empty()) return true;
+  }
+  return false;
+}
+
+// Measures with a running table and writes the files that were asked for.
+Report measure_and_report(const Options& options, const std::vector<Setting>& settings,
+                          Conditions& conditions) {
+  conditions.machine = this_machine();
+  conditions.load_before = load_average();
+  print_machine(std::cout, conditions.machine);
+  print_table_header(std::cout);
+  Report report = measure_in_workers(settings, [](const Row& row) { print_row(std::cout, row); });
+  conditions.load_after = load_average();
+  print_footer(std::cout, conditions, report);
+  if (!options.json_path.empty()) {
+    write_json(options.json_path, to_json(conditions, report));
+    std::cout << "json     " << options.json_path << "\n";
+  }
+  return report;
+}
+
+int list_cases() {
+  for (const BenchCase& one : bench_cases()) std::cout << one.name << "  " << one.help << "\n";
+  std::cout << "peers  " << join(peer_names()) << "\n";
+  return 0;
+}
+
+int speed(const Arguments& arguments) {
+  Options options;
+  CLI::App app("Speed of the fused operators against peers, alternated in one run", "bench");
+  app.add_option("names", options.names,
+                 "cases [all]; or `memory`, `targets` (see longreach bench memory --help)");
+  std::vector<std::string> peers = peer_names();
+  peers.emplace_back("none");
+  app.add_option("--peer", options.peers, text("peers: ", join(peers)))
+      ->delimiter(',')
+      ->check(CLI::IsMember(peers))
+      ->capture_default_str();
+  app.add_option("--pass", options.passes, "forward, both (forward and backward)")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"forward", "both"}))
+      ->capture_default_str();
+  add_shape(app, options);
+  add_time(app, options);
+  app.add_option("--plot", options.plot_path, "draw time against T to this .png or .svg file");
+  app.add_flag("--list", options.list, "list cases and peers");
+  app.add_flag("--install-peers", options.install, "make the Python environment of the Python peers");
+  if (!parse_arguments(app, arguments)) return 0;
+  if (options.list) return list_cases();
+  if (options.install) {
+    install_peers();
+    return 0;
+  }
+  Conditions conditions;
+  const Report report = measure_and_report(options, settings_of(options), conditions);
+  return any_refused(report) ? 1 : 0;
+}
+
+// Prints one line a length; false when a limit is exceeded.
+bool memory_of(const std::vector<Setting>& settings) {
+  std::vector<double> sizes, extras;
+  bool held = true;
+  for (const Setting& setting : settings) {
+    const MemoryFigure figure = memory_in_worker(setting);
+    const auto extra = static_cast<double>(figure.extra_bytes);
+    const auto results = static_cast<double>(figure.result_bytes);
+    const bool within = memory_within_limit(figure, setting.dtype);
+    held = held && within;
+    sizes.push_back(static_cast<double>(setting.tokens));
+    extras.push_back(std::max(extra, 1.0));
+    char line[200];
+    std::snprintf(line, sizeof line, "%-18s %7lld %-8s %12.1f %12.1f %8.2fx  %s", setting.name.c_str(),
+                  static_cast<long long>(setting.tokens), setting.dtype.c_str(), extra / (1 << 20),
+                  results / (1 << 20), extra / results, within ? "within the limit" : "above the limit");
+    std::cout << line << std::endl;
+  }
+  if (sizes.size() < 2) return held;
+  const double exponent = growth_exponent(sizes, extras);
+  const bool linear = exponent <= kAllowedGrowth;
+  std::cout << "growth exponent " << std::round(1000 * exponent) / 1000 << (linear ? " (<= " : ", above ")
+            << kAllowedGrowth << (linear ? ")" : "") << std::endl;
+  return held && linear;
+}
+
+int memory(const Arguments& arguments) {
+  Options options;
+  options.lengths = {2048, 8192, 32768};
+  options.dtypes = {"float32", "bfloat16"};
+  options.passes = {"both"};
+  options.peers = {"none"};
+  CLI::App app("Extra peak memory of forward and backward, each figure in a fresh process", "bench memory");
+  app.add_option("names", options.names, "cases [all]");
+  add_shape(app, options);
+  if (!parse_arguments(app, arguments)) return 0;
+  std::cout << "extra: peak resident memory during forward and backward less that before; results: o, "
+               "gradients and\n"
+               "documented states. Limit: 1.3 (bfloat16: 1.8) times results + 32 MiB\n";
+  char header[200];
+  std::snprintf(header, sizeof header, "%-18s %7s %-8s %12s %12s %9s", "name", "T", "dtype", "extra MiB",
+                "results MiB", "factor");
+  std::cout << header << std::endl;
+  bool held = true;
+  for (const std::string& name : chosen_names(options)) {
+    for (const std::string& dtype : options.dtypes) {
+      Options one = options;
+      one.names = {name};
+      one.dtypes = {dtype};
+      held = memory_of(settings_of(one)) && held;
+    }
+  }
+  return held ? 0 : 1;
+}
+
+int check_targets(const Arguments& arguments) {
+  Options options;
+  options.threads = {1, 2};
+  CLI::App app("The project's speed targets on this machine", "bench targets");
+  app.add_option("--threads", options.threads, "thread counts; a fresh process each")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  add_time(app, options);
+  if (!parse_arguments(app, arguments)) return 0;
+  Conditions conditions;
+  const Report report =
+      measure_and_report(options, target_settings(options.threads, options.rounds), conditions);
+  print_targets(std::cout, conditions.machine, report.rows);
+  return any_refused(report) ? 1 : 0;
+}
+
+}  // namespace
+
+int bench_verb(const Arguments& arguments) {
+  const std::string first = arguments.empty() ? "" : arguments.front();
+  const Arguments rest(arguments.begin() + (arguments.empty() ? 0 : 1), arguments.end());
+  if (first == "--worker") return worker_main();
+  if (first == "memory") return memory(rest);
+  if (first == "targets") return check_targets(rest);
+  return speed(arguments);
+}
+
+}  // namespace longreach
