@@ -19,8 +19,8 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
-#include "tests/support/temporary_folder.h"
 
 namespace longreach {
 namespace {
@@ -33,16 +33,18 @@ void remember(const std::string& message) { warnings.push_back(message); }
 
 CheckpointContents contents(int64_t step, double fill = 0) {
   const double value = fill == 0 ? static_cast<double>(step) : fill;
-  return {step,
-          {{"z.weight", at::full({64, 33}, value, at::kFloat)},
-           {"a.half", test::normal({7, 5}, static_cast<uint64_t>(step), at::kBFloat16)},
-           {"m.double", test::normal({3}, static_cast<uint64_t>(step))},
-           {"empty", at::empty({0, 4})}},
-          {{"z.weight.exp_avg", at::full({64, 33}, value / 3, at::kDouble)},
-           {"step", at::full({}, step, at::kLong)}},
-          {{"state.json", text("{\"step\": ", step, "}")},
-           {"tokenizer/sub/tokenizer.json", "{}"},
-           {"empty.txt", ""}}};
+  CheckpointContents made;
+  made.step = step;
+  made.model = {{"z.weight", at::full({64, 33}, value, at::kFloat)},
+                {"a.half", test::normal({7, 5}, static_cast<uint64_t>(step), at::kBFloat16)},
+                {"m.double", test::normal({3}, static_cast<uint64_t>(step))},
+                {"empty", at::empty({0, 4})}};
+  made.optimizer = {{"z.weight.exp_avg", at::full({64, 33}, value / 3, at::kDouble)},
+                    {"step", at::full({}, step, at::kLong)}};
+  made.texts = {{"state.json", text("{\"step\": ", step, "}")},
+                {"tokenizer/sub/tokenizer.json", "{}"},
+                {"empty.txt", ""}};
+  return made;
 }
 
 bool same(const NamedTensors& a, const NamedTensors& b) {
@@ -91,13 +93,13 @@ int in_child(Body body) {
 
 TEST(Checkpoint, RoundTripsBitForBit) {
   test::TemporaryFolder root;
-  const std::string folder = save_checkpoint(root / "runs/here", contents(120));
-  EXPECT_EQ(folder, root / "runs/here/step-00000120");
+  const std::string folder = save_checkpoint(root.path("runs/here"), contents(120));
+  EXPECT_EQ(folder, root.path("runs/here/step-00000120"));
   EXPECT_TRUE(same(load_checkpoint(folder), contents(120)));
   const CheckpointContents light = load_checkpoint(folder, false);
   EXPECT_TRUE(light.optimizer.empty());
   EXPECT_TRUE(same(light.model, contents(120).model));
-  EXPECT_TRUE(temporaries(root / "runs/here").empty());
+  EXPECT_TRUE(temporaries(root.path("runs/here")).empty());
 }
 
 TEST(Checkpoint, ReplacesAStepAndListsInOrder) {
@@ -112,9 +114,9 @@ TEST(Checkpoint, ReplacesAStepAndListsInOrder) {
 
 TEST(Checkpoint, NothingIsNothing) {
   test::TemporaryFolder root;
-  EXPECT_FALSE(load_latest(root / "absent", -1, remember).has_value());
+  EXPECT_FALSE(load_latest(root.path("absent"), -1, remember).has_value());
   EXPECT_FALSE(load_latest(root.path(), -1, remember).has_value());
-  EXPECT_TRUE(list_checkpoints(root / "absent").empty());
+  EXPECT_TRUE(list_checkpoints(root.path("absent")).empty());
 }
 
 TEST(Checkpoint, FindsAFlippedBitInEveryFile) {
@@ -157,7 +159,7 @@ TEST(Checkpoint, FindsMissingTruncatedAndSwappedFiles) {
   const std::string folder = save_checkpoint(root.path(), contents(3));
   const std::string model = folder + "/model-00000.safetensors",
                     optimizer = folder + "/optimizer-00000.safetensors";
-  const std::string model_bytes = test::read_file(model), optimizer_bytes = test::read_file(optimizer);
+  const std::string model_bytes = test::read_text(model), optimizer_bytes = test::read_text(optimizer);
   test::write_file(model, model_bytes.substr(0, model_bytes.size() - 1));
   EXPECT_THROW(load_checkpoint(folder), CheckpointError);
   test::write_file(model, optimizer_bytes);
@@ -168,14 +170,14 @@ TEST(Checkpoint, FindsMissingTruncatedAndSwappedFiles) {
   EXPECT_NO_THROW(load_checkpoint(folder));
   fs::remove(folder + "/empty.txt");
   EXPECT_THROW(load_checkpoint(folder), CheckpointError);
-  EXPECT_THROW(load_checkpoint(root / "step-00000004"), CheckpointError);
+  EXPECT_THROW(load_checkpoint(root.path("step-00000004")), CheckpointError);
 }
 
 TEST(Checkpoint, FallsBackLoudlyAndSaysWhenNothingIsGood) {
   test::TemporaryFolder root;
   for (const int64_t step : {1, 2, 3}) save_checkpoint(root.path(), contents(step));
-  test::flip_bit(root / "step-00000003/model-00000.safetensors", 300);
-  fs::remove(root / "step-00000002/manifest.json");
+  test::flip_bit(root.path("step-00000003/model-00000.safetensors"), 300);
+  fs::remove(root.path("step-00000002/manifest.json"));
   warnings.clear();
   EXPECT_TRUE(same(*load_latest(root.path(), -1, remember), contents(1)));
   ASSERT_EQ(warnings.size(), 2u);
@@ -183,7 +185,7 @@ TEST(Checkpoint, FallsBackLoudlyAndSaysWhenNothingIsGood) {
   EXPECT_THAT(warnings[0], HasSubstr("model-00000.safetensors"));
   EXPECT_THAT(warnings[0], HasSubstr("step-00000002"));
   EXPECT_THROW(load_latest(root.path(), 3, remember), CheckpointError) << "an exact step does not fall back";
-  fs::remove(root / "step-00000001/state.json");
+  fs::remove(root.path("step-00000001/state.json"));
   EXPECT_THROW(load_latest(root.path(), -1, remember), CheckpointError);
 }
 
@@ -195,24 +197,24 @@ TEST(Checkpoint, PrunesOldOnesAndLeftoversOnly) {
     fs::create_directory(root / name);
   prune_checkpoints(root.path(), 0);
   EXPECT_EQ(steps_of(root.path()).size(), 5u);
-  EXPECT_FALSE(fs::exists(root / "step-00000006.tmp"));
-  EXPECT_FALSE(fs::exists(root / "step-00000002.old.tmp"));
-  EXPECT_TRUE(fs::exists(root / "notes.tmp"));
-  EXPECT_TRUE(fs::exists(root / "step-x.tmp"));
-  fs::resize_file(root / "step-00000005/model-00000.safetensors", 100);
+  EXPECT_FALSE(fs::exists(root.path("step-00000006.tmp")));
+  EXPECT_FALSE(fs::exists(root.path("step-00000002.old.tmp")));
+  EXPECT_TRUE(fs::exists(root.path("notes.tmp")));
+  EXPECT_TRUE(fs::exists(root.path("step-x.tmp")));
+  fs::resize_file(root.path("step-00000005/model-00000.safetensors"), 100);
   prune_checkpoints(root.path(), 2);
   EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(3, 4, 5))
       << "a damaged one does not count as kept";
-  EXPECT_TRUE(fs::exists(root / "step-00000009 copy"));
+  EXPECT_TRUE(fs::exists(root.path("step-00000009 copy")));
 }
 
 TEST(Checkpoint, BringsBackWhatAnInterruptedReplacementSetAside) {
   test::TemporaryFolder root;
   save_checkpoint(root.path(), contents(4));
-  fs::rename(root / "step-00000004", root / "step-00000004.old.tmp");
-  fs::create_directory(root / "step-00000004.tmp");
+  fs::rename(root.path("step-00000004"), root.path("step-00000004.old.tmp"));
+  fs::create_directory(root.path("step-00000004.tmp"));
   EXPECT_TRUE(same(*load_latest(root.path(), -1, remember), contents(4)));
-  EXPECT_TRUE(fs::exists(root / "step-00000004.tmp")) << "a reader leaves a save in progress alone";
+  EXPECT_TRUE(fs::exists(root.path("step-00000004.tmp"))) << "a reader leaves a save in progress alone";
 }
 
 TEST(Checkpoint, RefusesNamesThatLeaveTheFolder) {
@@ -249,42 +251,45 @@ TEST(Checkpoint, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
   test::TemporaryFolder root;
   if (::mount("tmpfs", root.path().c_str(), "tmpfs", 0, "size=192k") != 0)
     GTEST_SKIP() << "mounting needs root";
-  save_checkpoint(root / "run", contents(1));
-  const CheckpointContents large = {2, {{"w", at::full({100'000}, 1.0)}}, {}, {}};
+  save_checkpoint(root.path("run"), contents(1));
+  CheckpointContents large;
+  large.step = 2;
+  large.model = {{"w", at::full({100'000}, 1.0)}};
   try {
-    save_checkpoint(root / "run", large);
+    save_checkpoint(root.path("run"), large);
     ADD_FAILURE() << "the disk was not full";
   } catch (const CheckpointError& error) {
     EXPECT_THAT(error.what(), HasSubstr("No space left"));
   }
   // Also when replacing the only one.
-  EXPECT_THROW(save_checkpoint(root / "run", {1, large.model, {}, {}}), CheckpointError);
-  EXPECT_TRUE(same(*load_latest(root / "run", -1, remember), contents(1)));
-  EXPECT_TRUE(temporaries(root / "run").empty());
+  large.step = 1;
+  EXPECT_THROW(save_checkpoint(root.path("run"), large), CheckpointError);
+  EXPECT_TRUE(same(*load_latest(root.path("run"), -1, remember), contents(1)));
+  EXPECT_TRUE(temporaries(root.path("run")).empty());
   ::umount(root.path().c_str());
 }
 
 TEST(Checkpoint, AReadOnlyFolderIsAClearError) {
   test::TemporaryFolder root;
-  save_checkpoint(root / "run", contents(1));
+  save_checkpoint(root.path("run"), contents(1));
   for (const auto& entry : fs::recursive_directory_iterator(root.path()))
     ::chmod(entry.path().c_str(), entry.is_directory() ? 0555 : 0444);
   ::chmod(root.path().c_str(), 0755);
   const int status = in_child([&] {
     if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) return 3;
-    if (!same(*load_latest(root / "run", -1, remember), contents(1))) return 4;
+    if (!same(*load_latest(root.path("run"), -1, remember), contents(1))) return 4;
     try {
-      save_checkpoint(root / "run", contents(2));
+      save_checkpoint(root.path("run"), contents(2));
       return 1;
     } catch (const CheckpointError& error) {
       return std::strstr(error.what(), "Permission denied") != nullptr ? 0 : 2;
     }
   });
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  ::chmod((root / "run").c_str(), 0755);
-  EXPECT_THAT(steps_of(root / "run"), ::testing::ElementsAre(1));
-  test::write_file(root / "file", "x");
-  EXPECT_THROW(save_checkpoint(root / "file", contents(1)), CheckpointError);
+  ::chmod((root.path("run")).c_str(), 0755);
+  EXPECT_THAT(steps_of(root.path("run")), ::testing::ElementsAre(1));
+  test::write_file(root.path("file"), "x");
+  EXPECT_THROW(save_checkpoint(root.path("file"), contents(1)), CheckpointError);
 }
 
 // A child saves without end, new steps and the same step again; it is killed at ever later moments.

@@ -18,8 +18,8 @@
 #include <limits>
 
 #include "core/error.h"
+#include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
-#include "tests/support/temporary_folder.h"
 
 namespace longreach {
 namespace {
@@ -39,7 +39,7 @@ std::string with_header(const std::string& json, const std::string& data = "") {
 // The message of the error that opening these bytes throws; empty when they are accepted.
 std::string refusal(const std::string& contents) {
   test::TemporaryFolder folder;
-  const std::string path = folder / "hostile.safetensors";
+  const std::string path = folder.path("hostile.safetensors");
   test::write_file(path, contents);
   try {
     SafetensorsFile file(path);
@@ -64,7 +64,7 @@ TEST(Safetensors, RoundTripsEveryDtypeBitForBit) {
   tensors.emplace_back("transposed", test::normal({4, 6}, 2).t());
   tensors.emplace_back("special", at::tensor({std::numeric_limits<double>::quiet_NaN(), -0.0,
                                               -std::numeric_limits<double>::infinity(), 5e-324}));
-  const std::string path = folder / "all.safetensors";
+  const std::string path = folder.path("all.safetensors");
   write_safetensors(path, tensors, {{"format", "pt"}, {"note", "\"quoted\"\n\xC3\xA9"}});
   const SafetensorsFile file(path);
   EXPECT_EQ(file.entries().size(), tensors.size());
@@ -169,9 +169,9 @@ TEST(Safetensors, ShowsHostileNamesSafely) {
 
 TEST(Safetensors, EveryTruncationAndEveryHeaderByteChangeIsRefusedOrHarmless) {
   test::TemporaryFolder folder;
-  const std::string path = folder / "good.safetensors";
+  const std::string path = folder.path("good.safetensors");
   write_safetensors(path, {{"a", test::normal({2, 3}, 1)}, {"b", at::arange(5, at::kInt)}}, {{"k", "v"}});
-  const std::string good = test::read_file(path);
+  const std::string good = test::read_text(path);
   for (size_t length = 0; length < good.size(); ++length)
     EXPECT_NE(refusal(good.substr(0, length)), "") << length;
   EXPECT_NE(refusal(good + "x"), "");
@@ -186,7 +186,7 @@ TEST(Safetensors, EveryTruncationAndEveryHeaderByteChangeIsRefusedOrHarmless) {
 
 TEST(Safetensors, WriterRefusesWhatItCannotStore) {
   test::TemporaryFolder folder;
-  const std::string path = folder / "x.safetensors";
+  const std::string path = folder.path("x.safetensors");
   EXPECT_THROW(write_safetensors(path, {{"a", at::zeros({1})}, {"a", at::zeros({1})}}), CheckpointError);
   EXPECT_THROW(write_safetensors(path, {{"__metadata__", at::zeros({1})}}), CheckpointError);
   EXPECT_THROW(write_safetensors(path, {{"a", at::Tensor()}}), CheckpointError);
@@ -195,7 +195,7 @@ TEST(Safetensors, WriterRefusesWhatItCannotStore) {
   EXPECT_NE(::access(path.c_str(), F_OK), 0) << "nothing unfinished stays";
   EXPECT_THROW(write_safetensors("/dev/null", {{"a", at::zeros({1000})}}), CheckpointError);
   EXPECT_EQ(::access("/dev/null", F_OK), 0) << "and nothing that is not a file is removed";
-  EXPECT_THROW(write_safetensors(folder / "no/such/folder", {}), CheckpointError);
+  EXPECT_THROW(write_safetensors(folder.path("no/such/folder"), {}), CheckpointError);
 }
 
 TEST(Safetensors, HostileSizesAllocateNothing) {

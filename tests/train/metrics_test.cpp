@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "tests/support/temporary_folder.h"
+#include "tests/support/files.h"
 
 namespace longreach {
 namespace {
@@ -38,40 +38,40 @@ TEST(Metrics, WritesNanAndInfinityAsNullWithAFlag) {
 
 TEST(Metrics, AppendsAndResumes) {
   test::TemporaryFolder folder;
-  const std::string path = folder / "metrics.jsonl";
+  const std::string path = folder.path("metrics.jsonl");
   {
     MetricsLog log(path, -1);
     for (int64_t step = 1; step <= 5; ++step) log.append(step, static_cast<double>(step));
     EXPECT_THROW(log.append(5, 1.0), TrainingError);
     log.sync();
   }
-  const std::string whole = test::read_file(path);
+  const std::string whole = test::read_text(path);
   { MetricsLog unchanged(path, 5); }
-  EXPECT_EQ(test::read_file(path), whole);
+  EXPECT_EQ(test::read_text(path), whole);
   {
     MetricsLog log(path, 3);
     EXPECT_THROW(log.append(3, 1.0), TrainingError);
     log.append(4, 44.0);
   }
-  EXPECT_EQ(test::read_file(path), metrics_line(1, 1, {}) + "\n" + metrics_line(2, 2, {}) + "\n" +
+  EXPECT_EQ(test::read_text(path), metrics_line(1, 1, {}) + "\n" + metrics_line(2, 2, {}) + "\n" +
                                        metrics_line(3, 3, {}) + "\n" + metrics_line(4, 44, {}) + "\n");
   { MetricsLog fresh(path, -1); }
-  EXPECT_EQ(test::read_file(path), "");
+  EXPECT_EQ(test::read_text(path), "");
 }
 
 TEST(Metrics, DropsATornLastLineAndForeignOnes) {
   test::TemporaryFolder folder;
-  const std::string path = folder / "metrics.jsonl", one = metrics_line(1, 1, {}) + "\n",
+  const std::string path = folder.path("metrics.jsonl"), one = metrics_line(1, 1, {}) + "\n",
                     two = metrics_line(2, 2, {}) + "\n";
   test::write_file(path, one + "not json\n[1]\n" + one + two + R"({"step": 3, "loss": 1.5)");
   { MetricsLog log(path, 100); }
-  EXPECT_EQ(test::read_file(path), one + two);
+  EXPECT_EQ(test::read_text(path), one + two);
 }
 
 TEST(Metrics, FailsClearlyWhereItCannotWrite) {
   EXPECT_THROW(MetricsLog("/no/such/folder/metrics.jsonl", -1), TrainingError);
   test::TemporaryFolder folder;
-  MetricsLog full(folder / "metrics.jsonl", -1);
+  MetricsLog full(folder.path("metrics.jsonl"), -1);
   const pid_t child = ::fork();
   if (child == 0) {
     struct rlimit limit {

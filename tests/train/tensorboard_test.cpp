@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "tests/support/temporary_folder.h"
+#include "tests/support/files.h"
 
 namespace longreach {
 namespace {
@@ -35,12 +35,12 @@ TEST(Tensorboard, ChecksumsAreCastagnoli) {
 
 TEST(Tensorboard, WritesScalarsTextAndTheRestartMark) {
   test::TemporaryFolder folder;
-  TensorboardWriter writer(folder / "tb", 300);
+  TensorboardWriter writer(folder.path("tb"), 300);
   writer.scalar("loss", 2.5, 300);
   writer.text("sample", "To be", 301);
   writer.flush();
   EXPECT_NE(writer.path().find("events.out.tfevents."), std::string::npos);
-  const auto events = records(test::read_file(writer.path()));
+  const auto events = records(test::read_text(writer.path()));
   ASSERT_EQ(events.size(), 4u);
   // 1: wall time, fixed64. 2: step, varint. 3: file version. 5: summary. 7: session log.
   EXPECT_EQ(events[0].substr(9),
@@ -54,8 +54,8 @@ TEST(Tensorboard, WritesScalarsTextAndTheRestartMark) {
 
 TEST(Tensorboard, FailsClearlyWhereItCannotWrite) {
   test::TemporaryFolder folder;
-  test::write_file(folder / "file", "");
-  EXPECT_THROW(TensorboardWriter(folder / "file"), TrainingError);
+  test::write_file(folder.path("file"), "");
+  EXPECT_THROW(TensorboardWriter(folder.path("file")), TrainingError);
 }
 
 }  // namespace

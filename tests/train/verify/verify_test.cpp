@@ -1,0 +1,211 @@
+// The verifier over every vector in the tree, and proof that it notices what it should.
+#include "train/verify/verify.h"
+
+#include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <limits>
+#include <sstream>
+
+#include "checkpoints/safetensors.h"
+#include "core/error.h"
+#include "tests/support/files.h"
+#include "tests/support/random_tensors.h"
+#include "train/verify/compare.h"
+#include "train/verify/vector_file.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+std::vector<std::string> vectors() {
+  // Other folders of tests/vectors belong to other tests.
+  std::vector<std::string> paths;
+  for (const char* mechanism :
+       {"lightning", "retention", "simple_gla", "sink_window", "lse_merge", "longlora"})
+    for (const auto& entry : fs::directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
+      if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+std::string vector_path(const std::string& name) {
+  return std::string(LONGREACH_TEST_VECTORS) + "/" + name + ".safetensors";
+}
+
+struct Outcome {
+  int code = 0;
+  std::string out, errors;
+  std::string last_line() const { return out.substr(out.rfind('\n', out.size() - 2) + 1); }
+};
+
+Outcome outcome_of(const std::vector<std::string>& paths, const verify::Options& options = {}) {
+  std::ostringstream out, errors;
+  Outcome outcome;
+  outcome.code = verify::verify_files(paths, options, out, errors);
+  outcome.out = out.str();
+  outcome.errors = errors.str();
+  return outcome;
+}
+
+// A copy of a vector file with its tensors and metadata changed.
+struct Edited {
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  std::map<std::string, std::string> metadata;
+
+  explicit Edited(const std::string& name) {
+    const SafetensorsFile file(vector_path(name));
+    for (const auto& [key, entry] : file.entries()) tensors.emplace_back(key, file.tensor(key));
+    metadata = file.metadata();
+  }
+  at::Tensor& operator[](const std::string& name) {
+    for (auto& [key, tensor] : tensors)
+      if (key == name) return tensor;
+    return tensors.emplace_back(name, at::Tensor()).second;
+  }
+  void drop(const std::string& prefix) {
+    std::erase_if(tensors, [&](const auto& entry) { return entry.first.starts_with(prefix); });
+  }
+  Outcome verify(const verify::Options& options = {}) const {
+    test::TemporaryFolder folder;
+    const std::string path = folder.path("edited.safetensors");
+    write_safetensors(path, tensors, metadata);
+    return outcome_of({path}, options);
+  }
+};
+
+class EveryVector : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(EveryVector, AgreesInFloat64AndFused) {
+  const Outcome outcome = outcome_of({GetParam()});
+  EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.errors;
+  EXPECT_THAT(outcome.last_line(), HasSubstr("1 files, "));
+}
+
+TEST_P(EveryVector, AgreesFusedInBfloat16) {
+  const Outcome outcome = outcome_of({GetParam()}, {Implementation::fused, at::kBFloat16});
+  EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.errors;
+}
+
+INSTANTIATE_TEST_SUITE_P(Verify, EveryVector, ::testing::ValuesIn(vectors()), [](const auto& about) {
+  const fs::path path(about.param);
+  return path.parent_path().filename().string() + "_" + path.stem().string();
+});
+
+TEST(Verify, NoticesASmallErrorInEveryComparedTensor) {
+  const Edited good("lightning/varlen");
+  for (const auto& [name, tensor] : good.tensors) {
+    if (!name.starts_with("out.") && !name.starts_with("grad.")) continue;
+    Edited bad = good;
+    bad[name] = tensor * (1 + 1e-7);
+    const Outcome outcome = bad.verify({Implementation::reference, {}});
+    EXPECT_EQ(outcome.code, 1) << name;
+    EXPECT_THAT(outcome.out, HasSubstr("FAIL"));
+    EXPECT_THAT(outcome.last_line(), HasSubstr("1 failed"));
+    bad[name] = tensor * 1.01;
+    EXPECT_EQ(bad.verify({Implementation::fused, {}}).code, 1) << name;
+  }
+}
+
+TEST(Verify, NoticesNanUnusedInputsAndForeignTensors) {
+  Edited nan("retention/plain");
+  nan["in.q"] = nan["in.q"].clone();
+  nan["in.q"].view({-1})[5] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(nan.verify().code, 1);
+  for (const char* name : {"in.extra", "param.extra", "out.extra", "grad.extra", "gout.extra"}) {
+    Edited extra("retention/plain");
+    extra[name] = at::tensor({1.0f});
+    const Outcome outcome = extra.verify();
+    EXPECT_EQ(outcome.code, 1) << name;
+    EXPECT_THAT(outcome.out, HasSubstr(name));
+  }
+  Edited shape("retention/plain");
+  shape["out.o"] = shape["out.o"].narrow(2, 0, 10).clone();
+  EXPECT_THAT(shape.verify().out, HasSubstr("expected ["));
+}
+
+TEST(Verify, AFileWithNothingToCompareFails) {
+  Edited empty("retention/plain");
+  empty.drop("out.");
+  empty.drop("grad.");
+  const Outcome outcome = empty.verify();
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("nothing to compare"));
+}
+
+TEST(Verify, SaysTwoForWhatItDoesNotKnow) {
+  Edited mechanism("retention/plain");
+  mechanism.metadata["mechanism"] = "retenton\n\x1B[31m";
+  EXPECT_EQ(mechanism.verify().code, 2);
+  mechanism.metadata["mechanism"] = "retenton";
+  EXPECT_THAT(mechanism.verify().errors, HasSubstr("did you mean `retention`"));
+  Edited config("retention/plain");
+  config.metadata["config"] = R"({"H": 4, "decay": "1-3^(-h)"
+})";
+  EXPECT_EQ(config.verify().code, 2);
+config.metadata["config"] = "{";
+EXPECT_EQ(config.verify().code, 2);
+Edited positions("sink_window/plain");
+positions.metadata["config"] =
+    R"({"sink_size": 4, "recent_size": 16, "positions": "alibi", "scale": 0.25, "rope_theta": 10000.0})";
+EXPECT_EQ(positions.verify().code, 2);
+Edited lacking("retention/plain");
+lacking.drop("in.k");
+EXPECT_EQ(lacking.verify().code, 2);
+test::TemporaryFolder folder;
+EXPECT_EQ(outcome_of({folder.path("absent"), vector_path("retention/plain")}).code, 2);
+EXPECT_EQ(outcome_of({folder.write("torn.safetensors", "12345678901")}).code, 2);
+}
+
+TEST(Verify, OtherCasesOfAKind) {
+  // Without a final state's gradient, without an initial state, and through the other layout.
+  Edited state("lightning/varlen");
+  state.drop("out.final_state");
+  EXPECT_EQ(state.verify().code, 1) << "its gradients include the final state's";
+  Edited turned("retention/plain");
+  for (auto& [name, tensor] : turned.tensors) tensor = tensor.transpose(1, 2).contiguous();
+  EXPECT_EQ(turned.verify().code, 1) << "the layout entry decides";
+  turned.metadata["layout"] = "B T H D";
+  EXPECT_EQ(turned.verify().code, 0);
+  turned.metadata["layout"] = R"({"q,k": "B T H D", "v,o": "B T H D"})";
+  EXPECT_EQ(turned.verify().code, 0);
+}
+
+TEST(Compare, KnowsLimitsAndSpecialValues) {
+  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  using verify::difference;
+  EXPECT_EQ(difference(at::tensor({1.0, -inf}), at::tensor({1.0, -inf})).relative(), 0);
+  EXPECT_FALSE(difference(at::tensor({1.0, inf}), at::tensor({1.0, -inf})).broken.empty());
+  EXPECT_FALSE(difference(at::tensor({1.0, 2.0}), at::tensor({1.0, -inf})).broken.empty());
+  EXPECT_FALSE(difference(at::tensor({1.0, nan}), at::tensor({1.0, 2.0})).broken.empty());
+  EXPECT_TRUE(difference(at::tensor({1.0, nan}), at::tensor({1.0, nan})).broken.empty());
+  EXPECT_FALSE(difference(at::tensor({1.0}), at::tensor({{1.0}})).broken.empty());
+  EXPECT_NEAR(difference(at::tensor({3.0, 4.0}), at::tensor({3.0, 5.0})).relative(), 1 / std::sqrt(34.0),
+              1e-12);
+  EXPECT_EQ(difference(at::tensor({1e-30}), at::tensor({0.0})).relative(), inf);
+  EXPECT_EQ(verify::relative_limit(at::kDouble, 1.0), 1e-9);
+  EXPECT_EQ(verify::relative_limit(at::kFloat, 0), 5e-6);
+  EXPECT_EQ(verify::relative_limit(at::kFloat, 1e-4), 2e-4);
+  EXPECT_EQ(verify::relative_limit(at::kFloat, inf), 1e-3);
+  EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1e-3), 1e-2);
+  EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1.0), 1e-1);
+  EXPECT_EQ(verify::absolute_floor(at::kFloat, 30), 3e-5);
+}
+
+TEST(Compare, ComparesIntegersExactlyAndIndexListsAsSets) {
+  const at::Tensor wanted = at::tensor({3, 1, -1, 5, 5, 2}, at::kLong).view({2, 3});
+  EXPECT_TRUE(verify::difference(wanted.to(at::kInt), wanted).broken.empty());
+  EXPECT_FALSE(verify::difference(wanted + 1, wanted).broken.empty());
+  const at::Tensor shuffled = at::tensor({1, 3, 5, 2}, at::kLong).view({2, 2});
+  EXPECT_TRUE(verify::difference(shuffled, wanted, true).broken.empty());
+  EXPECT_FALSE(verify::difference(shuffled, wanted, false).broken.empty());
+  EXPECT_FALSE(
+      verify::difference(at::tensor({1, 4, 5, 2}, at::kLong).view({2, 2}), wanted, true).broken.empty());
+}
+
+}  // namespace
+}  // namespace longreach

@@ -1,0 +1,52 @@
+// One run of one reference-vector file: what a mechanism's runner reads and gives back.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "layers/implementation.h"
+#include "train/verify/vector_file.h"
+
+namespace longreach::verify {
+
+class Case {
+ public:
+  // dtype: float64, float32 or bfloat16, of the inputs and parameters that a runner asks for.
+  Case(const VectorFile& file, Implementation implementation, at::ScalarType dtype)
+      : file(file), implementation(implementation), dtype(dtype) {}
+
+  const VectorFile& file;
+  const Implementation implementation;
+  const at::ScalarType dtype;
+
+  bool fused() const { return implementation == Implementation::fused; }
+  // float32, or float64 in a float64 run: states, decays and statistics.
+  at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
+
+  bool has(const std::string& name) const { return file.contains(name); }
+
+  // Each marks the tensor "in.x" or "param.x" as used. Throws UnknownCase when the file has no such tensor.
+  at::Tensor leaf(const std::string& name);       // in `dtype`, differentiable
+  at::Tensor wide_leaf(const std::string& name);  // in `wide()`, differentiable
+  at::Tensor constant(const std::string& name);   // in `wide()`; its gradient is zero by construction
+  at::Tensor integers(const std::string& name);   // as int64
+  // in.x as [B, T, H, D] whatever the file's layout; the gradient stays in the file's.
+  at::Tensor sequence(const std::string& name);
+
+  void produce(const std::string& name, const at::Tensor& value) { outputs[name] = value; }
+  // A [B, T, H, D] output, turned into the file's layout.
+  void produce_sequence(const std::string& name, const at::Tensor& value);
+
+  // What the driver reads afterwards, by name without prefix.
+  std::map<std::string, at::Tensor> outputs;
+  std::map<std::string, at::Tensor> leaves;
+  std::set<std::string> used;  // with prefix
+
+ private:
+  at::Tensor read(const std::string& name);
+  at::Tensor add_leaf(const std::string& name, at::ScalarType as);
+};
+
+}  // namespace longreach::verify

@@ -1,0 +1,71 @@
+// The layer forms of lightning attention: MiniMax's layer, SRMSNorm, and a whole TransNormer language model.
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/embedding.h>
+#include <cmath>
+
+#include "layers/lightning/lightning.h"
+#include "layers/linear.h"
+#include "layers/norm.h"
+#include "models/transformer.h"
+#include "train/verify/runners.h"
+
+namespace longreach::verify {
+namespace {
+
+constexpr double kSrmsEps = 1e-6;
+
+}  // namespace
+
+void run_minimax_layer(Case& run) {
+  const VectorFile& file = run.file;
+  const at::Tensor decay = lightning_log_decay("minimax", file.integer("num_attention_heads"),
+                                               file.integer("layer_idx"), file.integer("num_hidden_layers"));
+  at::Tensor x = run.leaf("in.x");
+  // A padded token's q, k and v are zero: what a zero input gives, as no projection has a bias.
+  if (run.has("in.mask")) x = x * run.integers("in.mask").unsqueeze(-1).to(run.dtype);
+  const LightningWeights weights{.in_proj = run.leaf("param.qkv_proj.weight"),
+                                 .out_proj = run.leaf("param.out_proj.weight"),
+                                 .output_gate = run.leaf("param.output_gate.weight"),
+                                 .norm = run.leaf("param.norm.weight")};
+  const LightningOptions options{
+      .form = "minimax", .log_decay = decay.to(run.wide()), .implementation = run.implementation};
+  const LightningOutput out = lightning_layer(x, {}, weights, options);
+  run.produce("o", out.y);
+  run.produce("state", out.state);
+  run.produce("slope", decay.neg());
+}
+
+void run_srmsnorm(Case& run) { run.produce("o", rms_norm(run.leaf("in.x"), {}, run.file.real("eps"))); }
+
+void run_transnormer_model(Case& run) {
+  const VectorFile& file = run.file;
+  const int64_t layers = file.integer("n_layer"), heads = file.integer("n_head");
+  const at::Tensor tokens = run.integers("in.idx"), table = run.leaf("param.transnormer.wte.weight");
+  const Batch batch = whole_rows(tokens.size(0), tokens.size(1));
+  at::Tensor x = at::embedding(table, tokens);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const std::string prefix = text("param.transnormer.h.", layer, ".");
+    LightningWeights weights{.in_proj = run.leaf(prefix + "token_mixer.qkvu_proj.weight"),
+                             .out_proj = run.leaf(prefix + "token_mixer.out_proj.weight")};
+    if (run.has(prefix + "token_mixer.lrpe.theta"))
+      weights.theta = run.wide_leaf(prefix + "token_mixer.lrpe.theta");
+    const LightningOptions options{
+        .log_decay = lightning_log_decay("alibi", heads, layer, layers).to(run.wide()),
+        .implementation = run.implementation};
+    x = x + lightning_layer(rms_norm(x, {}, kSrmsEps), batch.positions, weights, options).y;
+    const auto product = [&](const at::Tensor& in, const char* name) {
+      return linear_map(in, run.leaf(prefix + "channel_mixer." + name));
+    };
+    const at::Tensor normed = rms_norm(x, {}, kSrmsEps);
+    x = x + product(product(normed, "l1.weight") * product(normed, "l2.weight"), "l3.weight");
+  }
+  const at::Tensor logits = linear_map(rms_norm(x, {}, kSrmsEps), table);
+  run.produce("logits", logits);
+  if (!run.has("in.targets")) return;
+  const at::Tensor wide = logits.to(run.wide()).flatten(0, 1), targets = run.integers("in.targets").flatten();
+  constexpr int64_t kMean = 1;
+  run.produce("loss",
+              at::cross_entropy_loss(wide, targets, {}, kMean, file.integer("ignore_index")).view({1}));
+}
+
+}  // namespace longreach::verify

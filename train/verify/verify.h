@@ -1,0 +1,43 @@
+// Runs reference-vector files and compares everything in them.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "layers/implementation.h"
+
+namespace longreach::verify {
+
+struct Options {
+  // Nothing: the reference in float64, then the fused path in `dtype`.
+  std::optional<Implementation> implementation;
+  std::optional<at::ScalarType> dtype;  // default: float64 for the reference, float32 for the fused path
+};
+
+// The outcome for one tensor of a file.
+struct TensorResult {
+  std::string name;  // with prefix
+  bool failed = false;
+  double error = 0, limit = 0;  // relative
+  std::string why;              // of a failure
+};
+
+struct RunResult {
+  Implementation implementation;
+  at::ScalarType dtype;
+  std::vector<TensorResult> tensors;
+  std::string failure;  // of the file as a whole; empty otherwise
+};
+
+// Throws UnknownCase, CheckpointError or DataError.
+std::vector<RunResult> verify_file(const std::string& path, const Options& options);
+
+// Verifies all, prints one line a tensor and the last line `N files, M tensors, F failed`; returns the exit
+// code: 0, 1 when something failed, 2 when a file could not be read or is of an unknown mechanism or config.
+int verify_files(const std::vector<std::string>& paths, const Options& options, std::ostream& out,
+                 std::ostream& errors);
+
+}  // namespace longreach::verify
