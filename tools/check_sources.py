@@ -136,7 +136,10 @@ def check_links(name, lines):
 
 
 def check_opening(name, lines):
-    if not lines or not lines[0].startswith("//"):
+    """A file opens with a comment; the one of x.h speaks for x.cpp too."""
+    header = re.sub(r"\.cpp$", ".h", name)
+    own_header = name.endswith(".cpp") and lines and lines[0] == f'#include "{header}"'
+    if not own_header and not (lines and lines[0].startswith("//")):
         yield f"{name}:1: a file opens with a comment on what it is and why"
 
 

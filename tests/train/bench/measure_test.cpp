@@ -1,7 +1,6 @@
 // From a setting to a row, with kernels that are right, wrong, or too fast to be true.
 #include "train/bench/measure.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/zeros_like.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

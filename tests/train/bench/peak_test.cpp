@@ -1,7 +1,7 @@
 // The measured peak against a well-tuned matrix product: below it, but not by far.
 #include "train/bench/peak.h"
+#include "layers/ops/parallel.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/mm.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +27,7 @@ double matrix_product_rate(at::ScalarType dtype) {
 }
 
 TEST(Peak, BoundsAMatrixProductClosely) {
-  at::set_num_threads(1);
+  set_num_threads(1);
   const Peak peak = measure_peak();
   if (peak.float32 == 0) GTEST_SKIP() << "no register loop for this CPU";
   EXPECT_GE(peak.bfloat16, peak.float32);
