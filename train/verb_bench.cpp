@@ -1,5 +1,6 @@
 // `longreach bench`: speed and memory of the fused operators against their peers.
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -120,6 +121,16 @@ Report measure_and_report(const Options& options, const std::vector<Setting>& se
   return report;
 }
 
+// Through `longreach plot`, which reads files.
+void draw(const std::string& path, const Report& report) {
+  const nlohmann::json curves = curves_json(report);
+  if (curves.at("rows").empty()) return;
+  const std::string rows_path = path + ".rows.json";
+  write_json(rows_path, curves);
+  plot_verb({rows_path, "--output", path});
+  std::filesystem::remove(rows_path);
+}
+
 int list_cases() {
   for (const BenchCase& one : bench_cases()) std::cout << one.name << "  " << one.help << "\n";
   std::cout << "peers  " << join(peer_names()) << "\n";
@@ -154,6 +165,7 @@ int speed(const Arguments& arguments) {
   }
   Conditions conditions;
   const Report report = measure_and_report(options, settings_of(options), conditions);
+  if (!options.plot_path.empty()) draw(options.plot_path, report);
   return any_refused(report) ? 1 : 0;
 }
 

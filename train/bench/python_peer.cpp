@@ -161,7 +161,7 @@ std::unique_ptr<Contestant> python_peer(const BenchCase& bench_case, const Setti
 void install_peers() {
   const std::string folder = peers_environment(), python = folder + "/bin/python";
   if (!fs::exists(python)) run_to_end({"python3", "-m", "venv", folder});
-  run_to_end({python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", kTorch});
+  run_to_end({python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", kTorch, "numpy"});
   run_to_end({python, "-c", "import torch; print('torch', torch.__version__, 'is ready')"});
 }
 

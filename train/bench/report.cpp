@@ -73,6 +73,20 @@ void print_footer(std::ostream& out, const Conditions& conditions, const Report&
   out << std::flush;
 }
 
+nlohmann::json curves_json(const Report& report) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Row& row : report.rows) {
+    if (!row.refused.empty()) continue;
+    const Setting& s = row.setting;
+    const std::string how = text(", ", s.dtype, ", ", s.pass, ", ", s.threads, " thread(s)");
+    rows.push_back({{"name", s.name + how}, {"T", s.tokens}, {"seconds", row.seconds_min}});
+    if (!s.peer.empty()) {
+      rows.push_back({{"name", s.peer + how}, {"T", s.tokens}, {"seconds", row.peer_seconds_min}});
+    }
+  }
+  return {{"rows", rows}};
+}
+
 nlohmann::json to_json(const Conditions& conditions, const Report& report) {
   const Machine& machine = conditions.machine;
   return {{"machine",

@@ -19,6 +19,10 @@ void print_row(std::ostream& out, const Row& row);
 // What the columns mean, the measured peak, the load, and a warning when the machine was busy.
 void print_footer(std::ostream& out, const Conditions& conditions, const Report& report);
 
+// {"rows": [{"name", "T", "seconds"}, ...]} with one name a curve, ours and the peers', as `longreach plot`
+// reads it.
+nlohmann::json curves_json(const Report& report);
+
 nlohmann::json to_json(const Conditions& conditions, const Report& report);
 // Throws UserError when the file cannot be written.
 void write_json(const std::string& path, const nlohmann::json& json);

@@ -1,6 +1,6 @@
 """flash-linear-attention's plain torch form of chunked simple GLA, where the user has installed that package."""
-import torch
 from protocol import Unsupported, serve
+import torch  # after protocol, which says so when there is none
 
 
 def make(problem):

@@ -1,6 +1,6 @@
 """FlexAttention under torch.compile: forward only, its CPU side has no backward."""
-import torch
 from protocol import Unsupported, serve
+import torch  # after protocol, which says so when there is none
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 

@@ -2,8 +2,8 @@
 
 The compiler replaces the formula by its own scaled_dot_product_attention where it knows the pattern.
 """
-import torch
 from protocol import serve
+import torch  # after protocol, which says so when there is none
 
 
 def make(problem):
