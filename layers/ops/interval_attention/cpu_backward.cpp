@@ -253,10 +253,10 @@ void* element_at(const Strided& x, DType dtype, int64_t batch, int64_t token, in
 // fp32 accumulators of one output, dk or dv, by head: the output itself, or work space.
 class Accumulator {
  public:
-  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product)
+  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product, bool in_place)
       : params_(params), out_(out), size_(size) {
     padded_ = HWY_DYNAMIC_DISPATCH(padded_size)(size, dot_product);
-    direct_ = params.dtype == DType::kFloat32 && padded_ == size;
+    direct_ = params.dtype == DType::kFloat32 && padded_ == size && (in_place || out.token == size);
   }
 
   // Space for `slots` (batch, head) pairs, cleared. The caller decides which pair lives in which slot.
@@ -322,8 +322,8 @@ class Backward {
 
   void run_units() {
     parallel_tiles(units_, [&](int64_t unit) {
-      Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
-          dv(params_, gradients_.dv, params_.v_size, dot_);
+      Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_, false),
+          dv(params_, gradients_.dv, params_.v_size, dot_, false);
       dk.open(key_heads());
       dv.open(value_heads());
       open_unit(unit, dk, dv, 0, 0);
@@ -333,8 +333,8 @@ class Backward {
   }
 
   void run_chunks() {
-    Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
-        dv(params_, gradients_.dv, params_.v_size, dot_);
+    Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_, true),
+        dv(params_, gradients_.dv, params_.v_size, dot_, true);
     dk.open(units_ * key_heads());
     dv.open(units_ * value_heads());
     parallel_tiles(units_,
