@@ -244,7 +244,8 @@ TEST(IntervalAttention, ReferenceAgreesWithCentralDifferences) {
   };
   for (size_t i = 0; i < inputs.size(); ++i) {
     double* x = inputs[i].data_ptr<double>();
-    const double* analytic = grads[2 + i].const_data_ptr<double>();
+    const at::Tensor gradient = grads[2 + i].contiguous();
+    const double* analytic = gradient.const_data_ptr<double>();
     for (int64_t e = 0; e < inputs[i].numel(); ++e) {
       const double before = x[e], step = 1e-5;
       x[e] = before + step;
