@@ -22,7 +22,7 @@ endif()
 
 add_compile_options(-Wall -Wextra -Wno-missing-field-initializers)
 if(LONGREACH_SANITIZE)
-  add_compile_options(-fsanitize=${LONGREACH_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_compile_options(-fsanitize=${LONGREACH_SANITIZE} -fno-omit-frame-pointer -g1 -O1)
   add_link_options(-fsanitize=${LONGREACH_SANITIZE})
 endif()
 

@@ -1,5 +1,6 @@
 # `cmake --install build --prefix P`: the program, the static libraries, the public headers under include/longreach, and a
 # CMake package. find_package(Longreach) defines Longreach::longreach (layers, models, checkpoints) and Longreach::data.
+# `--component library` leaves the program out; the target `package` builds what that needs.
 include(CMakePackageConfigHelpers)
 
 add_library(longreach_package INTERFACE)
@@ -11,21 +12,26 @@ foreach(_name core data kernels distributed layers models checkpoints)
   list(APPEND _package longreach_${_name})
 endforeach()
 foreach(_target IN LISTS _package)
+  get_target_property(_type ${_target} TYPE)
+  if(_type STREQUAL STATIC_LIBRARY)
+    list(APPEND _archives ${_target})
+  endif()
   if(NOT _target STREQUAL longreach_package)
     string(REPLACE "longreach_" "" _name ${_target})
     set_target_properties(${_target} PROPERTIES EXPORT_NAME ${_name})
   endif()
 endforeach()
-install(TARGETS ${_package} EXPORT LongreachTargets ARCHIVE DESTINATION lib)
-install(EXPORT LongreachTargets NAMESPACE Longreach:: DESTINATION lib/cmake/Longreach)
-install(TARGETS longreach RUNTIME DESTINATION bin)
+add_custom_target(package DEPENDS ${_archives})
+install(TARGETS ${_package} EXPORT LongreachTargets ARCHIVE DESTINATION lib COMPONENT library)
+install(EXPORT LongreachTargets NAMESPACE Longreach:: DESTINATION lib/cmake/Longreach COMPONENT library)
+install(TARGETS longreach RUNTIME DESTINATION bin COMPONENT program)
 set_target_properties(longreach PROPERTIES INSTALL_RPATH ${_torch}/lib)
 
 # Kernels and what only our own .cpp files share stay at home.
-install(DIRECTORY core data distributed layers models checkpoints DESTINATION include/longreach FILES_MATCHING PATTERN "*.h"
-        PATTERN "cpu*.h" EXCLUDE PATTERN "kernels.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE)
+install(DIRECTORY core data distributed layers models checkpoints DESTINATION include/longreach COMPONENT library FILES_MATCHING PATTERN "*.h"
+        PATTERN "cpu*.h" EXCLUDE PATTERN "kernels.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "module.h" EXCLUDE)
 configure_package_config_file(cmake/LongreachConfig.cmake.in ${CMAKE_BINARY_DIR}/LongreachConfig.cmake
                               INSTALL_DESTINATION lib/cmake/Longreach)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/LongreachConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/LongreachConfig.cmake ${CMAKE_BINARY_DIR}/LongreachConfigVersion.cmake
-        DESTINATION lib/cmake/Longreach)
+        DESTINATION lib/cmake/Longreach COMPONENT library)

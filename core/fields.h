@@ -6,8 +6,8 @@
 //     static constexpr std::string_view kind = "sliding";
 //     int64_t window = 4096;
 //     void fields(FieldVisitor& visit) {
-//       visit.field("window", window, {.help = "keys a query sees, itself included", .allowed =
-//       at_least(1)});
+//       visit.field("window", window,
+//                   {.help = "keys a query sees, itself included", .allowed = at_least(1)});
 //     }
 //   };
 //

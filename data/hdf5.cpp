@@ -143,6 +143,7 @@ Dataset create_dataset(const Handle& file, const std::string& path, const char* 
   const Handle space(H5Screate_simple(1, size, limit), H5Sclose),
       layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_chunk(layout.id(), 1, chunks);
+  H5Pset_obj_track_times(layout.id(), false);  // the same tokens give the same file
   if (gzip_level > 0) H5Pset_deflate(layout.id(), static_cast<unsigned>(gzip_level));
   dataset.id =
       Handle(H5Dcreate2(file.id(), name, type, space.id(), H5P_DEFAULT, layout.id(), H5P_DEFAULT), H5Dclose);

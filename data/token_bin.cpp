@@ -37,10 +37,10 @@ class TokenBin : public TokenSource {
     } else {
       file_.read(header_ + begin * 4, out.data(), count * 4);
     }
-    for (const Token& token : out)
-      check<DataError>(token >= 0 && token < vocab_size_, name(), ": token ", token, " at ",
-                       begin + (&token - out.data()), ", but the tokenizer knows ", vocab_size_,
-                       "; was the file made with another one?");
+    const auto wrong = first_outside(out, vocab_size_);
+    check<DataError>(!wrong, name(), ": token ", wrong ? out[*wrong] : 0, " at ",
+                     begin + static_cast<int64_t>(wrong.value_or(0)), ", but the tokenizer knows ",
+                     vocab_size_, "; was the file made with another one?");
   }
 
  private:

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,5 +26,8 @@ class TokenSource {
   virtual void read_loss_mask(int64_t begin, std::span<uint8_t> out) const;
   virtual std::string name() const = 0;
 };
+
+// Place of the first token that is not in [0, vocab_size); nothing when all are.
+std::optional<size_t> first_outside(std::span<const Token> tokens, int64_t vocab_size);
 
 }  // namespace longreach::data

@@ -184,10 +184,10 @@ void TokenStore::read(int64_t begin, std::span<Token> out) const {
     state_->read_raw(state_->tokens, begin, count, narrow.data());
     std::copy(narrow.begin(), narrow.end(), out.begin());
   }
-  for (const Token& token : out)
-    check<DataError>(token >= 0 && token < state_->about.vocab_size, name(), ": token ", token, " at ",
-                     begin + (&token - out.data()), " is outside the vocabulary of ",
-                     state_->about.vocab_size, "; the file is damaged");
+  const auto wrong = first_outside(out, state_->about.vocab_size);
+  check<DataError>(!wrong, name(), ": token ", wrong ? out[*wrong] : 0, " at ",
+                   begin + static_cast<int64_t>(wrong.value_or(0)), " is outside the vocabulary of ",
+                   state_->about.vocab_size, "; the file is damaged");
 }
 
 void TokenStore::read_loss_mask(int64_t begin, std::span<uint8_t> out) const {

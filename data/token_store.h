@@ -54,7 +54,7 @@ class TokenStoreWriter {
   // Adds to the open document. `mask` is empty (all 1) or as long as `tokens`. Throws DataError for an id
   // outside the vocabulary or a mask in a store without one.
   void append(std::span<const Token> tokens, std::span<const uint8_t> mask = {});
-  void end_document();  // checkpoints by itself every 4 Mi tokens
+  void end_document();  // checkpoints by itself every 1 Mi tokens
   void checkpoint();    // only between documents
   // Throws DataError when there is not one token.
   void finish();

@@ -18,7 +18,7 @@ namespace longreach::data {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kCheckpointTokens = 4 << 20;
+constexpr int64_t kCheckpointTokens = 1 << 20;
 
 // A file that only grows, cut back to a known size when it is opened.
 class AppendFile {
@@ -151,9 +151,9 @@ void TokenStoreWriter::append(std::span<const Token> tokens, std::span<const uin
   check<DataError>(mask.empty() || (state.about.loss_mask && mask.size() == tokens.size()), state.path,
                    ": loss mask of ", mask.size(), " for ", tokens.size(), " tokens in a store ",
                    state.about.loss_mask ? "with" : "without", " a mask");
-  for (const Token token : tokens)
-    check<DataError>(token >= 0 && token < state.about.vocab_size, state.path, ": token ", token,
-                     ", allowed: 0 to ", state.about.vocab_size - 1);
+  const auto wrong = first_outside(tokens, state.about.vocab_size);
+  check<DataError>(!wrong, state.path, ": token ", wrong ? tokens[*wrong] : 0, ", allowed: 0 to ",
+                   state.about.vocab_size - 1);
   if (state.width == 2) {
     const std::vector<uint16_t> narrow(tokens.begin(), tokens.end());
     state.tokens->append(narrow.data(), narrow.size() * 2);

@@ -64,13 +64,13 @@ void ModelConfig::fields(FieldVisitor& visit) {
       "config", config,
       {.help = "a Hugging Face config.json, or its folder, to take the sizes from; keys beside it win"});
   bool inherited = false;  // `attention` comes from that file, and the first table given here replaces it
-  if (!config.empty() && config != loaded_) {
+  if (!config.empty() && config != loaded_config) {
     try {
       read_hugging_face_config(config, *this);
     } catch (const ConfigError& error) {
       visit.reject("config", error.what());
     }
-    loaded_ = config;
+    loaded_config = config;
     inherited = true;
   }
   size_fields(*this, visit);
@@ -113,7 +113,7 @@ void ModelConfig::fields(FieldVisitor& visit) {
 }
 
 void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
-  if (!config.empty() && config != loaded_) read_hugging_face_config(config, *this);
+  if (!config.empty() && config != loaded_config) read_hugging_face_config(config, *this);
   config.clear();
   if (vocab_size == 0) vocab_size = tokenizer_vocab_size;
   check<ConfigError>(vocab_size > 0,

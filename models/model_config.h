@@ -33,6 +33,8 @@ struct ModelConfig {
   RopeConfig rope;                         // keys rope_theta and [model.rope_scaling]
   std::vector<AttentionEntry> attention;   // [[model.attention]]
 
+  // No key: the config.json that the sizes already come from.
+  std::string loaded_config;
   // No key: which code computes the layers. `reference` serves verification in float64.
   Implementation implementation = Implementation::fused;
 
@@ -44,9 +46,6 @@ struct ModelConfig {
   // without the file `config` named. Call once, after parsing. vocab_size: the tokenizer's. Throws
   // ConfigError naming the key.
   void resolve(int64_t tokenizer_vocab_size);
-
- private:
-  std::string loaded_;  // the config.json that the sizes already come from
 };
 
 // Reads the sizes of a Llama-like model (llama, mistral, qwen2, qwen3) from a Hugging Face config.json or the

@@ -126,8 +126,20 @@ def check_fused(name, lines):
             yield f"{name}:{number}: a fused operator computes in its kernel, not with {match.group(1)}()"
 
 
+def check_links(name, lines):
+    """Links to files of the tree must lead somewhere."""
+    folder = os.path.dirname(os.path.join(ROOT, name))
+    for number, line in enumerate(lines, 1):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", line):
+            if not re.match(r"https?:", target) and not os.path.exists(os.path.join(folder, target)):
+                yield f"{name}:{number}: link to {target}, which does not exist"
+
+
 def check_opening(name, lines):
-    if not lines or not lines[0].startswith("//"):
+    """A file opens with a comment; the one of x.h speaks for x.cpp too."""
+    header = re.sub(r"\.cpp$", ".h", name)
+    own_header = name.endswith(".cpp") and lines and lines[0] == f'#include "{header}"'
+    if not own_header and not (lines and lines[0].startswith("//")):
         yield f"{name}:1: a file opens with a comment on what it is and why"
 
 
@@ -149,6 +161,8 @@ def violations(name):
     if name.endswith(CPP):
         yield from check_opening(name, lines)
         yield from check_includes(name, lines)
+    if name.endswith(".md"):
+        yield from check_links(name, lines)
     if FUSED.match(name):
         yield from check_fused(name, lines)
 

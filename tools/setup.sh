@@ -17,7 +17,7 @@ fail() {
 
 # make_cache: the cache folder exists afterwards.
 make_cache() {
-  mkdir -p "$longreach_cache" 2>/dev/null ||
+  { mkdir -p "$longreach_cache" && : >>"$longreach_cache/lock"; } 2>/dev/null ||
     fail "cannot write to $longreach_cache; XDG_CACHE_HOME chooses another place for the set-up"
 }
 
@@ -95,6 +95,13 @@ job_count() {
   awk -v cores="$(nproc)" '/^MemAvailable/ { n = int($2 / 2097152) } END { if (n > cores) n = cores; print n < 1 ? 1 : n }' /proc/meminfo
 }
 
+# check_build_space FOLDER: before a first build, rather than a compiler's message half an hour later.
+check_build_space() {
+  local needed=4 free
+  free=$(df --output=avail -BG "$1" | tail -1 | tr -dc 0-9)
+  [[ -f $1/build.ninja ]] || ((free >= needed)) || fail "disk full: the build needs $needed GB in $1, $free GB are free"
+}
+
 # configure PRESET: once, and again when LibTorch or the tree has moved.
 configure() {
   local folder cache
@@ -117,10 +124,11 @@ build() {
   mkdir -p "$folder" 2>/dev/null || fail "cannot write to $folder"
   (
     flock 9
+    check_build_space "$folder"
     configure "$preset"
     set +e
     NINJA_STATUS='[%f/%t, %es] ' ninja -C "$folder" -j "$(job_count)" "$@" 2>&1 |
       grep --line-buffered -vE '^ninja: (no work to do|Entering directory)|Re-checking globbed' >&2
     exit "${PIPESTATUS[0]}"
-  ) 9>"$folder/.lock" || fail "the build failed (see above)"
+  ) 9>"$folder/.lock" || fail "$folder could not be built (see above)"
 }

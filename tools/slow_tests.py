@@ -5,6 +5,7 @@ starts the highest first). A test whose cost no longer fits is not started; one 
 as failed. Every test that was not reached, or not finished, is named. Exit code: CTest's.
 """
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,8 +34,19 @@ def choose(costs, seconds):
     return chosen
 
 
+def forget_failures(folder):
+    """CTest would start the tests that failed last time first, whatever they cost; it lists them after a `---`."""
+    path = os.path.join(folder, "Testing", "Temporary", "CTestCostData.txt")
+    if os.path.exists(path):
+        with open(path) as file:
+            costs = file.read().split("---\n")[0]
+        with open(path, "w") as file:
+            file.write(costs + "---\n")
+
+
 def run_ctest(folder, names, seconds):
     """(exit code, {name: CTest's verdict}); prints CTest's output as it comes."""
+    forget_failures(folder)
     expression = "^(" + "|".join(re.sub(r"([.+*?()\[\]|^$\\])", r"\\\1", name) for name in names) + ")$"
     stop = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
     process = subprocess.Popen(["ctest", "--test-dir", folder, "-L", "^slow$", "-R", expression, "-j", "2",

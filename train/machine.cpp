@@ -1,7 +1,6 @@
 // Reads /proc, and times at::mm.
 #include "train/machine.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
 #include <c10/core/InferenceMode.h>
@@ -18,6 +17,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "layers/ops/parallel.h"
 
 namespace longreach {
 namespace {
@@ -89,7 +89,7 @@ double measured_matmul_peak(MatmulDtype dtype) {
   static std::mutex mutex;
   static std::map<std::pair<MatmulDtype, int>, double> known;
   const std::lock_guard lock(mutex);
-  const std::pair key(dtype, at::get_num_threads());
+  const std::pair key(dtype, num_threads());
   const auto found = known.find(key);
   return found != known.end() ? found->second : known[key] = measure(dtype);
 }

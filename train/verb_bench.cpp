@@ -81,7 +81,8 @@ std::vector<Setting> vary(const std::vector<Setting>& settings, const std::vecto
 
 // The settings of every thread count, name, dtype, pass, length and peer, one shape.
 std::vector<Setting> settings_of(const Options& options) {
-  Setting shape{.batch = options.batch, .heads = options.heads, .head_dim = options.head_dim, .rounds = options.rounds};
+  Setting shape{
+      .batch = options.batch, .heads = options.heads, .head_dim = options.head_dim, .rounds = options.rounds};
   shape.kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
   check(options.heads % shape.kv_heads == 0, "--kv-heads: found ", shape.kv_heads,
         ", allowed: divisors of --heads = ", options.heads);
@@ -91,7 +92,8 @@ std::vector<Setting> settings_of(const Options& options) {
   all = vary(all, options.dtypes, [](Setting& s, const std::string& dtype) { s.dtype = dtype; });
   all = vary(all, options.passes, [](Setting& s, const std::string& pass) { s.pass = pass; });
   all = vary(all, options.lengths, [](Setting& s, int64_t tokens) { s.tokens = tokens; });
-  return vary(all, options.peers, [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
+  return vary(all, options.peers,
+              [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
 }
 
 bool any_refused(const Report& report) {
@@ -169,8 +171,8 @@ bool memory_of(const std::vector<Setting>& settings) {
     extras.push_back(std::max(extra, 1.0));
     char line[200];
     std::snprintf(line, sizeof line, "%-18s %7lld %-8s %12.1f %12.1f %8.2fx  %s", setting.name.c_str(),
-                  static_cast<long long>(setting.tokens), setting.dtype.c_str(), extra / (1 << 20), results / (1 << 20),
-                  extra / results, within ? "within the limit" : "above the limit");
+                  static_cast<long long>(setting.tokens), setting.dtype.c_str(), extra / (1 << 20),
+                  results / (1 << 20), extra / results, within ? "within the limit" : "above the limit");
     std::cout << line << std::endl;
   }
   if (sizes.size() < 2) return held;

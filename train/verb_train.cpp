@@ -1,5 +1,4 @@
 // `longreach train CONFIG [--section.key value ...]`
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <filesystem>
@@ -7,6 +6,7 @@
 #include <iostream>
 
 #include "data/ngram.h"
+#include "layers/ops/parallel.h"
 #include "models/generate.h"
 #include "train/command_line.h"
 #include "train/example_config.h"
@@ -34,8 +34,8 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
             << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
             << training.gradient_accumulation_steps << " micro-batches = "
             << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "
-            << training.mixed_precision_param << ", " << at::get_num_threads() << " threads; "
-            << training.steps << " steps\n"
+            << training.mixed_precision_param << ", " << num_threads() << " threads; " << training.steps
+            << " steps\n"
             << std::flush;
 }
 
@@ -98,7 +98,7 @@ int train_verb(const Arguments& arguments) {
     return arguments.empty() ? 2 : 0;
   }
   RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
-  if (config.training.threads > 0) at::set_num_threads(static_cast<int>(config.training.threads));
+  if (config.training.threads > 0) set_num_threads(static_cast<int>(config.training.threads));
   watch_stop_signals();
   const data::Corpus corpus = data::open_corpus(config.data, config.job.dump_folder + "/data");
   config.model.resolve(corpus.tokenizer->vocab_size());

@@ -23,4 +23,6 @@ void parallel_tiles(int64_t count, const std::function<void(int64_t)>& body) {
 
 int num_threads() { return at::in_parallel_region() ? 1 : at::get_num_threads(); }
 
+void set_num_threads(int count) { at::set_num_threads(count); }
+
 }  // namespace longreach

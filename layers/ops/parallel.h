@@ -16,5 +16,6 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
 void parallel_tiles(int64_t count, const std::function<void(int64_t)>& body);
 
 int num_threads();
+void set_num_threads(int count);  // before any parallel work
 
 }  // namespace longreach

@@ -5,8 +5,8 @@ file(REMOVE_RECURSE ${work})
 function(run)
   execute_process(COMMAND ${ARGN} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
-run(${CMAKE_COMMAND} --build ${BUILD})
-run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${work}/installed)
+run(${CMAKE_COMMAND} --build ${BUILD} --target package)
+run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${work}/installed --component library)
 file(RENAME ${work}/installed ${work}/prefix)  # a package that has moved must work
 run(${CMAKE_COMMAND} -G Ninja -S ${SOURCE}/tests/consumer -B ${work}/build -DCMAKE_PREFIX_PATH=${work}/prefix
     -DCMAKE_BUILD_TYPE=Release)

@@ -1,3 +1,4 @@
+// Learning-rate schedules at their corners.
 #include "train/schedule.h"
 
 #include <gtest/gtest.h>

@@ -1,12 +1,11 @@
 // Both ends of the pipe between the program and its measuring processes.
 #include "train/bench/worker.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <iostream>
 
 #include "core/error.h"
+#include "layers/ops/parallel.h"
 #include "train/bench/child_process.h"
 #include "train/bench/measure.h"
 
@@ -97,7 +96,7 @@ int worker_main() {
   std::getline(std::cin, line);
   try {
     const json job = json::parse(line);
-    at::set_num_threads(job.at("threads").get<int>());  // before any parallel work
+    set_num_threads(job.at("threads").get<int>());  // before any parallel work
     if (job.contains("memory")) {
       const auto setting = job.at("memory").get<Setting>();
       std::cout << json(memory_figure(find_case(bench_cases(), setting.name), setting)).dump() << std::endl;

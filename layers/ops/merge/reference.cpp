@@ -1,6 +1,7 @@
 // The join of partial softmax attentions from its formula, with autograd's gradients. An empty part (lse =
 // -inf) takes part with a finite stand-in whose weight is set to zero by where(), so that no gradient becomes
 // NaN.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/where.h>

@@ -27,7 +27,7 @@
 #include "layers/ops/simd/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace longreach::recurrence::HWY_NAMESPACE {
+namespace longreach::recurrence_kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 namespace kernel = simd::HWY_NAMESPACE;
 using kernel::FloatTag;
@@ -214,7 +214,7 @@ HWY_INLINE void lower_transposed_times(const float* lower, int64_t chunk, const 
                  out + s * width, width, accumulate);
 }
 
-}  // namespace longreach::recurrence::HWY_NAMESPACE
+}  // namespace longreach::recurrence_kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif  // LONGREACH_LAYERS_OPS_RECURRENCE_CHUNK_INL_H_

@@ -28,7 +28,7 @@
 #include "layers/ops/recurrence/chunk-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace longreach::recurrence::HWY_NAMESPACE {
+namespace longreach::recurrence_kernels::HWY_NAMESPACE {
 
 // d(log decay) of the m tokens of a chunk. weights [m, m] lower triangular: A .* dO V^T; query[r], key[j]:
 // the state parts of q . dq and k . dk; border: total <S, dS>. `column` is scratch of a chunk.
@@ -344,11 +344,11 @@ void backward_task(const Backward& p, Phase phase, int64_t sequence, int64_t tas
     run(uint16_t{});
 }
 
-}  // namespace longreach::recurrence::HWY_NAMESPACE
+}  // namespace longreach::recurrence_kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace longreach::recurrence {
+namespace longreach::recurrence_kernels {
 HWY_EXPORT(backward_task);
 
 int64_t group_heads(const Shape& shape) {
@@ -375,5 +375,5 @@ void backward(const Backward& params) {
   run_empty(shape, groups, whole);
 }
 
-}  // namespace longreach::recurrence
+}  // namespace longreach::recurrence_kernels
 #endif

@@ -22,7 +22,7 @@
 #include "layers/ops/recurrence/chunk-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace longreach::recurrence::HWY_NAMESPACE {
+namespace longreach::recurrence_kernels::HWY_NAMESPACE {
 
 template <class T>
 class ForwardTask {
@@ -237,11 +237,11 @@ void forward_task(const Forward& p, Phase phase, int64_t sequence, int64_t head,
     run(uint16_t{});
 }
 
-}  // namespace longreach::recurrence::HWY_NAMESPACE
+}  // namespace longreach::recurrence_kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace longreach::recurrence {
+namespace longreach::recurrence_kernels {
 HWY_EXPORT(forward_task);
 
 void forward(const Forward& params) {
@@ -266,5 +266,5 @@ void forward(const Forward& params) {
             [&](int64_t sequence, int64_t head) { task(params, Phase::kWhole, sequence, head, 0); });
 }
 
-}  // namespace longreach::recurrence
+}  // namespace longreach::recurrence_kernels
 #endif

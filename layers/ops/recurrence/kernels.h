@@ -5,7 +5,7 @@
 
 #include "layers/ops/dtype.h"
 
-namespace longreach::recurrence {
+namespace longreach::recurrence_kernels {
 
 enum class Decay : int32_t { kNone, kHead, kToken };
 
@@ -71,4 +71,4 @@ int64_t group_heads(const Shape& shape);
 void forward(const Forward& params);
 void backward(const Backward& params);
 
-}  // namespace longreach::recurrence
+}  // namespace longreach::recurrence_kernels

@@ -20,7 +20,7 @@
 namespace longreach {
 namespace {
 
-using namespace recurrence;
+using namespace recurrence_kernels;
 
 // Below so many independent sequences x heads of the longest length, segments run side by side instead.
 // Chosen by shapes alone: the two forms round differently, and bits must not depend on the machine.
@@ -99,16 +99,16 @@ class RecurrenceOp final : public FusedOp {
     at::Tensor checkpoints, decays;
     if (keep_ || split) checkpoints = at::empty({shape.segment_count, shape.heads, shape.dk, shape.dv}, f32);
     if (split) decays = at::empty({shape.segment_count, shape.heads}, f32);
-    recurrence::forward({.shape = shape,
-                         .q = view(q),
-                         .k = view(k),
-                         .v = view(v),
-                         .o = view(o),
-                         .initial_state = floats(start),
-                         .final_state = floats(end),
-                         .checkpoints = floats(checkpoints),
-                         .segment_decays = floats(decays),
-                         .split = split});
+    recurrence_kernels::forward({.shape = shape,
+                                 .q = view(q),
+                                 .k = view(k),
+                                 .v = view(v),
+                                 .o = view(o),
+                                 .initial_state = floats(start),
+                                 .final_state = floats(end),
+                                 .checkpoints = floats(checkpoints),
+                                 .segment_decays = floats(decays),
+                                 .split = split});
     if (keep_) saved = {q, k, v, log_decay, checkpoints};
     return {o, end};
   }
@@ -151,7 +151,7 @@ class RecurrenceOp final : public FusedOp {
       segment_grads = at::empty(states, f32), decays = at::empty({shape.segment_count, shape.heads}, f32);
       params.segment_grads = floats(segment_grads), params.segment_decays = floats(decays);
     }
-    recurrence::backward(params);
+    recurrence_kernels::backward(params);
     if (partial.defined()) d_decay = partial.sum(0).to(at::kFloat);
     return {dq, dk, dv, d_decay, needs[4] ? d_start : at::Tensor()};
   }

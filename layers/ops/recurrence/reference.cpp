@@ -1,5 +1,6 @@
 // The recurrence token by token, as its definition reads: no chunks, no products of decays, any floating
 // dtype. Gradients come from autograd; this is what every faster form is held to.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/stack.h>

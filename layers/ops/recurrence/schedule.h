@@ -8,7 +8,7 @@
 #include "layers/ops/parallel.h"
 #include "layers/ops/recurrence/kernels.h"
 
-namespace longreach::recurrence {
+namespace longreach::recurrence_kernels {
 
 // body(task) for every task below count; without waking threads when there is little to do (`work`
 // multiply-adds).
@@ -61,4 +61,4 @@ void run_empty(const Shape& shape, int64_t tasks, const F& body) {
   }
 }
 
-}  // namespace longreach::recurrence
+}  // namespace longreach::recurrence_kernels

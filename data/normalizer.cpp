@@ -1,0 +1,61 @@
+// Prefixes and replacements.
+#include "data/normalizer.h"
+
+namespace longreach::data {
+namespace {
+
+std::string replace_regex(std::string_view text, const SplitRegex& pattern, std::string_view content) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = pattern.match(text, at);
+    if (end != SplitRegex::kNoMatch && end > at) {
+      out += content;
+      at = end;
+    } else {
+      const size_t length = decode_char(text, at).length;
+      out += text.substr(at, length);
+      at += length;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content) {
+  std::string out;
+  size_t at = 0;
+  for (size_t found; (found = text.find(pattern, at)) != std::string_view::npos;
+       at = found + pattern.size()) {
+    out += text.substr(at, found - at);
+    out += content;
+  }
+  out += text.substr(at);
+  return out;
+}
+
+void Normalizer::add_prepend(std::string prefix) {
+  steps_.push_back({.content = std::move(prefix), .prepend = true});
+}
+
+void Normalizer::add_replace(std::string pattern, std::string content) {
+  steps_.push_back({.pattern = std::move(pattern), .content = std::move(content)});
+}
+
+void Normalizer::add_replace_regex(SplitRegex pattern, std::string content) {
+  steps_.push_back({.content = std::move(content), .regex = std::move(pattern)});
+}
+
+std::string Normalizer::apply(std::string_view text) const {
+  std::string current(text);
+  for (const Step& step : steps_) {
+    if (step.prepend)
+      current = current.empty() ? current : step.content + current;
+    else
+      current = step.regex ? replace_regex(current, *step.regex, step.content)
+                           : replace_all(current, step.pattern, step.content);
+  }
+  return current;
+}
+
+}  // namespace longreach::data

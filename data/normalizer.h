@@ -1,0 +1,34 @@
+// What a tokenizer.json does to a text before it is split: prefixes and replacements.
+#pragma once
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "data/split_regex.h"
+
+namespace longreach::data {
+
+class Normalizer {
+ public:
+  void add_prepend(std::string prefix);                        // to every text that is not empty
+  void add_replace(std::string pattern, std::string content);  // literally; pattern not empty
+  void add_replace_regex(SplitRegex pattern, std::string content);
+  bool empty() const { return steps_.empty(); }
+
+  std::string apply(std::string_view text) const;
+
+ private:
+  struct Step {
+    std::string pattern, content;
+    std::optional<SplitRegex> regex;
+    bool prepend = false;
+  };
+  std::vector<Step> steps_;
+};
+
+// Every occurrence of `pattern` (not empty) replaced.
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);
+
+}  // namespace longreach::data

@@ -1,0 +1,431 @@
+// Backward pass of interval attention on CPUs (FlashAttention-2, arXiv 2307.08691, Algorithm 2, transposed).
+//
+//   delta_i = do_i . o_i - dlse_i
+//   P = exp(scale q k - lse)    dV = P^T dO    dS = scale P (dO V^T - delta)    dQ = dS K    dK = dS^T Q
+//
+// Five products a pair of tiles. Work: a unit is a batch entry and the smallest group of query heads that
+// owns its key and value heads; it walks over its heads and query tiles in order, keeps dQ^T of one tile in
+// cache and adds to dK and dV of all keys: no atomics, fixed order. Where there are few units, key tiles are
+// dealt out to `chunks` tasks; each then has a part of dQ, and the parts are added in order. Shapes alone
+// decide on that, so that bits do not depend on threads. dK and dV add up in the fp32 outputs themselves
+// where their rows are whole vectors, else in fp32 work space.
+#include <cmath>
+#include <numeric>
+
+#include "layers/ops/interval_attention/plan.h"
+#include "layers/ops/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layers/ops/interval_attention/cpu_backward.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "layers/ops/interval_attention/tile-inl.h"
+
+#ifndef LONGREACH_INTERVAL_ATTENTION_BACKWARD_WORK
+#define LONGREACH_INTERVAL_ATTENTION_BACKWARD_WORK
+namespace longreach::interval {
+
+// One query tile of one head against the key tiles of one chunk.
+struct TileWork {
+  const Params* params;
+  const Gradients* gradients;
+  const QueryTile* tile;
+  int64_t batch, head;
+  int64_t chunk, chunks;
+  // fp32 accumulators of the head's keys and values: row 0 is key 0.
+  float *dk, *dv;
+  int64_t dk_row, dv_row;
+  float* dq_part;  // null: dQ goes to the output; else [count, qk_size]
+};
+
+}  // namespace longreach::interval
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace longreach::interval::HWY_NAMESPACE {
+
+// Per query: lse in base 2 and delta; zero past the tile's end, where dO is zero too.
+struct RowTerms {
+  alignas(64) float lse[kQueryTile], delta[kQueryTile];
+};
+
+template <class Element>
+float dot(const Element* a, const Element* b, int64_t n) {
+  const FloatTag d;
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    if constexpr (std::is_same_v<Element, float>) {
+      sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
+    } else {
+      sum = hn::MulAdd(vec::load_bf16(d, a + i), vec::load_bf16(d, b + i), sum);
+    }
+  }
+  float total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) {
+    if constexpr (std::is_same_v<Element, float>) {
+      total += a[i] * b[i];
+    } else {
+      total += simd::float_from_bf16(a[i]) * simd::float_from_bf16(b[i]);
+    }
+  }
+  return total;
+}
+
+template <class Element>
+void row_terms(const TileWork& work, RowTerms& terms) {
+  const Params& params = *work.params;
+  std::memset(&terms, 0, sizeof terms);
+  const int64_t row = (work.batch * params.heads + work.head) * params.queries + work.tile->first;
+  for (int64_t i = 0; i < work.tile->count; ++i) {
+    const int64_t token = work.tile->first + i;
+    const float lse = params.lse[row + i];
+    terms.lse[i] = std::isinf(lse) ? 0.0f : lse * kLog2e;
+    terms.delta[i] =
+        dot(row_pointer<Element>(params.o, work.batch, token, work.head),
+            row_pointer<Element>(work.gradients->d_o, work.batch, token, work.head), params.v_size);
+    if (work.gradients->d_lse != nullptr) terms.delta[i] -= work.gradients->d_lse[row + i];
+  }
+}
+
+// S^T (products) becomes P^T and dP^T becomes dS^T, for kVectors vectors of columns.
+template <int kVectors, bool kMasked>
+HWY_INLINE void gradient_columns(const RowIntervals& rows, const RowTerms& terms, int64_t first_key,
+                                 int64_t keys, int64_t column, float scale, float* s, float* ds) {
+  const FloatTag d;
+  const auto factor = hn::Set(d, scale * kLog2e), outer = hn::Set(d, scale);
+  Floats lse[kVectors], delta[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    lse[v] = hn::LoadU(d, terms.lse + column + v * kLanes);
+    delta[v] = hn::LoadU(d, terms.delta + column + v * kLanes);
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    for (int v = 0; v < kVectors; ++v) {
+      const int64_t at = j * kQueryTile + column + v * kLanes;
+      auto p = vec::exp2_bounded(d, hn::MulSub(hn::LoadU(d, s + at), factor, lse[v]));
+      auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta[v]));
+      if constexpr (kMasked) {
+        const auto mask = visible_mask(rows, column + v * kLanes, first_key + j);
+        p = hn::IfThenElseZero(mask, p);
+        g = hn::IfThenElseZero(mask, g);
+      }
+      hn::StoreU(p, d, s + at);
+      hn::StoreU(g, d, ds + at);
+    }
+  }
+}
+
+template <bool kMasked>
+void gradient_tile(const RowIntervals& rows, const RowTerms& terms, int64_t first_key, int64_t keys,
+                   int64_t columns, float scale, float* s, float* ds) {
+  constexpr int kGroup = vec::kMaxVectors;
+  int64_t column = 0;
+  for (; column + kGroup * kLanes <= columns; column += kGroup * kLanes)
+    gradient_columns<kGroup, kMasked>(rows, terms, first_key, keys, column, scale, s, ds);
+  for (; column < columns; column += kLanes)
+    gradient_columns<1, kMasked>(rows, terms, first_key, keys, column, scale, s, ds);
+}
+
+template <class Element>
+void store_query_gradient(const TileWork& work, const float* dq_t, float* staging) {
+  const int64_t size = work.params->qk_size, count = work.tile->count;
+  if (work.dq_part != nullptr) return vec::transpose(dq_t, kQueryTile, size, count, work.dq_part, size);
+  const Strided& out = work.gradients->dq;
+  Element* dq = mutable_row<Element>(out, work.batch, work.tile->first, work.head);
+  if constexpr (std::is_same_v<Element, float>) {
+    vec::transpose(dq_t, kQueryTile, size, count, dq, out.token);
+  } else {
+    vec::transpose(dq_t, kQueryTile, size, count, staging, size);
+    for (int64_t i = 0; i < count; ++i) vec::row_from_float(staging + i * size, size, dq + i * out.token);
+  }
+}
+
+template <class Product>
+void backward_tile(const TileWork& work) {
+  using Element = typename Product::Input;
+  thread_local Product product;
+  thread_local simd::Scratch<float> score_tile, gradient_scores, dq_tile, staging;
+  const Params& params = *work.params;
+  const QueryTile& tile = *work.tile;
+  const int64_t batch = work.batch, columns = pad_to_strip(tile.count);
+  const int64_t key_head = work.head * params.key_heads / params.heads;
+  const int64_t value_head = work.head * params.value_heads / params.heads;
+  float *s = score_tile.get(kKeyTile * kQueryTile), *ds = gradient_scores.get(kKeyTile * kQueryTile);
+  float* dq_t = dq_tile.get(params.qk_size * kQueryTile);
+  std::memset(dq_t, 0, static_cast<size_t>(params.qk_size * kQueryTile) * sizeof(float));
+  const RowIntervals rows = row_intervals(params, tile, batch, work.head);
+  const KeyTiles tiles = key_tiles(tile, rows);
+  RowTerms terms;
+  bool prepared = false;
+  for (int64_t t = tiles.start(); t < tiles.end; t = tiles.next(t)) {
+    if ((tile.key_begin / kKeyTile + t) % work.chunks != work.chunk) continue;
+    const int64_t first_key = tile.key_begin + t * kKeyTile,
+                  keys = std::min(kKeyTile, tile.key_end - first_key);
+    const bool whole = rows.sees_all(first_key, first_key + keys);
+    const Regions regions =
+        whole ? Regions::whole(keys, columns) : Regions::visible(rows, first_key, keys, columns);
+    if (regions.strip_count == 0) continue;
+    if (!prepared) {
+      row_terms<Element>(work, terms);
+      product.set_query_gradients(
+          row_pointer<Element>(params.q, batch, tile.first, work.head), params.q.token,
+          row_pointer<Element>(work.gradients->d_o, batch, tile.first, work.head), work.gradients->d_o.token,
+          tile.count, params.qk_size, params.v_size, columns);
+      prepared = true;
+    }
+    product.set_keys(row_pointer<Element>(params.k, batch, first_key, key_head), params.k.token, keys,
+                     params.qk_size);
+    product.set_values(row_pointer<Element>(params.v, batch, first_key, value_head), params.v.token, keys,
+                       params.v_size);
+    product.pair_keys();
+    for (int i = 0; i < regions.strip_count; ++i) {
+      product.scores(regions.strips[i], s);
+      product.value_scores(regions.strips[i], ds);
+    }
+    const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
+    to_gradient(rows, terms, first_key, keys, columns, params.scale, s, ds);
+    product.finish_probabilities(s, keys, columns);
+    product.finish_gradients(ds, keys, columns);
+    for (int i = 0; i < regions.strip_count; ++i) {
+      product.add_value_gradient(regions.strips[i], s, work.dv + first_key * work.dv_row, work.dv_row);
+      product.add_key_gradient(regions.strips[i], ds, work.dk + first_key * work.dk_row, work.dk_row);
+    }
+    for (int i = 0; i < regions.half_count; ++i)
+      if (regions.halves[i].key < regions.halves[i].key_end)
+        product.add_query_gradient(regions.halves[i], ds, dq_t);
+  }
+  store_query_gradient<Element>(work, dq_t, staging.get(kQueryTile * params.qk_size));
+}
+
+void backward_one(const TileWork& work) {
+  if (work.params->dtype == DType::kFloat32) return backward_tile<FloatProduct<float>>(work);
+  if (work.params->bf16_product == Bf16Product::kFloat) return backward_tile<FloatProduct<uint16_t>>(work);
+  backward_tile<DotProduct>(work);
+}
+
+// fp32 rows to rows of the output.
+void store_rows(const float* from, int64_t from_row, int64_t rows, int64_t size, DType dtype, void* to,
+                int64_t to_row) {
+  for (int64_t i = 0; i < rows; ++i) {
+    if (dtype == DType::kFloat32) {
+      vec::row_from_float(from + i * from_row, size, static_cast<float*>(to) + i * to_row);
+    } else {
+      vec::row_from_float(from + i * from_row, size, static_cast<uint16_t*>(to) + i * to_row);
+    }
+  }
+}
+
+// parts[0] += parts[1] + ... of `count` elements each, `stride` apart.
+void add_parts(float* parts, int64_t stride, int64_t chunks, int64_t count) {
+  const FloatTag d;
+  for (int64_t c = 1; c < chunks; ++c) {
+    const float* part = parts + c * stride;
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+      hn::StoreU(hn::Add(hn::LoadU(d, parts + i), hn::LoadU(d, part + i)), d, parts + i);
+    for (; i < count; ++i) parts[i] += part[i];
+  }
+}
+
+// Row lengths that the products write.
+int64_t padded_size(int64_t size, bool dot_product) {
+  return dot_product ? pad_to_strip(size) : vec::pad_to_lanes(size);
+}
+
+}  // namespace longreach::interval::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longreach::interval {
+HWY_EXPORT(backward_one);
+HWY_EXPORT(store_rows);
+HWY_EXPORT(add_parts);
+HWY_EXPORT(padded_size);
+
+namespace {
+
+void* element_at(const Strided& x, DType dtype, int64_t batch, int64_t token, int64_t head) {
+  const int64_t offset = batch * x.batch + token * x.token + head * x.head;
+  return static_cast<char*>(x.data) + offset * (dtype == DType::kFloat32 ? 4 : 2);
+}
+
+// fp32 accumulators of one output, dk or dv, by head: the output itself, or work space.
+class Accumulator {
+ public:
+  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product)
+      : params_(params), out_(out), size_(size) {
+    padded_ = HWY_DYNAMIC_DISPATCH(padded_size)(size, dot_product);
+    direct_ = params.dtype == DType::kFloat32 && padded_ == size;
+  }
+
+  // Space for `slots` (batch, head) pairs, cleared. The caller decides which pair lives in which slot.
+  void open(int64_t slots) {
+    if (!direct_) space_.get(slots * params_.keys * padded_);
+  }
+  void clear(int64_t batch, int64_t head, int64_t slot) {
+    for (int64_t j = 0; j < params_.keys; ++j)
+      std::memset(row(batch, head, slot) + j * stride(), 0, static_cast<size_t>(padded_) * sizeof(float));
+  }
+  float* row(int64_t batch, int64_t head, int64_t slot) const {
+    if (direct_) return static_cast<float*>(out_.data) + batch * out_.batch + head * out_.head;
+    return space_.data() + slot * params_.keys * padded_;
+  }
+  int64_t stride() const { return direct_ ? out_.token : padded_; }
+  void store(int64_t batch, int64_t head, int64_t slot) const {
+    if (direct_) return;
+    HWY_DYNAMIC_DISPATCH(store_rows)
+    (row(batch, head, slot), padded_, params_.keys, size_, params_.dtype,
+     element_at(out_, params_.dtype, batch, 0, head), out_.token);
+  }
+
+ private:
+  const Params& params_;
+  const Strided& out_;
+  int64_t size_, padded_;
+  bool direct_;
+  simd::Scratch<float> space_;
+};
+
+// Tasks to cut the backward pass into when there are few units, and the room for parts of dQ that this may
+// take.
+constexpr int64_t kTasks = 8;
+constexpr int64_t kPartBytes = int64_t{8} << 20;
+
+int64_t chunk_count(const Params& params, int64_t units) {
+  int64_t visible = params.documents > 0 ? params.keys / std::max<int64_t>(params.documents, 1) : 0;
+  if (params.window > 0 && params.lo == nullptr) visible = std::min(visible, params.window + params.sinks);
+  // A chunk repeats the packing of each query tile: it must be paid for by some key tiles.
+  const int64_t useful = std::max<int64_t>(visible / kKeyTile / 4, 1);
+  return std::clamp<int64_t>((kTasks + units - 1) / std::max<int64_t>(units, 1), 1, useful);
+}
+
+}  // namespace
+
+// Walks over units and chunks; see the top of this file.
+class Backward {
+ public:
+  Backward(const Params& params, const Gradients& gradients)
+      : params_(params),
+        gradients_(gradients),
+        tiles_(query_tiles(params)),
+        head_groups_(std::gcd(params.key_heads, params.value_heads)),
+        units_(params.batches * head_groups_),
+        chunks_(chunk_count(params, units_)),
+        dot_(params.dtype == DType::kBFloat16 && params.bf16_product == Bf16Product::kDot) {}
+
+  void run() { chunks_ == 1 ? run_units() : run_chunks(); }
+
+ private:
+  int64_t key_heads() const { return params_.key_heads / head_groups_; }
+  int64_t value_heads() const { return params_.value_heads / head_groups_; }
+
+  void run_units() {
+    parallel_tiles(units_, [&](int64_t unit) {
+      Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
+          dv(params_, gradients_.dv, params_.v_size, dot_);
+      dk.open(key_heads());
+      dv.open(value_heads());
+      open_unit(unit, dk, dv, 0, 0);
+      visit(unit, 0, 0, static_cast<int64_t>(tiles_.size()), dk, dv, 0, 0, nullptr);
+      close_unit(unit, dk, dv, 0, 0);
+    });
+  }
+
+  void run_chunks() {
+    Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
+        dv(params_, gradients_.dv, params_.v_size, dot_);
+    dk.open(units_ * key_heads());
+    dv.open(units_ * value_heads());
+    parallel_tiles(units_,
+                   [&](int64_t unit) { open_unit(unit, dk, dv, unit * key_heads(), unit * value_heads()); });
+    const int64_t tile_floats = kQueryTile * params_.qk_size, rows = params_.batches * params_.heads;
+    const int64_t count = static_cast<int64_t>(tiles_.size());
+    const int64_t room = std::max<int64_t>(
+        kPartBytes / static_cast<int64_t>(sizeof(float)) / (tile_floats * rows * chunks_), 1);
+    const int64_t part = rows * std::min(room, count) * tile_floats;
+    simd::Scratch<float> parts(part * chunks_);
+    for (int64_t first = 0; first < count; first += room) {
+      const int64_t last = std::min(first + room, count);
+      parallel_tiles(units_ * chunks_, [&](int64_t task) {
+        const int64_t unit = task / chunks_, chunk = task % chunks_;
+        visit(unit, chunk, first, last, dk, dv, unit * key_heads(), unit * value_heads(),
+              parts.data() + chunk * part);
+      });
+      parallel_tiles(rows * (last - first),
+                     [&](int64_t index) { add_up(index, first, last, parts.data(), part); });
+    }
+    parallel_tiles(units_,
+                   [&](int64_t unit) { close_unit(unit, dk, dv, unit * key_heads(), unit * value_heads()); });
+  }
+
+  template <class Visit>
+  void for_heads(int64_t unit, int64_t count, int64_t slot, Visit&& visit_head) {
+    for (int64_t i = 0; i < count; ++i)
+      visit_head(unit / head_groups_, unit % head_groups_ * count + i, slot + i);
+  }
+  void open_unit(int64_t unit, Accumulator& dk, Accumulator& dv, int64_t key_slot, int64_t value_slot) {
+    for_heads(unit, key_heads(), key_slot, [&](int64_t b, int64_t h, int64_t slot) { dk.clear(b, h, slot); });
+    for_heads(unit, value_heads(), value_slot,
+              [&](int64_t b, int64_t h, int64_t slot) { dv.clear(b, h, slot); });
+  }
+  void close_unit(int64_t unit, Accumulator& dk, Accumulator& dv, int64_t key_slot, int64_t value_slot) {
+    for_heads(unit, key_heads(), key_slot, [&](int64_t b, int64_t h, int64_t slot) { dk.store(b, h, slot); });
+    for_heads(unit, value_heads(), value_slot,
+              [&](int64_t b, int64_t h, int64_t slot) { dv.store(b, h, slot); });
+  }
+
+  // All heads of a unit and query tiles [first, last) against one chunk of the keys. parts: null, or
+  // [batches, heads, last - first, kQueryTile, qk_size].
+  void visit(int64_t unit, int64_t chunk, int64_t first, int64_t last, const Accumulator& dk,
+             const Accumulator& dv, int64_t key_slot, int64_t value_slot, float* parts) {
+    const auto kernel = HWY_DYNAMIC_DISPATCH(backward_one);
+    const int64_t batch = unit / head_groups_, group = params_.heads / head_groups_,
+                  head0 = unit % head_groups_ * group;
+    for (int64_t head = head0; head < head0 + group; ++head) {
+      const int64_t key_head = head * params_.key_heads / params_.heads;
+      const int64_t value_head = head * params_.value_heads / params_.heads;
+      for (int64_t t = first; t < last; ++t) {
+        TileWork work{.params = &params_,
+                      .gradients = &gradients_,
+                      .tile = &tiles_[static_cast<size_t>(t)],
+                      .batch = batch,
+                      .head = head,
+                      .chunk = chunk,
+                      .chunks = chunks_,
+                      .dk = dk.row(batch, key_head, key_slot + key_head % key_heads()),
+                      .dv = dv.row(batch, value_head, value_slot + value_head % value_heads()),
+                      .dk_row = dk.stride(),
+                      .dv_row = dv.stride(),
+                      .dq_part = nullptr};
+        if (parts != nullptr)
+          work.dq_part = parts + ((batch * params_.heads + head) * (last - first) + t - first) * kQueryTile *
+                                     params_.qk_size;
+        kernel(work);
+      }
+    }
+  }
+
+  // dQ of one (batch, head, tile): its parts in order of chunks.
+  void add_up(int64_t index, int64_t first, int64_t last, float* parts, int64_t part) {
+    const QueryTile& tile = tiles_[static_cast<size_t>(first + index % (last - first))];
+    const int64_t row = index / (last - first);
+    float* sum = parts + index * kQueryTile * params_.qk_size;
+    HWY_DYNAMIC_DISPATCH(add_parts)(sum, part, chunks_, tile.count * params_.qk_size);
+    HWY_DYNAMIC_DISPATCH(store_rows)
+    (sum, params_.qk_size, tile.count, params_.qk_size, params_.dtype,
+     element_at(gradients_.dq, params_.dtype, row / params_.heads, tile.first, row % params_.heads),
+     gradients_.dq.token);
+  }
+
+  const Params& params_;
+  const Gradients& gradients_;
+  std::vector<QueryTile> tiles_;
+  int64_t head_groups_, units_, chunks_;
+  bool dot_;
+};
+
+void backward_cpu(const Params& params, const Gradients& gradients) { Backward(params, gradients).run(); }
+
+}  // namespace longreach::interval
+#endif

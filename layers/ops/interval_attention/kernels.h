@@ -1,0 +1,55 @@
+// What the kernels of interval attention take: plain pointers and strides, no torch. interval_attention.h has
+// the equations and the meaning of the mask.
+#pragma once
+#include <cstdint>
+
+#include "layers/ops/dtype.h"
+
+namespace longreach::interval {
+
+// [batch, token, head, element]: strides in elements; the last dimension is dense.
+struct Strided {
+  void* data;
+  int64_t batch, token, head;
+};
+
+// How products of bf16 tiles are made.
+enum class Bf16Product : int32_t {
+  kFloat,  // tiles converted to fp32: any CPU
+  kDot,    // vdpbf16ps: AVX-512-BF16
+};
+
+// The way that is fast on this CPU, unless a test has set another.
+Bf16Product bf16_product();
+void set_bf16_product_for_test(Bf16Product product);
+
+struct Params {
+  DType dtype;
+  Bf16Product bf16_product;
+  int64_t batches, queries, keys, heads, key_heads, value_heads, qk_size, v_size;
+  float scale;
+  Strided q, k, v, o;
+  float* lse;  // [batches, heads, queries]
+  bool causal;
+  int64_t window, sinks;  // window 0: no limit
+  // Null, or [mask_batches, mask_heads, queries]: mask_batches is 1 or batches, mask_heads divides heads.
+  const int32_t *lo, *hi;
+  int64_t mask_batches, mask_heads;
+  // Null, or [documents + 1].
+  const int32_t *cu_queries, *cu_keys;
+  int64_t documents;
+};
+
+struct Gradients {
+  Strided d_o;
+  const float* d_lse;  // null, or [batches, heads, queries]
+  Strided dq, dk, dv;  // written whole
+};
+
+// Writes o and lse.
+void forward_cpu(const Params& params);
+
+// Writes dq, dk, dv from o and lse of the forward pass.
+void backward_cpu(const Params& params, const Gradients& gradients);
+
+}  // namespace longreach::interval

@@ -1,0 +1,347 @@
+// Token stores: round trips, windows, resuming, damage, hostile files; and the flat token files of others.
+#include "data/token_store.h"
+
+#include <gmock/gmock.h>
+#include <hdf5.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <ctime>
+#include <thread>
+
+#include "data/token_bin.h"
+#include "tests/data/fixtures.h"
+
+namespace longreach::data {
+namespace {
+
+using namespace testing;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+StoreAbout about_bytes(int64_t vocab_size = 300) {
+  return {.tokenizer_name = "bytes",
+          .tokenizer_fingerprint = "f00d",
+          .vocab_size = vocab_size,
+          .source = "a test"};
+}
+
+// Documents of the given lengths, cut from `tokens`; returns the path.
+std::string write_store(const std::string& path, const std::vector<Token>& tokens,
+                        const std::vector<int64_t>& lengths, const StoreAbout& about) {
+  TokenStoreWriter writer(path, about);
+  size_t at = 0;
+  for (const int64_t length : lengths) {
+    writer.append(std::span(tokens).subspan(at, static_cast<size_t>(length)));
+    writer.end_document();
+    at += static_cast<size_t>(length);
+  }
+  writer.finish();
+  return path;
+}
+
+class StoreRoundTrip : public ::testing::TestWithParam<std::tuple<int64_t, int>> {};
+
+TEST_P(StoreRoundTrip, KeepsEveryTokenAndWindow) {
+  const auto [vocab, gzip] = GetParam();
+  const ScratchFolder folder;
+  StoreAbout about = about_bytes(vocab);
+  about.gzip_level = gzip;
+  about.documents_are_files = true;
+  const auto tokens = random_tokens(200000, static_cast<Token>(vocab), 1);
+  const std::vector<int64_t> lengths{1, 70000, 0, 65536 - 4464, 60000, 8926, 1};
+  const auto store = TokenStore::open(write_store(folder / "a.h5", tokens, lengths, about));
+  EXPECT_EQ(read_all(*store), tokens);
+  EXPECT_EQ(store->document_offsets(), (std::vector<int64_t>{0, 1, 70001, 131073, 191073, 199999, 200000}));
+  EXPECT_EQ(store->about().vocab_size, vocab);
+  EXPECT_EQ(store->about().tokenizer_fingerprint, "f00d");
+  EXPECT_TRUE(store->about().documents_are_files);
+  store->verify();
+  std::mt19937 random(2);
+  for (int i = 0; i < 200; ++i) {  // many of them cross one or two chunk borders
+    const size_t begin = random() % tokens.size(), length = random() % (tokens.size() - begin);
+    std::vector<Token> window(length);
+    store->read(static_cast<int64_t>(begin), window);
+    ASSERT_TRUE(std::equal(window.begin(), window.end(), tokens.begin() + static_cast<int64_t>(begin)));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "a.h5.partial"));
+}
+INSTANTIATE_TEST_SUITE_P(All, StoreRoundTrip,
+                         ::testing::Combine(::testing::Values(300, 65536, 65537, 128256),
+                                            ::testing::Values(0, 4)));
+
+TEST(TokenStore, StoresNarrowTokensInTwoBytes) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(1 << 20, 65536, 3);
+  const auto narrow = TokenStore::open(write_store(folder / "n.h5", tokens, {1 << 20}, about_bytes(65536)));
+  const auto wide = TokenStore::open(write_store(folder / "w.h5", tokens, {1 << 20}, about_bytes(65537)));
+  EXPECT_LT(narrow->file_bytes(), (2 << 20) + 65536);
+  EXPECT_GT(wide->file_bytes(), 4 << 20);
+}
+
+TEST(TokenStore, KeepsTheLossMask) {
+  const ScratchFolder folder;
+  StoreAbout about = about_bytes();
+  about.loss_mask = true;
+  TokenStoreWriter writer(folder / "m.h5", about);
+  writer.append({{1, 2, 3}}, {{0, 1, 1}});
+  writer.append({{4, 5}});
+  writer.end_document();
+  writer.finish();
+  const auto store = TokenStore::open(folder / "m.h5");
+  std::vector<uint8_t> mask(4);
+  store->read_loss_mask(1, mask);
+  EXPECT_TRUE(store->has_loss_mask());
+  EXPECT_EQ(mask, (std::vector<uint8_t>{1, 1, 1, 1}));
+  store->read_loss_mask(0, mask);
+  EXPECT_EQ(mask[0], 0);
+  store->verify();
+}
+
+TEST(TokenStore, IsReadByManyThreads) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(300000, 300, 4);
+  for (const int gzip : {0, 1}) {
+    StoreAbout about = about_bytes();
+    about.gzip_level = gzip;
+    const auto store = TokenStore::open(write_store(folder / "t.h5", tokens, {300000}, about));
+    std::vector<std::thread> threads;
+    std::atomic<int> wrong{0};
+    for (uint32_t t = 0; t < 4; ++t)
+      threads.emplace_back([&, t] {
+        std::mt19937 random(t);
+        std::vector<Token> window(8192);
+        for (int i = 0; i < 50; ++i) {
+          const int64_t begin = random() % (300000 - 8192);
+          store->read(begin, window);
+          wrong += !std::equal(window.begin(), window.end(), tokens.begin() + begin);
+        }
+      });
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(wrong, 0);
+  }
+}
+
+TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(8 << 20, 300, 5);
+  const auto store = TokenStore::open(write_store(folder / "s.h5", tokens, {8 << 20}, about_bytes()));
+  std::vector<Token> window(8192);
+  std::mt19937 random(6);
+  timespec begin{}, end{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+  constexpr int kReads = 1000;
+  for (int i = 0; i < kReads; ++i) store->read(random() % ((8 << 20) - 8192), window);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+  const double each = (static_cast<double>(end.tv_sec - begin.tv_sec) * 1e3 +
+                       static_cast<double>(end.tv_nsec - begin.tv_nsec) * 1e-6) /
+                      kReads;
+  RecordProperty("milliseconds_a_window", std::to_string(each));
+  std::printf("8k window: %.4f ms\n", each);
+#ifdef NDEBUG
+  EXPECT_LT(each, 0.1);
+#endif
+}
+
+// A writer that dies between documents, or inside one, leaves a store that the next writer completes.
+TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(5 << 20, 300, 7);
+  const std::vector<int64_t> lengths(20, 1 << 18);
+  const std::string path = folder / "r.h5",
+                    whole = write_store(folder / "w.h5", tokens, lengths, about_bytes());
+  int64_t done = 0;
+  for (const int64_t stop : {7, 13, 20}) {
+    TokenStoreWriter writer(path, about_bytes());
+    EXPECT_EQ(writer.documents_done(), done);
+    EXPECT_EQ(writer.num_tokens(), done << 18);
+    for (int64_t i = writer.documents_done(); i < stop; ++i) {
+      writer.append(std::span(tokens).subspan(static_cast<size_t>(i) << 18, 1 << 18));
+      writer.end_document();
+    }
+    EXPECT_FALSE(std::filesystem::exists(path));
+    if (stop == 20)
+      writer.finish();
+    else
+      writer.append({{1, 2, 3}});  // dies inside a document
+    done = stop / 4 * 4;           // checkpoints every 1 Mi tokens
+  }
+  EXPECT_TRUE(contents_of(path) == contents_of(whole));
+}
+
+TEST(TokenStoreWriter, StartsOverWhenItsStreamsAreCutOrTheInputsChanged) {
+  const ScratchFolder folder;
+  const std::string path = folder / "r.h5";
+  const auto begin = [&] {
+    TokenStoreWriter writer(path, about_bytes());
+    writer.append({{1, 2, 3}});
+    writer.end_document();
+    writer.checkpoint();
+  };
+  begin();
+  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 1);
+  StoreAbout changed = about_bytes();
+  changed.source = "another";
+  EXPECT_EQ(TokenStoreWriter(path, changed).documents_done(), 0);
+  begin();
+  std::filesystem::resize_file(path + ".partial/tokens", 5);
+  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 0);
+  begin();
+  folder.write("r.h5.partial/progress.json", "{\"about\": 3, [");
+  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 0);
+}
+
+TEST(TokenStoreWriter, RefusesWhatDoesNotBelong) {
+  const ScratchFolder folder;
+  TokenStoreWriter writer(folder / "x.h5", about_bytes());
+  EXPECT_THAT(error_of([&] { writer.append({{300}}); }), HasSubstr("token 300, allowed: 0 to 299"));
+  EXPECT_THAT(error_of([&] { writer.append({{3}}, {{1}}); }), HasSubstr("mask"));
+  EXPECT_THAT(error_of([&] { writer.finish(); }), HasSubstr("no text"));
+  EXPECT_THAT(error_of([&] { TokenStoreWriter("/proc/none/x.h5", about_bytes()); }),
+              StartsWith("/proc/none"));
+}
+
+TEST(TokenStore, FindsAChangedTokenByItsChecksum) {
+  const ScratchFolder folder;
+  for (const bool masked : {false, true}) {
+    StoreAbout about = about_bytes();
+    about.loss_mask = masked;
+    const auto tokens = random_tokens(200000, 256, 8);
+    const std::string path = write_store(folder / "c.h5", tokens, {200000}, about);
+    std::string file = contents_of(path);
+    // The bytes of tokens 140000.. (chunk 2) are found by their value.
+    std::string needle;
+    for (size_t i = 140000; i < 140008; ++i) needle += {static_cast<char>(tokens[i]), '\0'};
+    const size_t at = file.find(needle);
+    ASSERT_NE(at, std::string::npos);
+    file[at] = static_cast<char>(file[at] ^ 1);
+    folder.write("c.h5", file);
+    EXPECT_THAT(error_of([&] { TokenStore::open(path)->verify(); }), HasSubstr("`tokens` chunk 2"));
+  }
+}
+
+TEST(TokenStore, SaysInOneLineWhatIsWrongWithAForeignFile) {
+  const ScratchFolder folder;
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder / "none.h5"); }), HasSubstr("cannot be opened"));
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder.write("t.h5", "just text")); }),
+              HasSubstr("not an HDF5 file"));
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder.write("e.h5", "")); }), HasSubstr("not an HDF5 file"));
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder / ""); }), HasSubstr("not a regular file"));
+  const std::string foreign = folder / "f.h5";
+  H5Fclose(H5Fcreate(foreign.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
+  EXPECT_THAT(error_of([&] { TokenStore::open(foreign); }), HasSubstr("not a Longreach token store"));
+}
+
+// Opening, reading and verifying a damaged file ends in a DataError or, where the damage does not matter, in
+// the right tokens; never in anything else.
+void expect_error_or_truth(const std::string& path, const std::vector<Token>& tokens) {
+  try {
+    const auto store = TokenStore::open(path);
+    store->verify();
+    EXPECT_EQ(read_all(*store), tokens);
+  } catch (const DataError& error) {
+    EXPECT_THAT(error.what(), StartsWith(path));
+    EXPECT_EQ(one_line(error.what()), error.what());
+  }
+}
+
+TEST(TokenStore, SurvivesTruncationAnywhere) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(150000, 256, 9);
+  for (const int gzip : {0, 3}) {
+    StoreAbout about = about_bytes();
+    about.gzip_level = gzip;
+    const std::string whole = contents_of(write_store(folder / "w.h5", tokens, {100, 149900}, about));
+    for (size_t part = 0; part < 50; ++part) {
+      const auto path = folder.write("cut.h5", whole.substr(0, whole.size() * part / 50));
+      EXPECT_THAT(error_of([&] { TokenStore::open(path); }), StartsWith(path));
+    }
+    // Cut while it is open: an error, not a crash.
+    const auto path = folder.write("open.h5", whole);
+    const auto store = TokenStore::open(path);
+    std::filesystem::resize_file(path, whole.size() / 2);
+    EXPECT_THAT(error_of([&] { read_all(*store); }), StartsWith(path));
+  }
+}
+
+TEST(TokenStore, SurvivesFlippedBytes) {
+  const ScratchFolder folder;
+  const auto tokens = random_tokens(66000, 256, 10);
+  const std::string whole = contents_of(write_store(folder / "w.h5", tokens, {66000}, about_bytes()));
+  std::mt19937 random(11);
+  for (int i = 0; i < 150; ++i) {
+    std::string damaged = whole;
+    const size_t region = i % 2 == 0 ? 4096 : damaged.size();  // the headers lie first
+    damaged[random() % region] = static_cast<char>(random());
+    expect_error_or_truth(folder.write("flip.h5", damaged), tokens);
+  }
+}
+
+// A file of a few kilobytes that claims 2^50 tokens and documents.
+TEST(TokenStore, AllocatesNothingForHostileSizes) {
+  const ScratchFolder folder;
+  const std::string path = write_store(folder / "h.h5", random_tokens(1000, 256, 12), {1000}, about_bytes());
+  for (const char* name : {"tokens", "document_offsets", "checksums"}) {
+    write_store(path, random_tokens(1000, 256, 12), {1000}, about_bytes());
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    const hsize_t size[1] = {hsize_t{1} << 50};
+    ASSERT_GE(H5Dset_extent(dataset, size), 0);
+    H5Dclose(dataset);
+    H5Fclose(file);
+    EXPECT_THAT(error_of([&] { TokenStore::open(path); }), StartsWith(path));
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  EXPECT_LT(usage.ru_maxrss, 4L << 20);  // KiB
+}
+
+std::string as_bytes(const auto& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])};
+}
+
+TEST(TokenBin, ReadsNanoGpt) {
+  const ScratchFolder folder;
+  const std::vector<uint16_t> tokens{5, 6, 256, 7, 256, 8};
+  const auto source =
+      open_token_bin(folder.write("n.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true));
+  EXPECT_EQ(read_all(*source), (std::vector<Token>{5, 6, 256, 7, 256, 8}));
+  EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5, 6}));  // eos ends a document
+  const auto plain = open_token_bin(folder / "n.bin", ByteLevel({"<|endoftext|>"}));
+  EXPECT_EQ(plain->document_offsets(), (std::vector<int64_t>{0, 6}));
+  EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder / "n.bin", ByteLevel())); }),
+              HasSubstr("token 256 at 2"));
+  EXPECT_THAT(error_of([&] { open_token_bin(folder.write("o.bin", "abc"), ByteLevel()); }),
+              HasSubstr("multiple of 2"));
+  EXPECT_THAT(error_of([&] { open_token_bin(folder.write("e.bin", ""), ByteLevel()); }),
+              HasSubstr("is empty"));
+}
+
+TEST(TokenBin, ReadsLlmC) {
+  const ScratchFolder folder;
+  std::vector<int32_t> header(256);
+  header[0] = 20240520;
+  header[1] = 1;
+  header[2] = 5;
+  const std::vector<uint16_t> tokens{256, 7, 8, 256, 9};
+  const ByteLevel tokenizer({"<|endoftext|>"}, true);
+  const auto source = open_token_bin(folder.write("l.bin", as_bytes(header) + as_bytes(tokens)), tokenizer);
+  EXPECT_EQ(read_all(*source), (std::vector<Token>{256, 7, 8, 256, 9}));
+  EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5}));  // eos begins a document
+  header[2] = 6;
+  EXPECT_THAT(error_of([&] {
+                open_token_bin(folder.write("s.bin", as_bytes(header) + as_bytes(tokens)), tokenizer);
+              }),
+              HasSubstr("says 6 tokens, the file holds 5"));
+  header = std::vector<int32_t>(256);
+  header[0] = 20240801;
+  header[1] = 7;
+  header[2] = 2;
+  const std::vector<uint32_t> wide{100000, 3};
+  const auto llama =
+      open_token_bin(folder.write("w.bin", as_bytes(header) + as_bytes(wide)), ByteLevel({}, false, 128256));
+  EXPECT_EQ(read_all(*llama), (std::vector<Token>{100000, 3}));
+}
+
+}  // namespace
+}  // namespace longreach::data

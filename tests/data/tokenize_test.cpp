@@ -1,0 +1,355 @@
+// Text, compressed text, JSONL and chat templates to stores; corpora as configs name them.
+#include "data/tokenize.h"
+
+#include <gmock/gmock.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "core/config.h"
+#include "data/chat.h"
+#include "data/fetch.h"
+#include "data/files.h"
+#include "data/loader.h"
+#include "tests/data/fixtures.h"
+
+namespace longreach::data {
+namespace {
+
+using namespace testing;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string gzip(const std::string& text) {
+  std::string packed(text.size() + 1000, '\0');
+  z_stream state{};
+  deflateInit2(&state, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY);
+  state.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  state.avail_in = static_cast<uInt>(text.size());
+  state.next_out = reinterpret_cast<Bytef*>(packed.data());
+  state.avail_out = static_cast<uInt>(packed.size());
+  deflate(&state, Z_FINISH);
+  packed.resize(state.total_out);
+  deflateEnd(&state);
+  return packed;
+}
+
+std::string zstd(const std::string& text) {
+  std::string packed(ZSTD_compressBound(text.size()), '\0');
+  packed.resize(ZSTD_compress(packed.data(), packed.size(), text.data(), text.size(), 3));
+  return packed;
+}
+
+std::string stream_of(const std::string& path) {
+  const auto stream = open_stream(path);
+  std::string all, block(777, '\0');
+  while (const int64_t got = stream->read(block.data(), 777)) all.append(block, 0, static_cast<size_t>(got));
+  return all;
+}
+
+std::string random_text(size_t size) {
+  std::string text;
+  for (const Token token : random_tokens(static_cast<int64_t>(size), 256, 1))
+    text += static_cast<char>(token & 0x4f);
+  return text;
+}
+
+std::shared_ptr<TokenStore> store_of(const std::vector<std::string>& inputs, const ScratchFolder& folder,
+                                     const Tokenizer& tokenizer = ByteLevel(),
+                                     const TokenizeOptions& options = {}) {
+  tokenize_files(inputs, tokenizer, options, folder / "store.h5");
+  return TokenStore::open(folder / "store.h5");
+}
+
+TEST(ByteStream, DecompressesGzipAndZstd) {
+  const ScratchFolder folder;
+  const std::string text = random_text(1000000);
+  EXPECT_TRUE(stream_of(folder.write("a.txt", text)) == text);
+  EXPECT_TRUE(stream_of(folder.write("a.gz", gzip(text))) == text);
+  EXPECT_TRUE(stream_of(folder.write("b.gz", gzip(text) + gzip("more"))) == text + "more");
+  EXPECT_TRUE(stream_of(folder.write("a.zst", zstd(text))) == text);
+  EXPECT_TRUE(stream_of(folder.write("b.zst", zstd(text) + zstd("more"))) == text + "more");
+  for (const char* name : {"c.gz", "c.zst"}) {
+    const std::string packed = name == std::string("c.gz") ? gzip(text) : zstd(text);
+    for (size_t part = 0; part < 20; ++part) {
+      const auto path = folder.write(name, packed.substr(0, packed.size() * part / 20));
+      EXPECT_THAT(error_of([&] { stream_of(path); }), StartsWith(path));
+    }
+    const auto path = folder.write(name, "not packed at all");
+    EXPECT_THAT(error_of([&] { stream_of(path); }), StartsWith(path));
+  }
+}
+
+TEST(LineReader, CutsLines) {
+  const ScratchFolder folder;
+  LineReader reader(folder.write("l", "a\n\nbc\r\n" + std::string(700000, 'x') + "\nlast"));
+  std::vector<std::string> lines;
+  for (std::string line; reader.next(line);) lines.push_back(line);
+  EXPECT_EQ(lines, (std::vector<std::string>{"a", "", "bc\r", std::string(700000, 'x'), "last"}));
+  LineReader limited(folder / "l", 1000);
+  EXPECT_THAT(error_of([&] {
+                for (std::string line; limited.next(line);) {
+                }
+              }),
+              HasSubstr("l:4: line of more than"));
+}
+
+TEST(Tokenize, MakesEachFileOfAFolderADocument) {
+  const ScratchFolder folder;
+  folder.write("in/b.txt", "second");
+  folder.write("in/a/z.txt.gz", gzip("first"));
+  folder.write("in/c.zst", zstd(std::string("\xff\x00\xfe", 3)));
+  folder.write("in/empty.txt", "");
+  folder.write("in/.hidden", "no");
+  const ByteLevel tokenizer({"<eos>"}, true);
+  const auto store = store_of({folder / "in"}, folder, tokenizer);
+  EXPECT_EQ(tokenizer.decode(read_all(*store)), std::string("first<eos>second<eos>\xff\x00\xfe<eos>", 29));
+  EXPECT_EQ(store->document_offsets(), (std::vector<int64_t>{0, 6, 13, 17}));
+  EXPECT_TRUE(store->about().documents_are_files);
+  EXPECT_FALSE(store->has_loss_mask());
+}
+
+TEST(Tokenize, CutsLongDocumentsWithoutLoss) {
+  const ScratchFolder folder;
+  std::string text = random_text(80 << 20);
+  const auto store = store_of({folder.write("long.txt", text)}, folder);
+  EXPECT_EQ(store->document_offsets().size(), 2u);
+  EXPECT_TRUE(ByteLevel().decode(read_all(*store)) == text);
+}
+
+TEST(Tokenize, ReadsJsonLines) {
+  const ScratchFolder folder;
+  const auto path =
+      folder.write("a.jsonl", "{\"text\": \"one\"}\n\n{\"text\": \"tw\\u00f6\", \"id\": 3}\r\n");
+  const auto store = store_of({path}, folder);
+  EXPECT_EQ(ByteLevel().decode(read_all(*store)), "onetwö");
+  EXPECT_EQ(store->document_offsets(), (std::vector<int64_t>{0, 3, 7}));
+  EXPECT_FALSE(store->has_loss_mask());
+  EXPECT_FALSE(store->about().documents_are_files);
+  const auto keyed = store_of({folder.write("k.jsonl.gz", gzip("{\"body\": \"x\"}"))}, folder, ByteLevel(),
+                              {.text_key = "body"});
+  EXPECT_EQ(ByteLevel().decode(read_all(*keyed)), "x");
+}
+
+TEST(Tokenize, NamesTheLineThatIsWrong) {
+  const ScratchFolder folder;
+  const std::string good = "{\"text\": \"fine\"}\n";
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {"nonsense", "not a JSON object"},
+      {"{\"text\": \"\xff\"}", "not a JSON object"},
+      {"[1, 2]", "not a JSON object"},
+      {"{\"other\": 1}", "neither `text` (data.text_key)"},
+      {"{\"text\": 1}", "`text` is number, expected a string"},
+      {"{\"messages\": []}", "`messages` must be a list"},
+      {"{\"messages\": [{\"role\": \"user\"}]}", "`content` is missing"},
+      {"{\"prompt\": \"a\", \"completion\": null}", "`completion` is null"},
+      {"{\"prompt\": \"a\", \"completion\": \"b\"}", "began with plain text"},
+  };
+  for (const auto& [line, expected] : cases) {
+    const auto path = folder.write("bad.jsonl", good + line + "\n");
+    const auto message = error_of([&] { store_of({path}, folder); });
+    EXPECT_THAT(message, HasSubstr(expected));
+    EXPECT_THAT(message, StartsWith(path + ":2: "));
+  }
+}
+
+TEST(Tokenize, RefusesEmptyInputs) {
+  const ScratchFolder folder;
+  std::filesystem::create_directories(folder / "none");
+  EXPECT_THAT(error_of([&] { store_of({folder / "none"}, folder); }), HasSubstr("holds no files"));
+  EXPECT_THAT(error_of([&] { store_of({folder.write("e.txt", "")}, folder); }), HasSubstr("is empty"));
+  EXPECT_THAT(error_of([&] { store_of({folder / "missing.txt"}, folder); }), HasSubstr("no such file"));
+  EXPECT_THAT(error_of([&] { store_of({folder.write("b.jsonl", "\n\n")}, folder); }), HasSubstr("no text"));
+  folder.write("empties/a", "");
+  folder.write("empties/b", "");
+  EXPECT_THAT(error_of([&] { store_of({folder / "empties"}, folder, ByteLevel({"<eos>"}, true)); }),
+              HasSubstr("no text"));
+}
+
+// A tokenizer that dies at the n-th document.
+class Dying : public ByteLevel {
+ public:
+  explicit Dying(int after) : after_(after) {}
+  std::vector<Token> encode(std::string_view text, bool special) const override {
+    if (after_-- == 0) throw std::runtime_error("killed");
+    return ByteLevel::encode(text, special);
+  }
+
+ private:
+  mutable int after_;
+};
+
+TEST(Tokenize, GoesOnWhereItWasKilled) {
+  const ScratchFolder folder;
+  for (int i = 0; i < 12; ++i)
+    folder.write("in/" + std::to_string(100 + i), std::string(1 << 18, static_cast<char>('a' + i)));
+  tokenize_files({folder / "in"}, ByteLevel(), {}, folder / "whole.h5");
+  const Dying first(10), second(3);
+  EXPECT_THROW(tokenize_files({folder / "in"}, first, {}, folder / "r.h5"), std::runtime_error);
+  EXPECT_THROW(tokenize_files({folder / "in"}, second, {}, folder / "r.h5"),
+               std::runtime_error);  // documents 8, 9, 10
+  const Dying last(4);               // 8 documents were kept: it has to encode four
+  tokenize_files({folder / "in"}, last, {}, folder / "r.h5");
+  EXPECT_TRUE(contents_of(folder / "r.h5") == contents_of(folder / "whole.h5"));
+}
+
+// Text with the labelled parts in brackets.
+std::string marked(const Tokenizer& tokenizer, const LabelledTokens& example) {
+  std::string text;
+  for (size_t i = 0; i < example.tokens.size(); ++i) {
+    const bool before = i > 0 && example.mask[i - 1] != 0, now = example.mask[i] != 0;
+    if (before && !now) text += ']';
+    if (!before && now) text += '[';
+    text += tokenizer.decode({{example.tokens[i]}});
+  }
+  if (!example.mask.empty() && example.mask.back() != 0) text += ']';
+  return text;
+}
+
+const std::vector<ChatMessage> kChat{{"system", "Be kind."},
+                                     {"user", " Hi <|im_end|>"},
+                                     {"assistant", " Hello!\n"},
+                                     {"user", "Bye"},
+                                     {"assistant", "Bye."}};
+
+TEST(Chat, RendersChatMl) {
+  const std::string expected =
+      "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n Hi <|im_end|><|im_end|>\n"
+      "<|im_start|>assistant\n[ Hello!\n<|im_end|>]\n<|im_start|>user\nBye<|im_end|>\n"
+      "<|im_start|>assistant\n[Bye.<|im_end|>]\n";
+  const ByteLevel plain, special({"<|im_end|>", "<|im_start|>"}, true), other({"<eos>"}, true);
+  EXPECT_EQ(marked(plain, render_chat(plain, kChat, "chatml")), expected);
+  EXPECT_EQ(marked(other, render_chat(other, kChat, "chatml")), expected + "<eos>");
+  const auto tokens = render_chat(special, kChat, "chatml");
+  EXPECT_EQ(marked(special, tokens), expected);
+  EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 256),
+            5);  // the user's own marker is plain text
+  EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 257), 5);
+}
+
+TEST(Chat, RendersLlama3) {
+  const ByteLevel special(
+      {"<|end_of_text|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"},
+      true);
+  const auto tokens = render_chat(special, kChat, "llama3");
+  EXPECT_EQ(marked(special, tokens),
+            "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nHi <|im_end|><|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n[Hello!<|eot_id|>]"
+            "<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n[Bye.<|eot_id|>]");
+  EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 257), 1);
+  EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 260), 5);
+  EXPECT_THAT(error_of([&] { render_chat(special, kChat, "alpaca"); }), HasSubstr("chatml, llama3"));
+}
+
+TEST(Chat, ReachesTheLabelsOfABatch) {
+  const ScratchFolder folder;
+  const auto path = folder.write("c.jsonl",
+                                 "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"},"
+                                 " {\"role\": \"assistant\", \"content\": \"answer\"}]}\n"
+                                 "{\"prompt\": \"2+2=\", \"completion\": \"4\"}\n");
+  const auto tokenizer =
+      std::make_shared<ByteLevel>(std::vector<std::string>{"<|im_end|>", "<|im_start|>"}, true);
+  const std::shared_ptr<const TokenSource> store = store_of({path}, folder, *tokenizer);
+  EXPECT_TRUE(store->has_loss_mask());
+  const TrainLoader loader({tokenizer, {store}, {}, {1.0}}, {.seq_len = 64});
+  std::vector<Token> labels;
+  for (const int64_t label : loader.batch(0, 1).labels)
+    if (label != kIgnoreLabel) labels.push_back(static_cast<Token>(label));
+  EXPECT_EQ(tokenizer->decode(labels), "answer<|im_end|>4<|im_end|>");
+}
+
+TEST(Cache, DependsOnTheFile) {
+  const ScratchFolder folder;
+  const auto path = folder.write("a.txt", "first text");
+  const auto cached = [&] { return cached_store(path, ByteLevel(), {}, folder / "cache"); };
+  const std::string name = cached()->name();
+  const auto written = std::filesystem::last_write_time(name);
+  EXPECT_EQ(cached()->name(), name);
+  EXPECT_EQ(std::filesystem::last_write_time(name), written);
+  folder.write("a.txt", "other text!");
+  EXPECT_NE(cached()->name(), name);
+  EXPECT_EQ(ByteLevel().decode(read_all(*cached())), "other text!");
+  EXPECT_NE(cached_store(path, ByteLevel({"<eos>"}), {}, folder / "cache")->name(), cached()->name());
+  const std::string damaged = cached()->name();
+  std::filesystem::resize_file(damaged, 600);
+  EXPECT_EQ(ByteLevel().decode(read_all(*cached())), "other text!");
+}
+
+DataConfig config_of(std::vector<std::string> train) {
+  DataConfig config;
+  config.train = std::move(train);
+  return config;
+}
+
+TEST(OpenCorpus, MixesStoresAndText) {
+  const ScratchFolder folder;
+  const auto text = folder.write("a.txt", std::string(900, 'a')),
+             more = folder.write("b.txt", std::string(100, 'b'));
+  tokenize_files({more}, *load_tokenizer("bytes"), {}, folder / "b.h5");
+  const std::vector<uint16_t> flat(200, 'c');
+  const auto bin = folder.write("c.bin", {reinterpret_cast<const char*>(flat.data()), 400});
+  auto config = config_of({text, folder / "b.h5", bin});
+  const auto corpus = open_corpus(config, folder / "cache");
+  ASSERT_EQ(corpus.train.size(), 3u);
+  ASSERT_EQ(corpus.valid.size(), 3u);
+  const int64_t eos = corpus.tokenizer->eos() ? 1 : 0;
+  EXPECT_NEAR(static_cast<double>(corpus.train[0]->num_tokens()), 855, static_cast<double>(eos));
+  EXPECT_EQ(corpus.train[2]->num_tokens(), 190);
+  EXPECT_NEAR(corpus.probabilities[0], 0.75, 1e-3);
+  const auto size = size_of(corpus.valid);
+  EXPECT_EQ(size.documents, 3);
+  EXPECT_EQ(size.longest, 45);
+  config.data_probs = {1, 1, 2};
+  config.valid = {text};
+  const auto explicit_valid = open_corpus(config, folder / "cache");
+  EXPECT_EQ(explicit_valid.probabilities, (std::vector<double>{0.25, 0.25, 0.5}));
+  EXPECT_EQ(explicit_valid.train[2]->num_tokens(), 200);
+  EXPECT_EQ(explicit_valid.valid.size(), 1u);
+}
+
+TEST(OpenCorpus, SaysWhatIsWrong) {
+  const ScratchFolder folder;
+  EXPECT_THAT(error_of([&] { open_corpus(config_of({}), folder / "c"); }), HasSubstr("data.train is empty"));
+  auto config = config_of({folder.write("a.txt", "some text that is long enough")});
+  config.data_probs = {1, 2};
+  EXPECT_THAT(error_of([&] { open_corpus(config, folder / "c"); }),
+              HasSubstr("data.data_probs has 2 values"));
+  config.data_probs = {-1};
+  EXPECT_THAT(error_of([&] { open_corpus(config, folder / "c"); }), HasSubstr("allowed: numbers >= 0"));
+  config.data_probs = {0};
+  EXPECT_THAT(error_of([&] { open_corpus(config, folder / "c"); }), HasSubstr("0 for every entry"));
+  tokenize_files(config.train, ByteLevel({"<eos>"}), {}, folder / "other.h5");
+  EXPECT_THAT(error_of([&] { open_corpus(config_of({folder / "other.h5"}), folder / "c"); }),
+              HasSubstr("was made with the tokenizer"));
+}
+
+TEST(DataConfig, RefusesProbabilitiesByKey) {
+  DataConfig config;
+  const auto read = [&](const std::string& toml) {
+    ConfigDocument::from_text(toml, "t.toml").read(fields_of(config));
+  };
+  read("train = [\"a\", \"b\"]\ndata_probs = [0.5, 0.5]");
+  EXPECT_EQ(config.data_probs.size(), 2u);
+  EXPECT_THROW(read("train = [\"a\", \"b\"]\ndata_probs = [0.5]"), ConfigError);
+  EXPECT_THROW(read("train = [\"a\"]\ndata_probs = [-0.5]"), ConfigError);
+  EXPECT_THROW(read("train = [\"a\"]\ndata_probs = []\nvalid_fraction = 1.5"), ConfigError);
+}
+
+TEST(Fetch, KnowsItsCorporaAndLeavesForeignFoldersAlone) {
+  const ScratchFolder folder;
+  EXPECT_THAT(error_of([&] { fetch_corpus("shakespear"); }), HasSubstr("did you mean `shakespeare`?"));
+  folder.write("taken/file", "mine");
+  EXPECT_THAT(error_of([&] { fetch_corpus("shakespeare", folder / "taken"); }),
+              HasSubstr("is there already"));
+  EXPECT_EQ(contents_of(folder / "taken/file"), "mine");
+  // A corpus that is there is not fetched again.
+  folder.write("have/text/a.txt", "To be");
+  folder.write("have/SOURCE.txt", "shakespeare");
+  const auto corpus = fetch_corpus("shakespeare", folder / "have/");
+  EXPECT_EQ(corpus.files, 1);
+  EXPECT_EQ(corpus.bytes, 5);
+}
+
+}  // namespace
+}  // namespace longreach::data

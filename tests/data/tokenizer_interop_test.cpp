@@ -1,0 +1,26 @@
+// Thousands of random texts against the libraries themselves, where Python has `tokenizers` and
+// `sentencepiece`.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "tests/data/tokenizer_cases.h"
+
+namespace longreach::data {
+namespace {
+
+TEST(TokenizerInterop, RandomTextsEncodeAndDecodeAsTheLibraries) {
+  if (std::system("python3 -c 'import sentencepiece, tokenizers' > /dev/null 2>&1") != 0)
+    GTEST_SKIP() << "python3 has no sentencepiece and tokenizers";
+  const auto folder = std::filesystem::temp_directory_path() / "longreach_tokenizer_interop";
+  std::filesystem::create_directories(folder);
+  const std::string command = "python3 " LONGREACH_SOURCE_DIR "/tests/data/files/make_tokenizer_files.py '" +
+                              folder.string() + "' --interop 17";
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  test::expect_cases(folder);
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace longreach::data

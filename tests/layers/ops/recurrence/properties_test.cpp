@@ -1,0 +1,191 @@
+// What must hold of the fused recurrence whatever its values: causality, pieces equal the whole, documents
+// apart, any strides, and the same bits with any number of threads.
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <limits>
+
+#include "tests/layers/ops/recurrence/cases.h"
+
+namespace longreach::test {
+namespace {
+
+const RecurrenceOptions kOptions{.scale = 0.5};
+
+TEST(RecurrenceProperties, TheFutureIsNotSeen) {
+  const RecurrenceCase c{.tokens = 150, .decay = DecayKind::kToken};
+  const RecurrenceInputs x = draw(c, at::kFloat);
+  const at::Tensor before = recurrence(x[0], x[1], x[2], x[3], x[4]).o;
+  for (const int64_t t : {1, 17, 64, 100}) {
+    RecurrenceInputs y;
+    for (size_t i = 0; i < 4; ++i) {
+      y.push_back(x[i].clone());
+      y[i].narrow(1, t, c.tokens - t).mul_(1.5).sub_(0.25);
+    }
+    const at::Tensor after = recurrence(y[0], y[1], y[2], y[3], x[4]).o;
+    EXPECT_TRUE(at::equal(before.narrow(1, 0, t), after.narrow(1, 0, t))) << t;
+    EXPECT_FALSE(at::equal(before.narrow(1, t, 1), after.narrow(1, t, 1))) << t;
+  }
+}
+
+// The final state of one piece is the initial state of the next, gradients included.
+TEST(RecurrenceProperties, PiecesEqualTheWhole) {
+  const RecurrenceCase c{.batch = 2, .tokens = 200, .decay = DecayKind::kToken};
+  const RecurrenceInputs inputs = draw(c, at::kFloat);
+  const Named whole = run(c, inputs, true);
+  RecurrenceInputs x = inputs;
+  for (size_t i = 0; i < 5; ++i) x[i] = x[i].detach().requires_grad_(true);
+  std::vector<at::Tensor> outputs;
+  at::Tensor state = x[4];
+  int64_t first = 0;
+  for (const int64_t count : {1, 63, 64, 5, 3, 64}) {
+    const auto piece = [&](const at::Tensor& t) { return t.narrow(1, first, count); };
+    const auto [o, end] = recurrence(piece(x[0]), piece(x[1]), piece(x[2]), piece(x[3]), state, {}, kOptions);
+    outputs.push_back(o);
+    state = end;
+    first += count;
+  }
+  ASSERT_EQ(first, c.tokens);
+  const at::Tensor o = at::cat(outputs, 1);
+  EXPECT_LE(relative_error(o, whole[0].second), 1e-6);
+  EXPECT_LE(relative_error(state, whole[1].second), 1e-6);
+  const auto grads = torch::autograd::grad({o, state}, {x[0], x[1], x[2], x[3], x[4]}, {x[5], x[6]});
+  for (size_t i = 0; i < grads.size(); ++i)
+    EXPECT_LE(relative_error(grads[i], whole[2 + i].second), 2e-6) << whole[2 + i].first;
+}
+
+TEST(RecurrenceProperties, DecodingEqualsTheWhole) {
+  const at::NoGradGuard no_grad;
+  for (const auto decay : {DecayKind::kNone, DecayKind::kHead, DecayKind::kToken}) {
+    const RecurrenceCase c{
+        .batch = 2, .tokens = 70, .heads = 4, .key_heads = 2, .dk = 20, .dv = 37, .decay = decay};
+    const RecurrenceInputs x = draw(c, at::kFloat);
+    const auto whole = recurrence(x[0], x[1], x[2], x[3], x[4], {}, kOptions);
+    at::Tensor state = x[4];
+    std::vector<at::Tensor> outputs;
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      const auto token = [&](const at::Tensor& a) { return a.narrow(1, t, 1); };
+      const auto step = recurrence(token(x[0]), token(x[1]), token(x[2]),
+                                   decay == DecayKind::kToken ? token(x[3]) : x[3], state, {}, kOptions);
+      outputs.push_back(step.o);
+      state = step.final_state;
+    }
+    EXPECT_LE(relative_error(at::cat(outputs, 1), whole.o), 1e-6);
+    EXPECT_LE(relative_error(state, whole.final_state), 1e-6);
+  }
+}
+
+TEST(RecurrenceProperties, ChunkSizesAgree) {
+  RecurrenceCase c{.tokens = 300, .decay = DecayKind::kToken};
+  const RecurrenceInputs inputs = draw(c, at::kFloat);
+  c.chunk = 16;
+  const Named first = run(c, inputs, true);
+  for (const int64_t chunk : {32, 64, 128}) {
+    c.chunk = chunk;
+    const Named other = run(c, inputs, true);
+    for (size_t i = 0; i < first.size(); ++i)
+      EXPECT_LE(relative_error(other[i].second, first[i].second), 1e-6) << chunk << first[i].first;
+  }
+}
+
+// Packed documents give the very bits of each document alone.
+TEST(RecurrenceProperties, DocumentsDoNotMix) {
+  const at::NoGradGuard no_grad;
+  const RecurrenceCase c{.tokens = 140, .decay = DecayKind::kToken, .bounds = {0, 1, 66, 66, 140}};
+  const RecurrenceInputs x = draw(c, at::kFloat);
+  const auto packed = recurrence(x[0], x[1], x[2], x[3], x[4], bounds_tensor(c), kOptions);
+  for (int64_t n = 0; n < c.sequences(); ++n) {
+    const auto own = [&](const at::Tensor& a) {
+      return a.narrow(1, c.bounds[n], c.bounds[n + 1] - c.bounds[n]);
+    };
+    const auto alone =
+        recurrence(own(x[0]), own(x[1]), own(x[2]), own(x[3]), x[4].narrow(0, n, 1), {}, kOptions);
+    EXPECT_LE((alone.o - own(packed.o)).abs().sum().item<double>(), 1e-3) << n;
+    EXPECT_LE(relative_error(alone.final_state, packed.final_state.narrow(0, n, 1)), 1e-6) << n;
+  }
+}
+
+TEST(RecurrenceProperties, AnyStrides) {
+  const RecurrenceCase c{.batch = 2, .tokens = 70, .decay = DecayKind::kToken};
+  const RecurrenceInputs inputs = draw(c, at::kFloat);
+  const Named expected = run(c, inputs, true);
+  RecurrenceInputs strided = inputs;
+  for (const size_t i : {0, 1, 2, 5})
+    strided[i] = inputs[i].transpose(1, 2).contiguous().transpose(1, 2);  // B H T D
+  strided[3] = inputs[3].permute({2, 1, 0}).contiguous().permute({2, 1, 0});
+  strided[4] = inputs[4].transpose(2, 3).contiguous().transpose(2, 3);
+  strided[6] = inputs[6].transpose(2, 3).contiguous().transpose(2, 3);
+  const Named results = run(c, strided, true);
+  for (size_t i = 0; i < expected.size(); ++i)
+    EXPECT_TRUE(at::equal(results[i].second, expected[i].second)) << expected[i].first;
+  strided[2] = inputs[2].transpose(2, 3).contiguous().transpose(2, 3);  // last dimension not dense
+  EXPECT_TRUE(at::equal(run(c, strided, true)[0].second, expected[0].second));
+}
+
+// A gradient that arrives through one output alone.
+TEST(RecurrenceProperties, OneOutputAlone) {
+  const RecurrenceCase c{.tokens = 40};
+  for (const bool through_state : {false, true}) {
+    std::array<at::Tensor, 2> grads;
+    for (const bool fused : {false, true}) {
+      const RecurrenceInputs x = draw(c, at::kFloat);
+      const at::Tensor v = x[2].requires_grad_(true);
+      const auto r = (fused ? recurrence : recurrence_reference)(x[0], x[1], v, x[3], x[4], {}, kOptions);
+      grads[fused] = torch::autograd::grad({(through_state ? r.final_state : r.o).sum()}, {v})[0];
+    }
+    EXPECT_LE(relative_error(grads[1], grads[0]), 1e-6);
+  }
+}
+
+// Prints the number of threads and a hash of every bit; a child process per thread count runs this.
+TEST(RecurrenceProperties, DISABLED_PrintBits) {
+  uint64_t hash = 14695981039346656037u;
+  for (const RecurrenceCase& c :
+       {RecurrenceCase{
+            .tokens = 700, .heads = 1, .key_heads = 1, .value_heads = 1, .decay = DecayKind::kToken},
+        RecurrenceCase{
+            .batch = 2, .tokens = 300, .heads = 6, .key_heads = 2, .value_heads = 3, .dk = 64, .dv = 64},
+        RecurrenceCase{.tokens = 300, .bounds = {0, 7, 7, 200, 300}}}) {
+    for (const auto& [name, tensor] : run(c, draw(c, at::kFloat), true)) {
+      const at::Tensor dense = tensor.contiguous();
+      const auto* bytes = static_cast<const unsigned char*>(dense.const_data_ptr());
+      for (size_t i = 0; i < dense.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1099511628211u;
+    }
+  }
+  std::printf("bits %d %016llx\n", at::get_num_threads(), static_cast<unsigned long long>(hash));
+}
+
+std::string bits_with(int threads) {
+  const std::string command =
+      "OMP_NUM_THREADS=" + std::to_string(threads) + " MKL_NUM_THREADS=" + std::to_string(threads) + " '" +
+      std::filesystem::read_symlink("/proc/self/exe").string() +
+      "' --gtest_also_run_disabled_tests --gtest_filter=RecurrenceProperties.DISABLED_PrintBits";
+  FILE* pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return "";
+  std::string found;
+  std::array<char, 256> line{};
+  while (std::fgets(line.data(), line.size(), pipe) != nullptr)
+    if (std::string(line.data()).starts_with("bits ")) found = line.data();
+  pclose(pipe);
+  return found;
+}
+
+TEST(RecurrenceProperties, SameBitsWithAnyNumberOfThreads) {
+  const std::string one = bits_with(1);
+  ASSERT_TRUE(one.starts_with("bits 1 ")) << one;
+  for (const int threads : {2, 3}) {
+    const std::string several = bits_with(threads);
+    ASSERT_TRUE(several.starts_with("bits " + std::to_string(threads) + " ")) << several;
+    EXPECT_EQ(one.substr(7), several.substr(7)) << threads;
+  }
+}
+
+}  // namespace
+}  // namespace longreach::test

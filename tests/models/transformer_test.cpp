@@ -1,0 +1,362 @@
+// The decoder with every mix of mechanisms: recomputation, chunked loss, mixed precision, decoding, and
+// TransNormerLLM's own numbers.
+#include "models/transformer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "checkpoints/safetensors.h"
+#include "core/error.h"
+#include "layers/loss.h"
+#include "models/generate.h"
+#include "tests/support/random_tensors.h"
+
+namespace longreach {
+namespace {
+
+using namespace test;
+
+ModelConfig hybrid() {
+  ModelConfig config;
+  config.hidden_size = 32;
+  config.num_hidden_layers = 4;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 2;
+  config.intermediate_size = 48;
+  config.initializer_range = 0.2;
+  config.qk_norm = true;
+  config.attention = {{.layers = "0,2", .config = LightningConfig{.chunk = 16}},
+                      {.layers = "1", .config = SlidingConfig{.window = 7, .sinks = 1}},
+                      {.layers = "3", .config = DenseConfig{}}};
+  return config;
+}
+
+ModelConfig resolved(ModelConfig config, Implementation implementation = Implementation::fused) {
+  config.implementation = implementation;
+  config.resolve(50);
+  return config;
+}
+
+at::Tensor some_tokens(int64_t rows, int64_t tokens) {
+  return (normal({rows, tokens}, 11).mul_(1e4).to(at::kLong)).remainder(50);
+}
+
+std::map<std::string, at::Tensor> gradients(Transformer& model, const LossOptions& options,
+                                            at::Tensor* loss = nullptr) {
+  const at::Tensor tokens = some_tokens(2, 41), labels = some_tokens(2, 42).narrow(1, 1, 41).clone();
+  labels[0].narrow(0, 3, 5).fill_(kIgnoredLabel);
+  model.zero_grad();
+  const LossOutput out = model.loss(tokens, labels, whole_rows(2, 41), options);
+  EXPECT_EQ(out.tokens, 77);
+  (out.loss_sum / static_cast<double>(out.tokens)).backward();
+  if (loss) *loss = out.loss_sum.detach();
+  std::map<std::string, at::Tensor> found;
+  for (const auto& item : model.named_parameters()) found[item.key()] = item.value().grad().clone();
+  return found;
+}
+
+TEST(Transformer, ParameterNamesAreHuggingFaces) {
+  ModelConfig config = hybrid();
+  config.tie_word_embeddings = false;
+  Transformer model(resolved(config), 1);
+  std::map<std::string, std::vector<int64_t>> shapes;
+  for (const auto& item : model.named_parameters()) shapes[item.key()] = item.value().sizes().vec();
+  using Shape = std::vector<int64_t>;
+  EXPECT_EQ(shapes.at("model.embed_tokens.weight"), (Shape{50, 32}));
+  EXPECT_EQ(shapes.at("lm_head.weight"), (Shape{50, 32}));
+  EXPECT_EQ(shapes.at("model.norm.weight"), (Shape{32}));
+  EXPECT_EQ(shapes.at("model.layers.3.self_attn.q_proj.weight"), (Shape{32, 32}));
+  EXPECT_EQ(shapes.at("model.layers.3.self_attn.k_proj.weight"), (Shape{16, 32}));
+  EXPECT_EQ(shapes.at("model.layers.3.self_attn.v_proj.weight"), (Shape{16, 32}));
+  EXPECT_EQ(shapes.at("model.layers.3.self_attn.o_proj.weight"), (Shape{32, 32}));
+  EXPECT_EQ(shapes.at("model.layers.3.self_attn.q_norm.weight"), (Shape{8}));
+  EXPECT_EQ(shapes.at("model.layers.1.mlp.gate_proj.weight"), (Shape{48, 32}));
+  EXPECT_EQ(shapes.at("model.layers.1.mlp.down_proj.weight"), (Shape{32, 48}));
+  EXPECT_EQ(shapes.at("model.layers.1.input_layernorm.weight"), (Shape{32}));
+  EXPECT_EQ(shapes.at("model.layers.1.post_attention_layernorm.weight"), (Shape{32}));
+  EXPECT_EQ(shapes.at("model.layers.2.self_attn.qkvu_proj.weight"), (Shape{128, 32}));
+  EXPECT_EQ(shapes.at("model.layers.2.self_attn.lrpe.theta"), (Shape{4, 1, 8}));
+  EXPECT_EQ(shapes.count("model.layers.0.self_attn.lrpe.theta"), 0u);
+}
+
+TEST(Transformer, TheSeedAloneDecidesTheParameters) {
+  Transformer a(resolved(hybrid()), 1), b(resolved(hybrid()), 1), other(resolved(hybrid()), 2);
+  ModelConfig dense = hybrid();
+  dense.attention.clear();
+  Transformer mixed(resolved(dense), 1);
+  for (const auto& item : a.named_parameters()) {
+    EXPECT_TRUE(item.value().equal(b.named_parameters()[item.key()])) << item.key();
+    if (item.value().dim() == 2)
+      EXPECT_FALSE(item.value().equal(other.named_parameters()[item.key()])) << item.key();
+    if (item.key().find("mlp") != std::string::npos)
+      EXPECT_TRUE(item.value().equal(mixed.named_parameters()[item.key()])) << item.key();
+  }
+  const at::Tensor down = a.named_parameters()["model.layers.0.mlp.down_proj.weight"];
+  EXPECT_NEAR(down.std().item<double>(), 0.2 / std::sqrt(8.0), 0.005);
+  EXPECT_NEAR(a.named_parameters()["model.embed_tokens.weight"].std().item<double>(), 0.2, 0.02);
+}
+
+TEST(Transformer, RecomputationGivesTheSameBits) {
+  Transformer model(resolved(hybrid()), 1);
+  for (const bool bf16 : {false, true}) {
+    at::Tensor plain_loss, recomputed_loss;
+    const auto plain = gradients(model, {.autocast_bf16 = bf16}, &plain_loss);
+    const auto again = gradients(model, {.autocast_bf16 = bf16});
+    const auto recomputed =
+        gradients(model, {.activation_checkpoint = "full", .autocast_bf16 = bf16}, &recomputed_loss);
+    EXPECT_TRUE(plain_loss.equal(recomputed_loss));
+    for (const auto& [name, gradient] : plain) {
+      EXPECT_TRUE(gradient.equal(again.at(name))) << name;
+      EXPECT_TRUE(gradient.equal(recomputed.at(name))) << name;
+    }
+  }
+  EXPECT_THROW(gradients(model, {.activation_checkpoint = "selective"}), ConfigError);
+}
+
+TEST(Transformer, RecomputationAccumulatesOverMicroBatchesAndFrozenParameters) {
+  Transformer model(resolved(hybrid()), 1);
+  for (auto& item : model.named_parameters())
+    if (item.key().find("layers.1.") != std::string::npos) item.value().requires_grad_(false);
+  const auto twice = [&](const std::string& mode) {
+    model.zero_grad();
+    for (const int64_t seed : {1, 2}) {
+      const at::Tensor tokens = some_tokens(1, 20).roll(seed, 1);
+      model.loss(tokens, tokens.roll(-1, 1), whole_rows(1, 20), {.activation_checkpoint = mode})
+          .loss_sum.backward();
+    }
+    std::vector<at::Tensor> found;
+    for (const auto& parameter : model.parameters())
+      if (parameter.requires_grad()) found.push_back(parameter.grad().clone());
+    return found;
+  };
+  const auto plain = twice("none"), recomputed = twice("full");
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_TRUE(plain[i].equal(recomputed[i])) << i;
+}
+
+TEST(Transformer, FusedLayersAreTheReferenceInFloat64) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = hybrid();
+    config.tie_word_embeddings = tied;
+    Transformer fused(resolved(config), 1), reference(resolved(config, Implementation::reference), 1);
+    reference.to(at::kDouble);
+    at::Tensor loss, exact_loss;
+    const auto found = gradients(fused, {.z_loss = 1e-3, .chunk_tokens = 16}, &loss);
+    const auto exact = gradients(reference, {.z_loss = 1e-3}, &exact_loss);
+    EXPECT_LE(relative_error(loss, exact_loss), 1e-6);
+    for (const auto& [name, gradient] : exact)
+      EXPECT_LE(relative_error(found.at(name), gradient), 2e-5) << name;
+  }
+}
+
+TEST(Transformer, ChunkedLossIsTheWholeLoss) {
+  Transformer model(resolved(hybrid()), 1);
+  const at::Tensor tokens = some_tokens(2, 30), labels = tokens.roll(-1, 1);
+  labels.select(1, 29).fill_(kIgnoredLabel);
+  const at::NoGradGuard no_grad;
+  const at::Tensor logits = model.logits(tokens, whole_rows(2, 30)).to(at::kDouble);
+  const at::Tensor nll =
+      (logits.logsumexp(-1) - logits.gather(-1, labels.clamp_min(0).unsqueeze(-1)).squeeze(-1)) *
+      labels.ge(0);
+  for (const int64_t chunk : {1, 7, 4096}) {
+    const LossOutput out = model.loss(tokens, labels, whole_rows(2, 30), {.chunk_tokens = chunk});
+    EXPECT_NEAR(out.nll_sum.item<double>() / nll.sum().item<double>(), 1.0, 1e-6);
+    EXPECT_EQ(out.nll_sum.scalar_type(), at::kDouble);
+    EXPECT_EQ(out.loss_sum.scalar_type(), at::kFloat);
+    EXPECT_LE(
+        relative_error(model.token_nll(tokens, labels, whole_rows(2, 30), {.chunk_tokens = chunk}), nll),
+        1e-6);
+  }
+}
+
+TEST(Transformer, MixedPrecisionIsClose) {
+  for (const char* residual : {"float32", "bfloat16"}) {
+    ModelConfig config = hybrid();
+    config.initializer_range = 0.05;
+    config.residual_dtype = residual;
+    Transformer model(resolved(config), 1);
+    at::Tensor exact_loss, loss;
+    const auto exact = gradients(model, {}, &exact_loss),
+               found = gradients(model, {.autocast_bf16 = true}, &loss);
+    EXPECT_LE(relative_error(loss, exact_loss), 2e-3) << residual;
+    for (const auto& [name, gradient] : found) {
+      EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
+      EXPECT_LE(relative_error(gradient, exact.at(name)), 0.1) << residual << " " << name;
+    }
+  }
+}
+
+TEST(Transformer, PackedDocumentsAreSeparate) {
+  Transformer model(resolved(hybrid()), 1);
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens = some_tokens(1, 40);
+  const at::Tensor packed = model.logits(
+      tokens, {.positions = at::cat({at::arange(13, at::kLong), at::arange(27, at::kLong)}).unsqueeze(0),
+               .cu_seqlens = at::tensor({0, 13, 40}, at::kInt)});
+  const at::Tensor first = model.logits(tokens.narrow(1, 0, 13), whole_rows(1, 13));
+  const at::Tensor second = model.logits(tokens.narrow(1, 13, 27), whole_rows(1, 27));
+  EXPECT_LE(relative_error(packed, at::cat({first, second}, 1)), 5e-6);
+}
+
+TEST(Transformer, DecodingIsForward) {
+  Transformer model(resolved(hybrid()), 1);
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens = some_tokens(2, 33), logits = model.logits(tokens, whole_rows(2, 33));
+  ModelDecodeState state = model.start_decoding(2, 33);
+  int64_t seen = 0;
+  for (const int64_t n : {5, 1, 1, 20, 6}) {
+    const at::Tensor last = model.decode(tokens.narrow(1, seen, n), state);
+    seen += n;
+    EXPECT_LE(relative_error(last, logits.select(1, seen - 1)), 1e-5) << seen;
+    EXPECT_EQ(state.tokens(), seen);
+  }
+  EXPECT_GT(state.bytes(), 0);
+  EXPECT_THROW(model.decode(tokens.narrow(1, 0, 1), state), UserError);
+}
+
+TEST(Transformer, CountsOperations) {
+  ModelConfig config = hybrid();
+  config.attention = {{.layers = "all", .config = SlidingConfig{.window = 8}}};
+  config.qk_norm = false;
+  Transformer sliding(resolved(config), 1);
+  config.attention.clear();
+  Transformer dense(resolved(config), 1);
+  const double matrices = 4 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 48) + 50 * 32;
+  EXPECT_DOUBLE_EQ(dense.flops_per_token(101), 3 * (2 * matrices + 4 * 4 * 32 * 51.0));
+  EXPECT_NEAR(sliding.flops_per_token(1 << 20), 3 * (2 * matrices + 4 * 4 * 32 * 8.0), 1.0);
+  EXPECT_DOUBLE_EQ(sliding.flops_per_token(4), dense.flops_per_token(4));
+}
+
+TEST(Transformer, RefusesTokensOutsideTheVocabulary) {
+  Transformer model(resolved(hybrid()), 1);
+  EXPECT_THROW(model.logits(at::tensor({3, 50}, at::kLong).unsqueeze(0), whole_rows(1, 2)), DataError);
+  EXPECT_THROW(model.logits(at::tensor({3, 4}, at::kLong).unsqueeze(0), whole_rows(1, 3)), ShapeError);
+}
+
+TEST(Generate, GreedyFollowsTheParallelLogits) {
+  Transformer model(resolved(hybrid()), 3);
+  const at::NoGradGuard no_grad;
+  std::vector<int64_t> all{7, 3, 21};
+  std::vector<int64_t> streamed;
+  const auto found = generate(model, all, {.max_new_tokens = 12, .temperature = 0.0, .prefill_chunk = 2},
+                              [&](int64_t token) {
+                                streamed.push_back(token);
+                                return true;
+                              });
+  EXPECT_EQ(found, streamed);
+  ASSERT_EQ(found.size(), 12u);
+  for (const int64_t token : found) {
+    const at::Tensor logits = model.logits(at::tensor(all, at::kLong).unsqueeze(0),
+                                           whole_rows(1, static_cast<int64_t>(all.size())));
+    EXPECT_EQ(token, logits[0][-1].argmax().item<int64_t>());
+    all.push_back(token);
+  }
+}
+
+TEST(Generate, SeedAndStepAloneDecide) {
+  Transformer model(resolved(hybrid()), 3);
+  const SamplingOptions options{.max_new_tokens = 20, .temperature = 1.5, .seed = 4};
+  SamplingOptions pieces = options, other = options;
+  pieces.prefill_chunk = 1;
+  other.seed = 5;
+  const auto first = generate(model, {1, 2, 3, 4, 5}, options);
+  EXPECT_EQ(first, generate(model, {1, 2, 3, 4, 5}, pieces));
+  EXPECT_NE(first, generate(model, {1, 2, 3, 4, 5}, other));
+}
+
+TEST(Generate, NarrowSamplingIsGreedy) {
+  Transformer model(resolved(hybrid()), 3);
+  const auto greedy = generate(model, {9}, {.max_new_tokens = 10, .temperature = 0.0});
+  EXPECT_EQ(greedy, generate(model, {9}, {.max_new_tokens = 10, .temperature = 3.0, .top_k = 1}));
+  EXPECT_EQ(greedy, generate(model, {9}, {.max_new_tokens = 10, .temperature = 3.0, .top_p = 1e-9}));
+}
+
+TEST(Generate, TiesGoToTheLowestIdAndSamplesFollowTheDistribution) {
+  ModelConfig config = hybrid();
+  Transformer model(resolved(config), 3);
+  const at::NoGradGuard no_grad;
+  for (auto& parameter : model.parameters()) parameter.zero_();  // every logit is zero
+  EXPECT_EQ(generate(model, {9}, {.max_new_tokens = 3, .temperature = 0.0}), (std::vector<int64_t>{0, 0, 0}));
+  std::vector<int64_t> counts(50, 0);
+  for (const int64_t token : generate(model, {9}, {.max_new_tokens = 2000})) ++counts[token];
+  for (const int64_t count : counts) EXPECT_NEAR(static_cast<double>(count), 40.0, 6.0 * std::sqrt(40.0));
+  for (const int64_t token : generate(model, {9}, {.max_new_tokens = 50, .top_k = 3})) EXPECT_LT(token, 3);
+  for (const int64_t token : generate(model, {9}, {.max_new_tokens = 50, .top_p = 0.1})) EXPECT_LT(token, 5);
+}
+
+TEST(Generate, StopsWhereItShould) {
+  Transformer model(resolved(hybrid()), 3);
+  const auto free = generate(model, {9}, {.max_new_tokens = 10, .temperature = 0.0});
+  const auto stopped =
+      generate(model, {9}, {.max_new_tokens = 10, .temperature = 0.0, .stop_tokens = {free[0]}});
+  EXPECT_EQ(stopped, (std::vector<int64_t>{free[0]}));
+  EXPECT_EQ(generate(model, {9}, {.max_new_tokens = 10}, [](int64_t) { return false; }).size(), 1u);
+  EXPECT_TRUE(generate(model, {9}, {.max_new_tokens = 0}).empty());
+  EXPECT_THROW(generate(model, {}, {}), UserError);
+  EXPECT_THROW(generate(model, {9}, {.top_p = 0.0}), UserError);
+}
+
+// nanoTransNormer's whole language model: three layers, SGLU, SRMSNorm, LRPE from the second layer on, tied
+// embeddings.
+std::string our_name(std::string name) {
+  const std::vector<std::pair<std::string, std::string>> changes{{"transnormer.wte", "model.embed_tokens"},
+                                                                 {"transnormer.h", "model.layers"},
+                                                                 {"token_mixer", "self_attn"},
+                                                                 {"channel_mixer.l1", "mlp.gate_proj"},
+                                                                 {"channel_mixer.l2", "mlp.up_proj"},
+                                                                 {"channel_mixer.l3", "mlp.down_proj"}};
+  for (const auto& [theirs, ours] : changes)
+    if (const size_t at = name.find(theirs); at != std::string::npos) name.replace(at, theirs.size(), ours);
+  return name;
+}
+
+void transnormer(Implementation implementation, at::ScalarType dtype, double tolerance) {
+  const SafetensorsFile file(LONGREACH_TEST_VECTORS "/lightning/tnl_lm.safetensors");
+  ModelConfig config;
+  config.vocab_size = 48;
+  config.hidden_size = 32;
+  config.intermediate_size = 64;
+  config.num_hidden_layers = 3;
+  config.rms_norm_eps = 1e-6;
+  config.mlp = "sglu";
+  config.norm = "srmsnorm";
+  config.attention = {{.layers = "all", .config = LightningConfig{}}};
+  config.implementation = implementation;
+  config.resolve(48);
+  Transformer model(config, 1);
+  model.to(dtype);
+  auto parameters = model.named_parameters();
+  {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, entry] : file.entries())
+      if (name.starts_with("param.")) parameters[our_name(name.substr(6))].copy_(file.tensor(name));
+  }
+  const at::Tensor tokens = file.tensor("in.idx"), targets = file.tensor("in.targets");
+  const at::Tensor labels = targets.masked_fill(targets.eq(-1), kIgnoredLabel);
+  const Batch batch = whole_rows(2, 37);
+  const at::Tensor logits = model.logits(tokens, batch);
+  EXPECT_LE(relative_error(logits, file.tensor("out.logits")), tolerance);
+  const LossOutput out = model.loss(tokens, labels, batch);
+  const at::Tensor loss = out.loss_sum / static_cast<double>(out.tokens);
+  EXPECT_LE(relative_error(loss, file.tensor("out.loss")[0]), tolerance);
+  ((logits * file.tensor("gout.logits").to(dtype)).sum() + loss * file.tensor("gout.loss")[0].to(dtype))
+      .backward();
+  for (const auto& [name, entry] : file.entries())
+    if (name.starts_with("grad."))
+      EXPECT_LE(relative_error(parameters[our_name(name.substr(5))].grad(), file.tensor(name)), tolerance)
+          << name;
+}
+
+TEST(Transformer, TransNormerIsTheAuthors) {
+  transnormer(Implementation::reference, at::kDouble, 1e-9);
+  transnormer(Implementation::fused, at::kFloat, 1e-5);
+}
+
+}  // namespace
+}  // namespace longreach

@@ -1,0 +1,225 @@
+#include "tests/support/mechanism_checks.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
+#include <gtest/gtest.h>
+#include <torch/nn/module.h>
+
+#include "core/error.h"
+#include "layers/attention.h"
+#include "tests/support/random_tensors.h"
+
+namespace longreach::test {
+namespace {
+
+// Norm weights and thetas leave their neutral values, so that forgetting one shows.
+void disturb(Attention& module) {
+  const at::NoGradGuard no_grad;
+  uint64_t seed = 900;
+  for (auto& parameter : module.parameters())
+    parameter.add_(normal(parameter.sizes(), seed++, at::kFloat), 0.05);
+}
+
+std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site,
+                                 Implementation implementation) {
+  site.implementation = implementation;
+  const auto module = make_attention(config, site);
+  disturb(*module);
+  if (implementation == Implementation::reference) module->to(at::kDouble);
+  return module;
+}
+
+Batch rows(int64_t batch, int64_t tokens) {
+  return {.positions = at::arange(tokens, at::kLong).unsqueeze(0).expand({batch, tokens})};
+}
+
+struct Run {
+  at::Tensor y, dx;
+  std::vector<std::pair<std::string, at::Tensor>> gradients;
+};
+
+Run run(Attention& module, const at::Tensor& input, const Batch& batch, const at::Tensor& dy) {
+  const at::Tensor x = input.detach().clone().requires_grad_(true);
+  module.zero_grad();
+  Run result;
+  result.y = module.forward(x, batch).y;
+  result.y.backward(dy.to(result.y.scalar_type()));
+  result.dx = x.grad();
+  for (const auto& item : module.named_parameters())
+    result.gradients.emplace_back(item.key(), item.value().grad());
+  result.y = result.y.detach();
+  return result;
+}
+
+void expect_near(const Run& found, const Run& expected, double tolerance) {
+  EXPECT_LE(relative_error(found.y, expected.y), tolerance) << "y";
+  EXPECT_LE(relative_error(found.dx, expected.dx), tolerance) << "gradient of x";
+  ASSERT_EQ(found.gradients.size(), expected.gradients.size());
+  for (size_t i = 0; i < found.gradients.size(); ++i) {
+    ASSERT_TRUE(found.gradients[i].second.defined()) << found.gradients[i].first;
+    EXPECT_LE(relative_error(found.gradients[i].second, expected.gradients[i].second), tolerance)
+        << "gradient of " << found.gradients[i].first;
+  }
+}
+
+at::Tensor decode_in_pieces(Attention& module, const at::Tensor& x, const std::vector<int64_t>& pieces) {
+  const auto state = module.start_decoding(x.size(0), x.size(1));
+  std::vector<at::Tensor> outputs;
+  int64_t begin = 0;
+  for (size_t i = 0; begin < x.size(1); ++i) {
+    const int64_t n = std::min(pieces[i % pieces.size()], x.size(1) - begin);
+    outputs.push_back(module.decode(x.narrow(1, begin, n), *state));
+    begin += n;
+    EXPECT_EQ(state->tokens(), begin);
+  }
+  return at::cat(outputs, 1);
+}
+
+}  // namespace
+
+LayerSite small_site() {
+  return {.hidden_size = 24,
+          .num_heads = 4,
+          .num_kv_heads = 2,
+          .head_dim = 8,
+          .layer = 1,
+          .num_layers = 3,
+          .max_position_embeddings = 64,
+          .initializer_range = 0.4,
+          .seed = 5};
+}
+
+void expect_causal(const AttentionConfig& config, const LayerSite& site) {
+  const at::NoGradGuard no_grad;
+  const auto module = build(config, site, Implementation::fused);
+  const int64_t tokens = 37;
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 1, at::kFloat);
+  const at::Tensor y = module->forward(x, rows(2, tokens)).y;
+  for (const int64_t from : {int64_t{1}, int64_t{16}, int64_t{36}}) {
+    at::Tensor changed = x.clone();
+    changed.narrow(1, from, tokens - from).mul_(-50.0);
+    const at::Tensor other = module->forward(changed, rows(2, tokens)).y;
+    EXPECT_LE(relative_error(other.narrow(1, 0, from), y.narrow(1, 0, from)), 1e-6)
+        << "tokens from " << from << " changed";
+    EXPECT_GT(relative_error(other.narrow(1, from, tokens - from), y.narrow(1, from, tokens - from)), 1e-2);
+  }
+}
+
+void expect_decode_equals_forward(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 2);
+  for (const auto implementation : {Implementation::reference, Implementation::fused}) {
+    const bool exact = implementation == Implementation::reference;
+    const auto module = build(config, site, implementation);
+    const at::Tensor input = x.to(exact ? at::kDouble : at::kFloat);
+    const at::Tensor y = module->forward(input, rows(2, tokens)).y;
+    const std::vector<std::vector<int64_t>> splits{{1}, {tokens}, {7, 1, 1, 3, 12}, {tokens - 1, 1}, {19, 2}};
+    for (const auto& pieces : splits)
+      EXPECT_LE(relative_error(decode_in_pieces(*module, input, pieces), y), exact ? 1e-12 : 3e-6)
+          << "first piece " << pieces[0] << (exact ? " reference" : " fused");
+  }
+}
+
+void expect_packed_equals_separate(const AttentionConfig& config, const LayerSite& site) {
+  const std::vector<int32_t> bounds{0, 5, 5, 22, 23, 41};
+  const int64_t tokens = bounds.back();
+  const at::Tensor x = normal({1, tokens, site.hidden_size}, 3),
+                   dy = normal({1, tokens, site.hidden_size}, 4);
+  for (const auto implementation : {Implementation::reference, Implementation::fused}) {
+    const bool exact = implementation == Implementation::reference;
+    const auto module = build(config, site, implementation);
+    const at::Tensor input = x.to(exact ? at::kDouble : at::kFloat);
+    std::vector<at::Tensor> positions;
+    Run separate;
+    std::vector<at::Tensor> outputs, gradients;
+    for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+      const int64_t begin = bounds[i], n = bounds[i + 1] - bounds[i];
+      positions.push_back(at::arange(n, at::kLong));
+      if (n == 0) continue;
+      const Run document = run(*module, input.narrow(1, begin, n), rows(1, n), dy.narrow(1, begin, n));
+      outputs.push_back(document.y);
+      gradients.push_back(document.dx);
+      for (size_t p = 0; p < document.gradients.size(); ++p) {
+        if (outputs.size() == 1)
+          separate.gradients.emplace_back(document.gradients[p].first, document.gradients[p].second.clone());
+        else
+          separate.gradients[p].second.add_(document.gradients[p].second);
+      }
+    }
+    separate.y = at::cat(outputs, 1);
+    separate.dx = at::cat(gradients, 1);
+    const Batch packed{.positions = at::cat(positions).unsqueeze(0),
+                       .cu_seqlens = at::tensor(bounds, at::kInt)};
+    expect_near(run(*module, input, packed, dy), separate, exact ? 1e-12 : 5e-6);
+  }
+}
+
+void expect_fused_equals_reference(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6),
+                   dy = normal({2, tokens, site.hidden_size}, 7);
+  const auto reference = build(config, site, Implementation::reference),
+             fused = build(config, site, Implementation::fused);
+  const Batch batch = rows(2, tokens);
+  expect_near(run(*fused, x.to(at::kFloat), batch, dy), run(*reference, x, batch, dy), 5e-6);
+
+  std::vector<at::Tensor> inputs{x.narrow(1, 0, 13)};
+  for (const auto& parameter : reference->parameters()) inputs.push_back(parameter);
+  const at::Tensor weights = normal({2, 13, site.hidden_size}, 8);
+  const Run taped = run(*reference, inputs[0], rows(2, 13), weights);
+  std::vector<at::Tensor> originals, found{taped.dx};
+  for (const auto& input : inputs) originals.push_back(input.detach().clone());
+  for (const auto& [name, gradient] : taped.gradients) found.push_back(gradient);
+  const at::NoGradGuard no_grad;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const at::Tensor direction = normal(originals[i].sizes(), 40 + i);
+    const auto value = [&](double step) {
+      const at::Tensor moved = originals[i] + direction * step;
+      if (i > 0) inputs[i].copy_(moved);
+      const at::Tensor y = reference->forward(i == 0 ? moved : originals[0], rows(2, 13)).y;
+      if (i > 0) inputs[i].copy_(originals[i]);
+      return (y * weights).sum().item<double>();
+    };
+    const double slope = (value(1e-5) - value(-1e-5)) / 2e-5,
+                 expected = (found[i] * direction).sum().item<double>();
+    EXPECT_NEAR(expected, slope, 1e-6 * std::max(1.0, std::abs(slope)))
+        << "central differences of " << (i == 0 ? "x" : taped.gradients[i - 1].first);
+  }
+}
+
+void expect_bfloat16_close(const AttentionConfig& config, const LayerSite& site) {
+  const int64_t tokens = 45;
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 6),
+                   dy = normal({2, tokens, site.hidden_size}, 7);
+  const auto reference = build(config, site, Implementation::reference),
+             fused = build(config, site, Implementation::fused);
+  const Run expected = run(*reference, x, rows(2, tokens), dy),
+            found = run(*fused, x.to(at::kBFloat16), rows(2, tokens), dy);
+  EXPECT_EQ(found.y.scalar_type(), at::kBFloat16);
+  for (const auto& [name, gradient] : found.gradients) EXPECT_EQ(gradient.scalar_type(), at::kFloat) << name;
+  expect_near(found, expected, 4e-2);
+}
+
+int64_t decode_bytes(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
+  const auto module = build(config, site, Implementation::fused);
+  const auto state = module->start_decoding(1, 1 << 20);
+  const at::Tensor x = normal({1, 1, site.hidden_size}, 9, at::kFloat);
+  for (int64_t i = 0; i < tokens; ++i) module->decode(x, *state);
+  return state->bytes();
+}
+
+std::string overflow_message(const AttentionConfig& config, const LayerSite& site) {
+  const auto module = build(config, site, Implementation::fused);
+  const auto state = module->start_decoding(1, 4);
+  const at::Tensor x = normal({1, 3, site.hidden_size}, 9, at::kFloat);
+  module->decode(x, *state);
+  try {
+    module->decode(x, *state);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace longreach::test

@@ -1,0 +1,143 @@
+// The verb end to end. It starts itself again to measure, so this test program answers to `bench` as
+// longreach does.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "core/error.h"
+#include "train/bench/child_process.h"
+#include "train/bench/machine.h"
+#include "train/bench/statistics.h"
+#include "train/bench/worker.h"
+#include "train/verbs.h"
+
+namespace longreach::bench {
+namespace {
+
+using testing::HasSubstr;
+
+struct Answer {
+  int code = 0;
+  std::string output;
+};
+
+Answer run_bench(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {this_program(), "bench"});
+  ChildProcess process(arguments);
+  Answer answer;
+  for (std::string line; process.read_line(line);) answer.output += line + "\n";
+  answer.code = process.wait();
+  return answer;
+}
+
+std::string refusal_of(const Arguments& arguments) {
+  try {
+    bench_verb(arguments);
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(BenchVerb, WrongWordsAreNamed) {
+  EXPECT_THAT(refusal_of({"lightening"}), HasSubstr("did you mean `lightning`?"));
+  EXPECT_THAT(refusal_of({"lightning", "--peer", "sdpaa"}), HasSubstr("--peer"));
+  EXPECT_THAT(refusal_of({"lightning", "--dtype", "float16"}), HasSubstr("--dtype"));
+  EXPECT_THAT(refusal_of({"lightning", "--lengths", "0"}), HasSubstr("--lengths"));
+  EXPECT_THAT(refusal_of({"lightning", "--kv-heads", "3"}), HasSubstr("divisors of --heads = 8"));
+  EXPECT_THAT(refusal_of({"--jsn", "x"}), HasSubstr("--jsn"));
+}
+
+TEST(BenchVerb, ListsCasesAndPeers) {
+  const Answer answer = run_bench({"--list"});
+  EXPECT_EQ(answer.code, 0);
+  for (const char* name : {"interval_attention", "sliding", "lightning", "sdpa_compile"}) {
+    EXPECT_THAT(answer.output, HasSubstr(name));
+  }
+}
+
+TEST(BenchVerb, MeasuresEveryCaseInFreshProcesses) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "longreach_bench.json";
+  const Answer answer = run_bench({"--lengths", "64,200", "--dtype", "float32,bfloat16", "--pass",
+                                   "forward,both", "--threads", "1,2", "--heads", "2", "--kv-heads", "1",
+                                   "--head-dim", "32", "--rounds", "2", "--json", path.string()});
+  EXPECT_EQ(answer.code, 0) << answer.output;
+  EXPECT_THAT(answer.output, HasSubstr(this_machine().cpu));
+  std::ifstream file(path);
+  const nlohmann::json report = nlohmann::json::parse(file);
+  ASSERT_EQ(report.at("rows").size(), size_t{3 * 2 * 2 * 2 * 2});
+  for (const nlohmann::json& row : report.at("rows")) {
+    ASSERT_FALSE(row.contains("refused")) << row;
+    EXPECT_GT(row.at("seconds").get<double>(), 0) << row;
+    EXPECT_GT(row.at("ratio").get<double>(), 0) << row;
+    EXPECT_EQ(row.at("peer_same_function"), row.at("name") == "interval_attention");
+  }
+  EXPECT_GT(report.at("machine").at("peak_float32").get<double>(), 0);
+  std::filesystem::remove(path);
+}
+
+TEST(BenchVerb, AnUnwritableReportIsAUserError) {
+  EXPECT_THAT(
+      refusal_of({"lightning", "--lengths", "32", "--rounds", "1", "--json", "/no/such/folder/x.json"}),
+      HasSubstr("/no/such/folder/x.json: cannot be written"));
+}
+
+// Limits of the design: 1.3 (bfloat16: 1.8) times results and documented states, plus 32 MiB; linear in T.
+class FusedMemory : public testing::TestWithParam<std::tuple<std::string, std::string>> {};
+
+TEST_P(FusedMemory, StaysLinearAndWithinItsLimit) {
+  std::vector<double> sizes, extras;
+  for (const int64_t tokens : {2048, 8192}) {
+    const MemoryFigure figure = memory_in_worker({.name = std::get<0>(GetParam()),
+                                                  .tokens = tokens,
+                                                  .dtype = std::get<1>(GetParam()),
+                                                  .pass = "both"});
+    EXPECT_TRUE(memory_within_limit(figure, std::get<1>(GetParam())))
+        << "T=" << tokens << ": " << figure.extra_bytes << " bytes for results of " << figure.result_bytes;
+    EXPECT_GE(static_cast<double>(figure.extra_bytes), 0.9 * static_cast<double>(figure.result_bytes))
+        << "not measured";
+    sizes.push_back(static_cast<double>(tokens));
+    extras.push_back(static_cast<double>(figure.extra_bytes));
+  }
+  EXPECT_LE(growth_exponent(sizes, extras), kAllowedGrowth);
+}
+
+INSTANTIATE_TEST_SUITE_P(Operators, FusedMemory,
+                         testing::Combine(testing::Values("interval_attention", "sliding", "lightning"),
+                                          testing::Values("float32", "bfloat16")));
+
+TEST(Memory, LimitsAreThoseOfTheDesign) {
+  const int64_t results = int64_t{100} << 20;
+  const auto within = [&](int64_t mebibytes, const char* dtype) {
+    return memory_within_limit({.tokens = 1, .extra_bytes = mebibytes << 20, .result_bytes = results}, dtype);
+  };
+  EXPECT_TRUE(within(161, "float32"));
+  EXPECT_FALSE(within(163, "float32"));
+  EXPECT_TRUE(within(211, "bfloat16"));
+  EXPECT_FALSE(within(213, "bfloat16"));
+}
+
+TEST(Machine, WarnsWhenOthersWork) {
+  EXPECT_EQ(busy_warning(0.1, 1.9, 2), "");
+  EXPECT_THAT(busy_warning(1.5, 1.9, 2), HasSubstr("warning"));
+  EXPECT_THAT(busy_warning(0.1, 3.0, 2), HasSubstr("warning"));
+}
+
+}  // namespace
+}  // namespace longreach::bench
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string(argv[1]) == "bench") {
+    try {
+      return longreach::bench_verb({argv + 2, argv + argc});
+    } catch (const longreach::Error& error) {
+      std::cerr << error.what() << "\n";
+      return 2;
+    }
+  }
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}
