@@ -86,14 +86,13 @@ struct BlockPattern {
       : block(file.integer("block_size")),
         local(file.integer("local_blocks")),
         stride(file.integer("vert_stride")) {
-    const nlohmann::json& config = file.config();
     if (block < 1 || local < 1 || stride < 1)
       throw UnknownCase(
           one_line(text(file.path(), ": block_size, local_blocks and vert_stride must be at least 1")));
-    step = config.value("homo_head", false)
+    step = file.truth_or("homo_head", false)
                ? 0
-               : config.value("head_sliding_step", std::max<int64_t>(1, stride / kv_heads));
-    offset = config.value("head_sliding_offset", int64_t{0});
+               : file.integer_or("head_sliding_step", std::max<int64_t>(1, stride / kv_heads));
+    offset = file.integer_or("head_sliding_offset", 0);
   }
   // The first vertical block of a kv head.
   int64_t first_vertical(int64_t head) const {
