@@ -8,7 +8,7 @@ target_link_libraries(longreach_package INTERFACE longreach_layers longreach_mod
 set_target_properties(longreach_package PROPERTIES EXPORT_NAME longreach)
 
 set(_package longreach_package longreach_torch longreach_highway)
-foreach(_name core data kernels distributed layers models checkpoints)
+foreach(_name core data kernels parallel distributed layers models checkpoints)
   list(APPEND _package longreach_${_name})
 endforeach()
 foreach(_target IN LISTS _package)

@@ -1,6 +1,7 @@
 # The functions that turn folders into targets. Naming decides everything:
 #   DIR/**/*.cpp                         library longreach_DIR
 #   layers/**/cpu*.cpp                   library longreach_kernels: no torch header; Google Highway
+#   layers/ops/parallel.cpp              library longreach_parallel: the threads of kernels
 #   layers/**/cpu*_avx512bf16.cpp        the same, compiled for AVX-512-BF16; entered behind a run-time check only
 #   train/main.cpp                       the program build/bin/longreach
 #   tests/A/B/*_test.cpp                 executable A_B_test; *_slow_test.cpp, *_ptx_test.cpp, *_gpu_test.cpp and
@@ -25,7 +26,7 @@ endfunction()
 
 function(longreach_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/layers/.*/cpu[^/]*\\.cpp$|/train/main\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "/layers/.*/cpu[^/]*\\.cpp$|/layers/ops/parallel\\.cpp$|/train/main\\.cpp$")
   if(NOT sources)
     add_library(longreach_${name} INTERFACE)
     target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})
@@ -73,6 +74,11 @@ function(longreach_kernel_library)
   longreach_common(longreach_kernels)
   target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
   target_link_libraries(longreach_kernels PRIVATE longreach_highway)
+  # Kernels call parallel_for: its object needs torch, their compilation must not see it.
+  add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/parallel.cpp)
+  longreach_common(longreach_parallel)
+  target_link_libraries(longreach_parallel PRIVATE longreach_torch)
+  target_link_libraries(longreach_kernels INTERFACE $<LINK_ONLY:longreach_parallel>)
   foreach(source IN LISTS sources)
     if(source MATCHES "_avx512bf16\\.cpp$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS

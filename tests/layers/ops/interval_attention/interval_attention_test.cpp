@@ -1,7 +1,6 @@
 // Fused interval attention against its float64 reference, and the properties that no tolerance hides.
 #include "layers/ops/interval_attention/interval_attention.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>

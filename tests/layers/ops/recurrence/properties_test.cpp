@@ -1,6 +1,5 @@
 // What must hold of the fused recurrence whatever its values: causality, pieces equal the whole, documents
 // apart, any strides, and the same bits with any number of threads.
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
@@ -12,6 +11,7 @@
 #include <filesystem>
 #include <limits>
 
+#include "layers/ops/parallel.h"
 #include "tests/layers/ops/recurrence/cases.h"
 
 namespace longreach::test {
@@ -159,7 +159,7 @@ TEST(RecurrenceProperties, DISABLED_PrintBits) {
       for (size_t i = 0; i < dense.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1099511628211u;
     }
   }
-  std::printf("bits %d %016llx\n", at::get_num_threads(), static_cast<unsigned long long>(hash));
+  std::printf("bits %d %016llx\n", num_threads(), static_cast<unsigned long long>(hash));
 }
 
 std::string bits_with(int threads) {
