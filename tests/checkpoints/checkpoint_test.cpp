@@ -194,7 +194,7 @@ TEST(Checkpoint, PrunesOldOnesAndLeftoversOnly) {
   for (int64_t step = 1; step <= 5; ++step) save_checkpoint(root.path(), contents(step));
   for (const char* name :
        {"step-00000006.tmp", "step-00000002.old.tmp", "notes.tmp", "step-x.tmp", "step-00000009 copy"})
-    fs::create_directory(root / name);
+    fs::create_directory(root.path(name));
   prune_checkpoints(root.path(), 0);
   EXPECT_EQ(steps_of(root.path()).size(), 5u);
   EXPECT_FALSE(fs::exists(root.path("step-00000006.tmp")));

@@ -64,11 +64,10 @@ TEST_F(BadTokenizer, UnknownKindsAreNamed) {
               HasSubstr("BertPreTokenizer"));
   EXPECT_THAT(json_error(R"({"a": 0})", "[]", R"({"type": "ByteLevel"}, "normalizer": {"type": "NFKC"})"),
               HasSubstr("NFKC"));
-  EXPECT_THAT(json_error(R"({"a": 0})", "[]", R"({"type": "Split", "pattern": {"Regex": "a(?<=b)"
-}
-, "behavior" : "Isolated"
-})"),
-              HasSubstr("not supported"));
+  EXPECT_THAT(
+      json_error(R"({"a": 0})", "[]",
+                 R"json({"type": "Split", "pattern": {"Regex": "a(?<=b)"}, "behavior": "Isolated"})json"),
+      HasSubstr("not supported"));
 }
 
 TEST_F(BadTokenizer, BrokenVocabularies) {

@@ -15,7 +15,7 @@ at::Tensor normal(at::IntArrayRef shape, uint64_t seed, at::ScalarType dtype, bo
 
 double relative_error(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor reference = b.detach().to(at::kDouble),
-                   difference = a.detach().to(at::kDouble) - reference;
+                   difference = a.detach().to(at::kDouble).sub(reference);
   const double scale = reference.pow(2).mean().sqrt().item<double>();
   return difference.pow(2).mean().sqrt().item<double>() / std::max(scale, 1e-300);
 }

@@ -10,6 +10,7 @@
 
 #include "layers/ops/interval_attention/kernels.h"
 #include "layers/ops/simd/bf16_dot.h"
+#include "layers/ops/parallel.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 
 namespace longreach::test {
@@ -206,7 +207,7 @@ TEST(IntervalAttention, KernelsWriteEveryElement) {
 TEST(IntervalAttention, BitsDoNotDependOnThreads) {
   std::vector<AttentionResult> results[2];
   for (const int threads : {2, 1}) {
-    at::set_num_threads(threads);
+    set_num_threads(threads);
     for (const auto dtype : {at::kFloat, at::kBFloat16})
       for (const int64_t heads : {1, 10})
         results[threads - 1].push_back(run_attention({.batch = 1,
