@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "checkpoints/safetensors.h"
+#include "core/error.h"
 #include "layers/lightning/lrpe.h"
 #include "layers/norm.h"
 #include "layers/ops/recurrence/recurrence.h"
