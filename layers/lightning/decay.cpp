@@ -33,9 +33,10 @@ at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t 
     const double depth = layers > 1 ? l / (count - 1.0) : 0.0;
     for (double& slope : values) slope *= -(1.0 - depth + 1e-5);
   } else if (decay == "minimax") {
-    const double depth = l / (count - 1.0 + 1e-5);
-    for (int64_t h = 0; h < heads; ++h)
-      values[h] = -std::exp2(-8.0 * static_cast<double>(h + 1) / h_count) * (1.0 - depth + 1e-5);
+    // Float32 at every step, as the buffers of the published model: its decays are these rounded numbers.
+    const auto base = static_cast<float>(std::exp2(-8.0 / h_count));
+    const auto depth = static_cast<float>(1.0 - l / (count - 1.0 + 1e-5) + 1e-5);
+    for (int64_t h = 0; h < heads; ++h) values[h] = -(std::pow(base, static_cast<float>(h + 1)) * depth);
   } else if (decay == "paper") {
     for (int64_t h = 0; h < heads; ++h)
       values[h] = -(8.0 / h_count) * (1.0 - l / count) * static_cast<double>(h);

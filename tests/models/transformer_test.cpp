@@ -93,10 +93,12 @@ TEST(Transformer, TheSeedAloneDecidesTheParameters) {
   Transformer mixed(resolved(dense), 1);
   for (const auto& item : a.named_parameters()) {
     EXPECT_TRUE(item.value().equal(b.named_parameters()[item.key()])) << item.key();
-    if (item.value().dim() == 2)
+    if (item.value().dim() == 2) {
       EXPECT_FALSE(item.value().equal(other.named_parameters()[item.key()])) << item.key();
-    if (item.key().find("mlp") != std::string::npos)
+    }
+    if (item.key().find("mlp") != std::string::npos) {
       EXPECT_TRUE(item.value().equal(mixed.named_parameters()[item.key()])) << item.key();
+    }
   }
   const at::Tensor down = a.named_parameters()["model.layers.0.mlp.down_proj.weight"];
   EXPECT_NEAR(down.std().item<double>(), 0.2 / std::sqrt(8.0), 0.005);
@@ -347,10 +349,11 @@ void transnormer(Implementation implementation, at::ScalarType dtype, double tol
   EXPECT_LE(relative_error(loss, file.tensor("out.loss")[0]), tolerance);
   ((logits * file.tensor("gout.logits").to(dtype)).sum() + loss * file.tensor("gout.loss")[0].to(dtype))
       .backward();
-  for (const auto& [name, entry] : file.entries())
-    if (name.starts_with("grad."))
-      EXPECT_LE(relative_error(parameters[our_name(name.substr(5))].grad(), file.tensor(name)), tolerance)
-          << name;
+  for (const auto& [name, entry] : file.entries()) {
+    if (!name.starts_with("grad.")) continue;
+    EXPECT_LE(relative_error(parameters[our_name(name.substr(5))].grad(), file.tensor(name)), tolerance)
+        << name;
+  }
 }
 
 TEST(Transformer, TransNormerIsTheAuthors) {
