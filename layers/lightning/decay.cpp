@@ -1,4 +1,6 @@
 // The decays of heads and layers. Papers, code and checkpoints disagree; README.md tells which is whose.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/pow.h>
 #include <ATen/ops/tensor.h>
 
 #include <cmath>
@@ -22,6 +24,14 @@ std::vector<double> alibi_slopes(int64_t heads) {
   return slopes;
 }
 
+// In float32, as transformers makes them and MiniMax's checkpoints therefore use them.
+at::Tensor minimax_slopes(int64_t heads, int64_t layer, int64_t layers) {
+  const double base = 1.0 / std::exp2(8.0 / static_cast<double>(heads));
+  const double depth = static_cast<double>(layer) / (static_cast<double>(layers - 1) + 1e-5);
+  const at::Tensor exponent = at::arange(1, heads + 1, at::kLong);
+  return at::pow(base, exponent).to(at::kFloat).mul(1.0 - depth + 1e-5);
+}
+
 }  // namespace
 
 at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t layer, int64_t layers) {
@@ -33,10 +43,7 @@ at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t 
     const double depth = layers > 1 ? l / (count - 1.0) : 0.0;
     for (double& slope : values) slope *= -(1.0 - depth + 1e-5);
   } else if (decay == "minimax") {
-    // Float32 at every step, as the buffers of the published model: its decays are these rounded numbers.
-    const auto base = static_cast<float>(std::exp2(-8.0 / h_count));
-    const auto depth = static_cast<float>(1.0 - l / (count - 1.0 + 1e-5) + 1e-5);
-    for (int64_t h = 0; h < heads; ++h) values[h] = -(std::pow(base, static_cast<float>(h + 1)) * depth);
+    return minimax_slopes(heads, layer, layers).neg().to(at::kDouble);
   } else if (decay == "paper") {
     for (int64_t h = 0; h < heads; ++h)
       values[h] = -(8.0 / h_count) * (1.0 - l / count) * static_cast<double>(h);

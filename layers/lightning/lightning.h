@@ -27,7 +27,7 @@ struct LightningConfig {
 // Log decays [H] (float64, <= 0) of layer l of L, heads h = 0..H-1:
 //   alibi    -ALiBi slope (1 - l/(L-1) + 1e-5); 1 + 1e-5 when L = 1 (TransNormerLLM's code and checkpoints)
 //   paper    -(8/H) (1 - l/L) h (arXiv 2401.04658; flash-linear-attention)
-//   minimax  -2^(-8(h+1)/H) (1 - l/(L-1+1e-5) + 1e-5), rounded to float32 (MiniMax)
+//   minimax  -2^(-8(h+1)/H) (1 - l/(L-1+1e-5) + 1e-5), in float32 as transformers makes them
 //   none     0
 // Throws ConfigError for another name.
 at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t layer, int64_t layers);

@@ -110,12 +110,16 @@ RunResult run_once(const VectorFile& file, Implementation implementation, at::Sc
   return result;
 }
 
+const char* dtype_name(at::ScalarType dtype) {
+  return dtype == at::kDouble ? "float64" : dtype == at::kFloat ? "float32" : "bfloat16";
+}
+
 std::string tensor_line(const std::string& path, const RunResult& run, const TensorResult& tensor) {
   char numbers[96];
   std::snprintf(numbers, sizeof numbers, "error %.2e limit %.2e", tensor.error, tensor.limit);
   const char* implementation = run.implementation == Implementation::fused ? "fused" : "reference";
   return one_line(text(tensor.failed ? "FAIL " : "ok   ", path, " ", implementation, " ",
-                       c10::toString(run.dtype), " ", tensor.name, " ", numbers,
+                       dtype_name(run.dtype), " ", tensor.name, " ", numbers,
                        tensor.failed ? ": " + tensor.why : ""));
 }
 
