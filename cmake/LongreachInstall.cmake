@@ -7,7 +7,7 @@ add_library(longreach_package INTERFACE)
 target_link_libraries(longreach_package INTERFACE longreach_layers longreach_models longreach_checkpoints)
 set_target_properties(longreach_package PROPERTIES EXPORT_NAME longreach)
 
-set(_package longreach_package longreach_torch)
+set(_package longreach_package longreach_torch longreach_highway)
 foreach(_name core data kernels parallel distributed layers models checkpoints)
   list(APPEND _package longreach_${_name})
 endforeach()

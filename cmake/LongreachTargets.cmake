@@ -54,6 +54,16 @@ function(longreach_reuse_pch target)
   endif()
 endfunction()
 
+# Three vector targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own). The baseline is
+# the emulation of 128-bit vectors, which Highway avoids for g++ before 12.3 because of a bug in 16-bit products; the
+# kernels' tests run on it. Kernels and the tests that compile their parts see the same targets.
+function(longreach_highway_target)
+  add_library(longreach_highway INTERFACE)
+  target_compile_definitions(longreach_highway INTERFACE
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)" HWY_BROKEN_EMU128=0)
+  target_link_libraries(longreach_highway INTERFACE PkgConfig::HWY)
+endfunction()
+
 function(longreach_kernel_library)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/cpu*.cpp)
   if(NOT sources)
@@ -63,12 +73,7 @@ function(longreach_kernel_library)
   add_library(longreach_kernels STATIC ${sources})
   longreach_common(longreach_kernels)
   target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
-  # Three targets are enough: the baseline, AVX2 and AVX-512 (bf16 dot products have files of their own). Public: tests
-  # that compile kernels for each target must see the same targets. The baseline is the emulation of 128-bit vectors, which
-  # Highway avoids for g++ before 12.3 because of a bug in 16-bit products; the kernels' tests run on it.
-  target_compile_definitions(longreach_kernels PUBLIC
-    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL)" HWY_BROKEN_EMU128=0)
-  target_link_libraries(longreach_kernels PUBLIC PkgConfig::HWY)
+  target_link_libraries(longreach_kernels PRIVATE longreach_highway)
   # Kernels call parallel_for: its object needs torch, their compilation must not see it.
   add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/parallel.cpp)
   longreach_common(longreach_parallel)
@@ -85,6 +90,7 @@ endfunction()
 function(longreach_program)
   add_executable(longreach ${PROJECT_SOURCE_DIR}/train/main.cpp)
   target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
+  longreach_reuse_pch(longreach)
 endfunction()
 
 # What tests/FOLDER/** link; a folder that is not listed links everything and may run the program. Kept small, so that tests
@@ -92,7 +98,7 @@ endfunction()
 set(LONGREACH_TESTS_USE_core longreach_core)
 set(LONGREACH_TESTS_USE_data longreach_data)
 set(LONGREACH_TESTS_USE_checkpoints longreach_checkpoints)
-set(LONGREACH_TESTS_USE_layers longreach_layers longreach_checkpoints)
+set(LONGREACH_TESTS_USE_layers longreach_layers longreach_checkpoints longreach_highway)
 set(LONGREACH_TESTS_USE_models longreach_models longreach_checkpoints)
 
 function(longreach_link_test target source)
@@ -103,6 +109,9 @@ function(longreach_link_test target source)
     add_dependencies(${target} longreach)
   endif()
   target_link_libraries(${target} PRIVATE longreach_test_support ${libraries} nlohmann_json::nlohmann_json GTest::gtest_main)
+  if(NOT folder MATCHES "^(core|data)$")
+    longreach_reuse_pch(${target})
+  endif()
 endfunction()
 
 function(longreach_tests)

@@ -1,5 +1,7 @@
 #include "tests/support/gradients.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <algorithm>
 #include <cmath>
 
