@@ -169,7 +169,7 @@ void check_entry(const std::string& who, const SafetensorsEntry& entry, int64_t 
   }
   if (bytes != 0) bytes = others;
   if (!fits || bytes != entry.end - entry.begin)
-    throw CheckpointError(one_line(text(who, ": shape [", c10::IntArrayRef(entry.shape), "] of ", entry.dtype,
+    throw CheckpointError(one_line(text(who, ": shape ", c10::IntArrayRef(entry.shape), " of ", entry.dtype,
                                         " needs ", fits ? text(bytes) : std::string("more than 2^63"),
                                         " bytes, data_offsets give ", entry.end - entry.begin)));
 }

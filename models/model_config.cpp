@@ -132,10 +132,13 @@ void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
   }
   check<ConfigError>(head_dim >= 1 && head_dim <= 256, "model.head_dim = ", head_dim, ": expected 1 to 256");
   const auto layers = attention_per_layer(attention, num_hidden_layers);
-  for (const auto& layer : layers)
-    if (const auto* lightning = std::get_if<LightningConfig>(&layer); lightning && lightning->lrpe == "on")
-      check<ConfigError>(head_dim <= 128, "model.head_dim = ", head_dim,
-                         ": LRPE doubles it and keys have at most 256");
+  for (const auto& layer : layers) {
+    const auto* lightning = std::get_if<LightningConfig>(&layer);
+    const bool lrpe = lightning && (lightning->lrpe == "on" ||
+                                    (lightning->lrpe == "auto" && lightning->form == "transnormer"));
+    check<ConfigError>(!lrpe || head_dim <= 128, "model.head_dim = ", head_dim,
+                       ": LRPE doubles it and keys have at most 256 features; set lrpe = \"off\"");
+  }
   if (!uses_rope(layers)) return;
   try {
     RotaryEmbedding(rope, head_dim, max_position_embeddings);

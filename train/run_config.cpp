@@ -131,9 +131,6 @@ void RunConfig::validate() const {
                      " is longer than model.max_position_embeddings = ", model.max_position_embeddings);
   check<ConfigError>(training.stop_at <= training.steps, "training.stop_at = ", training.stop_at,
                      " lies beyond training.steps = ", training.steps);
-  check<ConfigError>(lr_scheduler.warmup_steps <= training.steps,
-                     "lr_scheduler.warmup_steps = ", lr_scheduler.warmup_steps,
-                     " is more than training.steps = ", training.steps);
   check<ConfigError>(training.nonfinite != "rollback" || checkpoint.enable_checkpoint,
                      "training.nonfinite = \"rollback\" needs checkpoint.enable_checkpoint = true");
 }

@@ -5,6 +5,7 @@
 #include <iomanip>
 #include <iostream>
 
+#include "core/config.h"
 #include "layers/attention_config.h"
 #include "train/build_info.h"
 #include "train/command_line.h"

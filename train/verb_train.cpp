@@ -10,7 +10,7 @@
 #include "models/generate.h"
 #include "train/command_line.h"
 #include "train/example_config.h"
-#include "train/plot.h"
+#include "train/plot/gnuplot.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -78,7 +78,10 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
   if (config.metrics.plot) {
     try {
       const std::string file = config.job.dump_folder + "/loss.png";
-      plot_loss({config.job.dump_folder}, file);
+      const auto curves = plot::read_run(config.job.dump_folder, "step", {"loss"});
+      plot::draw(file, [&](const std::string& drawn) {
+        return plot::curves_script(drawn, "step", {"loss"}, {curves});
+      });
       std::cout << "plot       " << file << "\n";
     } catch (const UserError& error) {  // no gnuplot is no reason to fail a finished run
       std::cout << "plot       none: " << error.what() << "\n";

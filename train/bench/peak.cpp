@@ -77,9 +77,12 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// In static memory: g++ 12 tells its optimizer of eight bytes that ldtilecfg reads, and drops the stores to
+// the rest of a local one.
+constexpr TileConfig kTiles;
+
 __attribute__((target("amx-tile,amx-bf16"))) double amx_bfloat16() {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&kTiles);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);

@@ -39,7 +39,7 @@ at::Tensor Case::sequence(const std::string& name) {
   const at::Tensor tensor = leaf(name);
   if (tensor.dim() != 4)
     throw UnknownCase(
-        one_line(text(file.path(), ": `", name, "`: shape [", tensor.sizes(), "], expected four axes")));
+        one_line(text(file.path(), ": `", name, "`: shape ", tensor.sizes(), ", expected four axes")));
   return file.heads_first(bare(name)) ? tensor.transpose(1, 2) : tensor;
 }
 

@@ -54,7 +54,7 @@ Difference difference(const at::Tensor& got, const at::Tensor& reference, bool a
     return result;
   }
   if (got.sizes() != reference.sizes()) {
-    result.broken = text("shape [", got.sizes(), "], expected [", reference.sizes(), "]");
+    result.broken = text("shape ", got.sizes(), ", expected ", reference.sizes());
     return result;
   }
   if (reference.numel() == 0) return result;

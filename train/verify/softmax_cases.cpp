@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/merge/merge.h"
@@ -37,11 +38,11 @@ double scale_of(const Case& run, const at::Tensor& q) {
   return run.file.scale(q.size(-1), 1.0 / std::sqrt(static_cast<double>(q.size(-1))));
 }
 
-// Every head the same: lo, hi [T] -> [1, 1, T].
+// lo, hi [H, T], or [T] for all heads.
 IntervalMask interval(const at::Tensor& lo, const at::Tensor& hi) {
   IntervalMask mask;
-  mask.lo = lo.to(at::kInt).view({1, 1, -1}).contiguous();
-  mask.hi = hi.to(at::kInt).view({1, 1, -1}).contiguous();
+  mask.lo = lo.view({1, -1, lo.size(-1)}).to(at::kInt).contiguous();
+  mask.hi = hi.view({1, -1, hi.size(-1)}).to(at::kInt).contiguous();
   return mask;
 }
 
@@ -76,30 +77,52 @@ Output cache_positions(const Case& run, const Qkv& in, int64_t sinks, int64_t wi
   return merge(run, {first, recent});
 }
 
-// Block b sees itself, the local_blocks - 1 blocks before it, and every vert_stride-th block of the past;
-// inside, causally. One interval a call: first the local one, then each vertical block for the rows to which
-// it is not local.
-std::vector<std::pair<at::Tensor, at::Tensor>> block_sparse_intervals(const VectorFile& file,
-                                                                      int64_t tokens) {
-  const int64_t block = file.integer("block_size"), local = file.integer("local_blocks"),
-                stride = file.integer("vert_stride");
-  if (block < 1 || local < 1 || stride < 1)
-    throw UnknownCase(
-        one_line(text(file.path(), ": block_size, local_blocks and vert_stride must be at least 1")));
-  const at::Tensor at = at::arange(tokens, at::kLong), row = at.div(block, "floor");
-  std::vector<std::pair<at::Tensor, at::Tensor>> intervals = {
-      {row.sub(local - 1).clamp_min(0).mul(block), at.add(1)}};
-  for (int64_t vertical = stride - 1; (vertical + local) * block < tokens; vertical += stride) {
-    const at::Tensor far = row.sub(vertical).ge(local).to(at::kLong);
-    const at::Tensor lo = at::full_like(at, vertical * block);
-    intervals.emplace_back(lo, lo + far * block);
+// S2-Attention's pattern. Query block i of kv head h sees key block j <= i when i - j < local_blocks, or when
+// j + h step + offset is a multiple of vert_stride; inside the diagonal block, causally.
+struct BlockPattern {
+  int64_t block, local, stride, step, offset;
+
+  BlockPattern(const VectorFile& file, int64_t kv_heads)
+      : block(file.integer("block_size")),
+        local(file.integer("local_blocks")),
+        stride(file.integer("vert_stride")) {
+    if (block < 1 || local < 1 || stride < 1)
+      throw UnknownCase(
+          one_line(text(file.path(), ": block_size, local_blocks and vert_stride must be at least 1")));
+    step = file.truth_or("homo_head", false)
+               ? 0
+               : file.integer_or("head_sliding_step", std::max<int64_t>(1, stride / kv_heads));
+    offset = file.integer_or("head_sliding_offset", 0);
+  }
+  // The first vertical block of a kv head.
+  int64_t first_vertical(int64_t head) const {
+    const int64_t shift = (head * step + offset) % stride;
+    return (stride - shift) % stride;
+  }
+};
+
+using Interval = std::pair<at::Tensor, at::Tensor>;  // lo, hi: [H, T], or [T] for all heads
+
+// The pattern as disjoint intervals: the local one, then the n-th vertical block of every head, for the rows
+// to which that block is not local.
+std::vector<Interval> block_sparse_intervals(const BlockPattern& pattern, int64_t tokens, int64_t heads,
+                                             int64_t kv_heads) {
+  const at::Tensor at = at::arange(tokens, at::kLong), row = at.div(pattern.block, "floor");
+  std::vector<Interval> intervals = {{row.sub(pattern.local - 1).clamp_min(0).mul(pattern.block), at.add(1)}};
+  for (int64_t turn = 0; turn * pattern.stride * pattern.block < tokens; ++turn) {
+    std::vector<at::Tensor> lo, hi;
+    for (int64_t head = 0; head < heads; ++head) {
+      const int64_t vertical = pattern.first_vertical(head * kv_heads / heads) + turn * pattern.stride;
+      lo.push_back(at::full_like(at, std::min(vertical * pattern.block, tokens)));
+      hi.push_back(lo.back() + row.sub(vertical).ge(pattern.local).to(at::kLong) * pattern.block);
+    }
+    intervals.emplace_back(at::stack(lo), at::stack(hi));
   }
   return intervals;
 }
 
 // The keys [first, last) of each interval.
-Output attend_within(const Case& run, const Qkv& in,
-                     const std::vector<std::pair<at::Tensor, at::Tensor>>& intervals, int64_t first,
+Output attend_within(const Case& run, const Qkv& in, const std::vector<Interval>& intervals, int64_t first,
                      int64_t last, double scale) {
   std::vector<Output> pieces;
   for (const auto& [lo, hi] : intervals) {
@@ -154,7 +177,8 @@ void run_lse_merge(Case& run) {
   const Qkv in = read_qkv(run);
   const int64_t tokens = in.q.size(1);
   const double scale = scale_of(run, in.q);
-  const auto intervals = block_sparse_intervals(run.file, tokens);
+  const int64_t heads = in.q.size(2), kv_heads = in.k.size(2);
+  const auto intervals = block_sparse_intervals({run.file, kv_heads}, tokens, heads, kv_heads);
   std::vector<int64_t> bounds = run.file.integers("cuts");
   bounds.insert(bounds.begin(), 0);
   bounds.push_back(tokens);

@@ -99,6 +99,14 @@ int64_t VectorFile::integer(const char* key) const {
   return get<int64_t>(key, config_.contains(key) && config_[key].is_number_integer());
 }
 
+int64_t VectorFile::integer_or(const char* key, int64_t otherwise) const {
+  return config_.contains(key) ? integer(key) : otherwise;
+}
+
+bool VectorFile::truth_or(const char* key, bool otherwise) const {
+  return config_.contains(key) ? get<bool>(key, config_[key].is_boolean()) : otherwise;
+}
+
 double VectorFile::real(const char* key) const {
   return get<double>(key, config_.contains(key) && config_[key].is_number());
 }

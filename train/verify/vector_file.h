@@ -43,6 +43,8 @@ class VectorFile {
 
   // config[key], required and of the right type. Throws UnknownCase naming the key.
   int64_t integer(const char* key) const;
+  int64_t integer_or(const char* key, int64_t otherwise) const;  // absent: otherwise
+  bool truth_or(const char* key, bool otherwise) const;
   double real(const char* key) const;
   std::string word(const char* key) const;
   std::vector<int64_t> integers(const char* key) const;

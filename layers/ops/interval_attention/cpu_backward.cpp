@@ -12,6 +12,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "layers/ops/interval_attention/packed.h"
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/parallel.h"
 
@@ -36,6 +37,7 @@ struct TileWork {
   // fp32 accumulators of the head's keys and values: row 0 is key 0.
   float *dk, *dv;
   int64_t dk_row, dv_row;
+  KeyValueRows key_values;
   float* dq_part;  // null: dQ goes to the output; else [count, qk_size]
 };
 
@@ -149,8 +151,6 @@ void backward_tile(const TileWork& work) {
   const Params& params = *work.params;
   const QueryTile& tile = *work.tile;
   const int64_t batch = work.batch, columns = pad_to_strip(tile.count);
-  const int64_t key_head = work.head * params.key_heads / params.heads;
-  const int64_t value_head = work.head * params.value_heads / params.heads;
   float *s = score_tile.get(kKeyTile * kQueryTile), *ds = gradient_scores.get(kKeyTile * kQueryTile);
   float* dq_t = dq_tile.get(params.qk_size * kQueryTile);
   std::memset(dq_t, 0, static_cast<size_t>(params.qk_size * kQueryTile) * sizeof(float));
@@ -174,10 +174,8 @@ void backward_tile(const TileWork& work) {
           tile.count, params.qk_size, params.v_size, columns);
       prepared = true;
     }
-    product.set_keys(row_pointer<Element>(params.k, batch, first_key, key_head), params.k.token, keys,
-                     params.qk_size);
-    product.set_values(row_pointer<Element>(params.v, batch, first_key, value_head), params.v.token, keys,
-                       params.v_size);
+    product.set_keys(work.key_values, first_key, keys, params.qk_size);
+    product.set_values(work.key_values, first_key, keys, params.v_size);
     product.pair_keys();
     for (int i = 0; i < regions.strip_count; ++i) {
       product.scores(regions.strips[i], s);
@@ -253,10 +251,10 @@ void* element_at(const Strided& x, DType dtype, int64_t batch, int64_t token, in
 // fp32 accumulators of one output, dk or dv, by head: the output itself, or work space.
 class Accumulator {
  public:
-  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product)
+  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product, bool in_place)
       : params_(params), out_(out), size_(size) {
     padded_ = HWY_DYNAMIC_DISPATCH(padded_size)(size, dot_product);
-    direct_ = params.dtype == DType::kFloat32 && padded_ == size;
+    direct_ = params.dtype == DType::kFloat32 && padded_ == size && (in_place || out.token == size);
   }
 
   // Space for `slots` (batch, head) pairs, cleared. The caller decides which pair lives in which slot.
@@ -320,25 +318,38 @@ class Backward {
   int64_t key_heads() const { return params_.key_heads / head_groups_; }
   int64_t value_heads() const { return params_.value_heads / head_groups_; }
 
+  // What a unit reads and adds to. Slots: those of one unit, or (shared) of all units one after another.
+  struct Storage {
+    Accumulator dk, dv;
+    PackedHeads k, v;
+    bool shared;
+  };
+
+  Storage storage(bool shared) const {
+    const auto reuse = static_cast<int64_t>(tiles_.size()) * params_.heads;
+    Storage s{{params_, gradients_.dk, params_.qk_size, dot_, shared},
+              {params_, gradients_.dv, params_.v_size, dot_, shared},
+              {params_, params_.k, params_.qk_size, reuse / params_.key_heads},
+              {params_, params_.v, params_.v_size, reuse / params_.value_heads},
+              shared};
+    const int64_t units = shared ? units_ : 1;
+    s.dk.open(units * key_heads()), s.k.open(units * key_heads());
+    s.dv.open(units * value_heads()), s.v.open(units * value_heads());
+    return s;
+  }
+
   void run_units() {
     parallel_tiles(units_, [&](int64_t unit) {
-      Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
-          dv(params_, gradients_.dv, params_.v_size, dot_);
-      dk.open(key_heads());
-      dv.open(value_heads());
-      open_unit(unit, dk, dv, 0, 0);
-      visit(unit, 0, 0, static_cast<int64_t>(tiles_.size()), dk, dv, 0, 0, nullptr);
-      close_unit(unit, dk, dv, 0, 0);
+      Storage s = storage(false);
+      open_unit(unit, s);
+      visit(unit, 0, 0, static_cast<int64_t>(tiles_.size()), s, nullptr);
+      close_unit(unit, s);
     });
   }
 
   void run_chunks() {
-    Accumulator dk(params_, gradients_.dk, params_.qk_size, dot_),
-        dv(params_, gradients_.dv, params_.v_size, dot_);
-    dk.open(units_ * key_heads());
-    dv.open(units_ * value_heads());
-    parallel_tiles(units_,
-                   [&](int64_t unit) { open_unit(unit, dk, dv, unit * key_heads(), unit * value_heads()); });
+    Storage s = storage(true);
+    parallel_tiles(units_, [&](int64_t unit) { open_unit(unit, s); });
     const int64_t tile_floats = kQueryTile * params_.qk_size, rows = params_.batches * params_.heads;
     const int64_t count = static_cast<int64_t>(tiles_.size());
     const int64_t room = std::max<int64_t>(
@@ -348,56 +359,64 @@ class Backward {
     for (int64_t first = 0; first < count; first += room) {
       const int64_t last = std::min(first + room, count);
       parallel_tiles(units_ * chunks_, [&](int64_t task) {
-        const int64_t unit = task / chunks_, chunk = task % chunks_;
-        visit(unit, chunk, first, last, dk, dv, unit * key_heads(), unit * value_heads(),
-              parts.data() + chunk * part);
+        visit(task / chunks_, task % chunks_, first, last, s, parts.data() + task % chunks_ * part);
       });
       parallel_tiles(rows * (last - first),
                      [&](int64_t index) { add_up(index, first, last, parts.data(), part); });
     }
-    parallel_tiles(units_,
-                   [&](int64_t unit) { close_unit(unit, dk, dv, unit * key_heads(), unit * value_heads()); });
+    parallel_tiles(units_, [&](int64_t unit) { close_unit(unit, s); });
   }
 
-  template <class Visit>
-  void for_heads(int64_t unit, int64_t count, int64_t slot, Visit&& visit_head) {
+  // Calls f(batch, head, slot) for the unit's heads, `count` a unit.
+  template <class F>
+  void for_heads(int64_t unit, int64_t count, bool shared, F&& f) const {
     for (int64_t i = 0; i < count; ++i)
-      visit_head(unit / head_groups_, unit % head_groups_ * count + i, slot + i);
+      f(unit / head_groups_, unit % head_groups_ * count + i, (shared ? unit * count : 0) + i);
   }
-  void open_unit(int64_t unit, Accumulator& dk, Accumulator& dv, int64_t key_slot, int64_t value_slot) {
-    for_heads(unit, key_heads(), key_slot, [&](int64_t b, int64_t h, int64_t slot) { dk.clear(b, h, slot); });
-    for_heads(unit, value_heads(), value_slot,
-              [&](int64_t b, int64_t h, int64_t slot) { dv.clear(b, h, slot); });
+  void open_unit(int64_t unit, Storage& s) const {
+    for_heads(unit, key_heads(), s.shared, [&](int64_t b, int64_t h, int64_t slot) {
+      s.dk.clear(b, h, slot);
+      s.k.fill(b, h, slot);
+    });
+    for_heads(unit, value_heads(), s.shared, [&](int64_t b, int64_t h, int64_t slot) {
+      s.dv.clear(b, h, slot);
+      s.v.fill(b, h, slot);
+    });
   }
-  void close_unit(int64_t unit, Accumulator& dk, Accumulator& dv, int64_t key_slot, int64_t value_slot) {
-    for_heads(unit, key_heads(), key_slot, [&](int64_t b, int64_t h, int64_t slot) { dk.store(b, h, slot); });
-    for_heads(unit, value_heads(), value_slot,
-              [&](int64_t b, int64_t h, int64_t slot) { dv.store(b, h, slot); });
+  void close_unit(int64_t unit, Storage& s) const {
+    for_heads(unit, key_heads(), s.shared,
+              [&](int64_t b, int64_t h, int64_t slot) { s.dk.store(b, h, slot); });
+    for_heads(unit, value_heads(), s.shared,
+              [&](int64_t b, int64_t h, int64_t slot) { s.dv.store(b, h, slot); });
   }
 
   // All heads of a unit and query tiles [first, last) against one chunk of the keys. parts: null, or
   // [batches, heads, last - first, kQueryTile, qk_size].
-  void visit(int64_t unit, int64_t chunk, int64_t first, int64_t last, const Accumulator& dk,
-             const Accumulator& dv, int64_t key_slot, int64_t value_slot, float* parts) {
+  void visit(int64_t unit, int64_t chunk, int64_t first, int64_t last, const Storage& s, float* parts) const {
     const auto kernel = HWY_DYNAMIC_DISPATCH(backward_one);
     const int64_t batch = unit / head_groups_, group = params_.heads / head_groups_,
                   head0 = unit % head_groups_ * group;
     for (int64_t head = head0; head < head0 + group; ++head) {
       const int64_t key_head = head * params_.key_heads / params_.heads;
       const int64_t value_head = head * params_.value_heads / params_.heads;
+      const int64_t key_slot = (s.shared ? unit * key_heads() : 0) + key_head % key_heads();
+      const int64_t value_slot = (s.shared ? unit * value_heads() : 0) + value_head % value_heads();
       for (int64_t t = first; t < last; ++t) {
-        TileWork work{.params = &params_,
-                      .gradients = &gradients_,
-                      .tile = &tiles_[static_cast<size_t>(t)],
-                      .batch = batch,
-                      .head = head,
-                      .chunk = chunk,
-                      .chunks = chunks_,
-                      .dk = dk.row(batch, key_head, key_slot + key_head % key_heads()),
-                      .dv = dv.row(batch, value_head, value_slot + value_head % value_heads()),
-                      .dk_row = dk.stride(),
-                      .dv_row = dv.stride(),
-                      .dq_part = nullptr};
+        TileWork work{
+            .params = &params_,
+            .gradients = &gradients_,
+            .tile = &tiles_[static_cast<size_t>(t)],
+            .batch = batch,
+            .head = head,
+            .chunk = chunk,
+            .chunks = chunks_,
+            .dk = s.dk.row(batch, key_head, key_slot),
+            .dv = s.dv.row(batch, value_head, value_slot),
+            .dk_row = s.dk.stride(),
+            .dv_row = s.dv.stride(),
+            .key_values = {s.k.rows(batch, key_head, key_slot), s.v.rows(batch, value_head, value_slot),
+                           s.k.stride(), s.v.stride(), s.k.dtype(), s.v.dtype()},
+            .dq_part = nullptr};
         if (parts != nullptr)
           work.dq_part = parts + ((batch * params_.heads + head) * (last - first) + t - first) * kQueryTile *
                                      params_.qk_size;

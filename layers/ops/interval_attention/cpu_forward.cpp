@@ -125,13 +125,12 @@ void store_tile(const Params& params, const QueryTile& tile, int64_t batch, int6
 }
 
 template <class Product>
-void forward_tile(const Params& params, const QueryTile& tile, int64_t batch, int64_t head) {
+void forward_tile(const Params& params, const KeyValueRows& key_values, const QueryTile& tile, int64_t batch,
+                  int64_t head) {
   using Element = typename Product::Input;
   thread_local Product product;
   thread_local simd::Scratch<float> score_tile, output_tile, row_tile;
   const int64_t columns = pad_to_strip(tile.count);
-  const int64_t key_head = head * params.key_heads / params.heads,
-                value_head = head * params.value_heads / params.heads;
   float* s = score_tile.get(kKeyTile * kQueryTile);
   float* o_t = output_tile.get(params.v_size * kQueryTile);
   std::memset(o_t, 0, static_cast<size_t>(params.v_size * kQueryTile) * sizeof(float));
@@ -149,10 +148,8 @@ void forward_tile(const Params& params, const QueryTile& tile, int64_t batch, in
     const Regions regions =
         whole ? Regions::whole(keys, columns) : Regions::visible(rows, first_key, keys, columns);
     if (regions.strip_count == 0) continue;
-    product.set_keys(row_pointer<Element>(params.k, batch, first_key, key_head), params.k.token, keys,
-                     params.qk_size);
-    product.set_values(row_pointer<Element>(params.v, batch, first_key, value_head), params.v.token, keys,
-                       params.v_size);
+    product.set_keys(key_values, first_key, keys, params.qk_size);
+    product.set_values(key_values, first_key, keys, params.v_size);
     product.pair_values();
     for (int i = 0; i < regions.strip_count; ++i) product.scores(regions.strips[i], s);
     const auto softmax = whole ? softmax_tile<false> : softmax_tile<true>;
@@ -165,11 +162,13 @@ void forward_tile(const Params& params, const QueryTile& tile, int64_t batch, in
   store_tile<Element>(params, tile, batch, head, columns, statistics, o_t, staging);
 }
 
-void forward_one(const Params& params, const QueryTile& tile, int64_t batch, int64_t head) {
-  if (params.dtype == DType::kFloat32) return forward_tile<FloatProduct<float>>(params, tile, batch, head);
+void forward_one(const Params& params, const KeyValueRows& key_values, const QueryTile& tile, int64_t batch,
+                 int64_t head) {
+  if (params.dtype == DType::kFloat32)
+    return forward_tile<FloatProduct<float>>(params, key_values, tile, batch, head);
   if (params.bf16_product == Bf16Product::kFloat)
-    return forward_tile<FloatProduct<uint16_t>>(params, tile, batch, head);
-  forward_tile<DotProduct>(params, tile, batch, head);
+    return forward_tile<FloatProduct<uint16_t>>(params, key_values, tile, batch, head);
+  forward_tile<DotProduct>(params, key_values, tile, batch, head);
 }
 
 }  // namespace longreach::interval::HWY_NAMESPACE
@@ -183,10 +182,27 @@ void forward_cpu(const Params& params) {
   const auto tiles = query_tiles(params);
   const auto count = static_cast<int64_t>(tiles.size());
   const auto kernel = HWY_DYNAMIC_DISPATCH(forward_one);
+  PackedHeads k(params, params.k, params.qk_size, count * params.heads / params.key_heads);
+  PackedHeads v(params, params.v, params.v_size, count * params.heads / params.value_heads);
+  k.open(params.batches * params.key_heads);
+  v.open(params.batches * params.value_heads);
+  parallel_tiles(params.batches * params.key_heads,
+                 [&](int64_t i) { k.fill(i / params.key_heads, i % params.key_heads, i); });
+  parallel_tiles(params.batches * params.value_heads,
+                 [&](int64_t i) { v.fill(i / params.value_heads, i % params.value_heads, i); });
   parallel_tiles(params.batches * params.heads * count, [&](int64_t task) {
     // Later tiles see more keys under a causal mask: longest first, so that threads finish together.
-    const int64_t tile = count - 1 - task % count, head = task / count % params.heads;
-    kernel(params, tiles[static_cast<size_t>(tile)], task / count / params.heads, head);
+    const int64_t tile = count - 1 - task % count, head = task / count % params.heads,
+                  batch = task / count / params.heads;
+    const int64_t key_head = head * params.key_heads / params.heads,
+                  value_head = head * params.value_heads / params.heads;
+    const KeyValueRows rows{k.rows(batch, key_head, batch * params.key_heads + key_head),
+                            v.rows(batch, value_head, batch * params.value_heads + value_head),
+                            k.stride(),
+                            v.stride(),
+                            k.dtype(),
+                            v.dtype()};
+    kernel(params, rows, tiles[static_cast<size_t>(tile)], batch, head);
   });
 }
 

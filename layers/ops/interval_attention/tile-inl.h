@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "layers/ops/interval_attention/packed.h"
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "layers/ops/simd/gemm-inl.h"
@@ -95,7 +96,8 @@ HWY_INLINE hn::Mask<FloatTag> visible_mask(const RowIntervals& rows, int64_t col
   return hn::RebindMask(d, mask);
 }
 
-// Products on fp32 tiles; bf16 tiles are converted as they are read.
+// Products on fp32 tiles. Tiles of bf16, and fp32 tiles with gaps between their rows, are copied as they are
+// read.
 template <class Element>
 class FloatProduct {
  public:
@@ -115,11 +117,12 @@ class FloatProduct {
     do_rows_ = rows_as_b(d_o, o_stride, count, v_size, do_copy_);
     count_ = count;
   }
-  void set_keys(const Element* k, int64_t stride, int64_t count, int64_t size) {
-    k_ = rows_as_a(k, stride, count, size, k_copy_);
+  // Keys or values from row `first` on.
+  void set_keys(const KeyValueRows& rows, int64_t first, int64_t count, int64_t size) {
+    k_ = key_rows(rows.k, rows.k_dtype, rows.k_row, first, count, size, k_copy_);
   }
-  void set_values(const Element* v, int64_t stride, int64_t count, int64_t size) {
-    v_ = rows_as_a(v, stride, count, size, v_copy_);
+  void set_values(const KeyValueRows& rows, int64_t first, int64_t count, int64_t size) {
+    v_ = key_rows(rows.v, rows.v_dtype, rows.v_row, first, count, size, v_copy_);
     v_size_ = size;
   }
   void pair_keys() {}
@@ -164,22 +167,29 @@ class FloatProduct {
       std::fill(to + c * kQueryTile + count, to + c * kQueryTile + columns, 0.0f);
   }
 
-  static Rows rows_as_a(const Element* x, int64_t stride, int64_t count, int64_t size,
+  static Rows key_rows(const void* x, DType dtype, int64_t stride, int64_t first, int64_t count, int64_t size,
+                       simd::Scratch<float>& copy) {
+    return dtype == DType::kFloat32
+               ? rows_as_a(static_cast<const float*>(x) + first * stride, stride, count, size, copy)
+               : rows_as_a(static_cast<const uint16_t*>(x) + first * stride, stride, count, size, copy);
+  }
+
+  template <class From>
+  static Rows rows_as_a(const From* x, int64_t stride, int64_t count, int64_t size,
                         simd::Scratch<float>& copy) {
-    if constexpr (std::is_same_v<Element, float>) {
-      return {x, stride};
-    } else {
-      float* to = copy.get(kKeyTile * size);
-      for (int64_t i = 0; i < count; ++i) vec::row_to_float(x + i * stride, size, to + i * size);
-      return {to, size};
+    if constexpr (std::is_same_v<From, float>) {
+      if (stride == size) return {x, stride};
     }
+    float* to = copy.get(kKeyTile * size);
+    for (int64_t i = 0; i < count; ++i) vec::row_to_float(x + i * stride, size, to + i * size);
+    return {to, size};
   }
 
   // B operands are read by whole vectors.
   static Rows rows_as_b(const Element* x, int64_t stride, int64_t count, int64_t size,
                         simd::Scratch<float>& copy) {
     if constexpr (std::is_same_v<Element, float>) {
-      if (size % kLanes == 0) return {x, stride};
+      if (size % kLanes == 0 && stride == size) return {x, stride};
     }
     const int64_t padded = vec::pad_to_lanes(size);
     vec::pad_tile(x, stride, count, size, copy.get(kQueryTile * padded), padded, count, padded);
@@ -222,13 +232,13 @@ class DotProduct {
     q_rows_.set(q, q_stride, count, qk_size, columns);
     do_rows_.set(d_o, o_stride, count, v_size, columns);
   }
-  void set_keys(const uint16_t* k, int64_t stride, int64_t count, int64_t size) {
-    k_ = rows_as_a(k, stride, count, size, k_copy_);
-    keys_ = {k, stride, count, size};
+  void set_keys(const KeyValueRows& rows, int64_t first, int64_t count, int64_t size) {
+    keys_ = {static_cast<const uint16_t*>(rows.k) + first * rows.k_row, rows.k_row, count, size};
+    k_ = rows_as_a(keys_.data, keys_.stride, count, size, k_copy_);
   }
-  void set_values(const uint16_t* v, int64_t stride, int64_t count, int64_t size) {
-    v_ = rows_as_a(v, stride, count, size, v_copy_);
-    values_ = {v, stride, count, size};
+  void set_values(const KeyValueRows& rows, int64_t first, int64_t count, int64_t size) {
+    values_ = {static_cast<const uint16_t*>(rows.v) + first * rows.v_row, rows.v_row, count, size};
+    v_ = rows_as_a(values_.data, values_.stride, count, size, v_copy_);
   }
   // Keys and values as pairs of rows, for the products that sum over keys.
   void pair_keys() { k_pairs_.set(keys_.data, keys_.stride, keys_.count, keys_.size, even(keys_.count)); }

@@ -68,7 +68,7 @@ TEST(Agreement, NotANumberIsRefused) {
 TEST(Agreement, AMissingGradientIsRefused) {
   const Problem problem = make_problem(small_setting("both"));
   Result result = result_of(formula_case(), problem);
-  result.dv = {};
+  result.dv = at::Tensor();
   EXPECT_EQ(refusal_of(result, problem), "formula: no dv");
 }
 

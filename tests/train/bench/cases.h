@@ -17,7 +17,7 @@ inline at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, con
   };
   const at::Tensor hidden = at::ones({q.size(1), k.size(1)}, at::kBool).triu(1 + k.size(1) - q.size(1));
   const double scale = 1 / std::sqrt(static_cast<double>(q.size(3)));
-  const at::Tensor scores = head_first(q).matmul(head_first(k).transpose(2, 3)) * scale;
+  const at::Tensor scores = head_first(q).matmul(head_first(k).transpose(2, 3)).mul(scale);
   const at::Tensor p = scores.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(-1);
   return p.matmul(head_first(v)).transpose(1, 2);
 }

@@ -161,7 +161,9 @@ TEST(IntervalAttention, KernelsWriteEveryElement) {
     for (const int64_t keys : {0, 100}) {
       const at::Tensor q = normal({1, 100, 2, size}, 1, at::kFloat),
                        k = normal({1, keys, 2, size}, 2, at::kFloat);
-      const auto poisoned = [](const at::Tensor& like) { return at::full_like(like, std::nan("")); };
+      const auto poisoned = [](const at::Tensor& like) {
+        return at::full(like.sizes(), std::nan(""), like.options());
+      };
       const at::Tensor o = poisoned(q), dq = poisoned(q), dk = poisoned(k), dv = poisoned(k);
       const at::Tensor lse = at::full({1, 2, 100}, std::nan(""), at::kFloat);
       const auto view = [](const at::Tensor& x) {
@@ -199,6 +201,27 @@ TEST(IntervalAttention, KernelsWriteEveryElement) {
     }
 }
 
+// Two threads first: ATen's pool does not grow again once it has run with one. One head is cut into chunks,
+// ten are not.
+TEST(IntervalAttention, BitsDoNotDependOnThreads) {
+  std::vector<AttentionResult> results[2];
+  for (const int threads : {2, 1}) {
+    at::set_num_threads(threads);
+    for (const auto dtype : {at::kFloat, at::kBFloat16})
+      for (const int64_t heads : {1, 10})
+        results[threads - 1].push_back(run_attention({.batch = 1,
+                                                      .queries = 600,
+                                                      .keys = 600,
+                                                      .heads = heads,
+                                                      .key_heads = heads,
+                                                      .value_heads = heads},
+                                                     interval_attention, dtype, dtype));
+  }
+  for (size_t i = 0; i < results[0].size(); ++i)
+    for (size_t j = 0; j < results[0][i].size(); ++j)
+      EXPECT_TRUE(at::equal(results[0][i][j], results[1][i][j])) << i << ' ' << j;
+}
+
 TEST(IntervalAttention, ReferenceAgreesWithCentralDifferences) {
   AttentionCase c{.batch = 1,
                   .queries = 7,
@@ -220,7 +243,8 @@ TEST(IntervalAttention, ReferenceAgreesWithCentralDifferences) {
   };
   for (size_t i = 0; i < inputs.size(); ++i) {
     double* x = inputs[i].data_ptr<double>();
-    const double* analytic = grads[2 + i].const_data_ptr<double>();
+    const at::Tensor gradient = grads[2 + i].contiguous();
+    const double* analytic = gradient.const_data_ptr<double>();
     for (int64_t e = 0; e < inputs[i].numel(); ++e) {
       const double before = x[e], step = 1e-5;
       x[e] = before + step;

@@ -1,0 +1,59 @@
+// Copies of key and value heads, for every Highway target.
+#include "layers/ops/interval_attention/packed.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layers/ops/interval_attention/cpu_packed.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "layers/ops/simd/pack-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longreach::interval::HWY_NAMESPACE {
+
+void pack_rows(const void* from, int64_t from_row, int64_t rows, int64_t size, DType dtype, float* to) {
+  namespace vec = simd::HWY_NAMESPACE;
+  for (int64_t i = 0; i < rows; ++i) {
+    if (dtype == DType::kFloat32) {
+      vec::row_to_float(static_cast<const float*>(from) + i * from_row, size, to + i * size);
+    } else {
+      vec::row_to_float(static_cast<const uint16_t*>(from) + i * from_row, size, to + i * size);
+    }
+  }
+}
+
+}  // namespace longreach::interval::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longreach::interval {
+HWY_EXPORT(pack_rows);
+
+PackedHeads::PackedHeads(const Params& params, const Strided& input, int64_t size, int64_t reuse)
+    : input_(input), size_(size), keys_(params.keys), dtype_(params.dtype) {
+  constexpr int64_t kWorthwhile = 4;
+  const bool bf16 = params.dtype == DType::kBFloat16;
+  const bool in_place = bf16 ? params.bf16_product == Bf16Product::kDot : input.token == size;
+  packed_ = !in_place && reuse >= kWorthwhile;
+}
+
+void PackedHeads::open(int64_t slots) {
+  if (packed_) space_.get(slots * keys_ * size_);
+}
+
+void PackedHeads::fill(int64_t batch, int64_t head, int64_t slot) {
+  if (!packed_) return;
+  const int64_t offset = batch * input_.batch + head * input_.head, width = dtype_ == DType::kFloat32 ? 4 : 2;
+  HWY_DYNAMIC_DISPATCH(pack_rows)
+  (static_cast<const char*>(input_.data) + offset * width, input_.token, keys_, size_, dtype_,
+   space_.data() + slot * keys_ * size_);
+}
+
+const void* PackedHeads::rows(int64_t batch, int64_t head, int64_t slot) const {
+  if (packed_) return space_.data() + slot * keys_ * size_;
+  const int64_t offset = batch * input_.batch + head * input_.head, width = dtype_ == DType::kFloat32 ? 4 : 2;
+  return static_cast<const char*>(input_.data) + offset * width;
+}
+
+}  // namespace longreach::interval
+#endif
