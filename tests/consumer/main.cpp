@@ -1,6 +1,6 @@
-// A user's own program: a torch module that holds one lightning attention layer of the installed package
-// learns to say a token again 8 places later, with a plain gradient step. Exit code 0 when the loss has
-// fallen to less than a third.
+// A user's own program: a torch module that holds one lightning attention layer of the installed package learns,
+// with plain gradient steps, that each sequence draws on two tokens of its own. The current token alone tells too
+// little for that. Exit code 0 when the loss has fallen to less than half.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
@@ -14,11 +14,11 @@
 #include "layers/attention.h"
 #include "layers/lightning/lightning.h"
 
-constexpr int64_t kTokens = 16, kWidth = 64, kLength = 64, kBatch = 8, kDelay = 8, kSteps = 150;
+constexpr int64_t kTokens = 16, kWidth = 64, kLength = 64, kBatch = 16, kSkip = 8, kSteps = 300;
 constexpr double kRate = 0.5;
 
-struct Copier : torch::nn::Module {
-  Copier() {
+struct Guesser : torch::nn::Module {
+  Guesser() {
     longreach::LayerSite site{.hidden_size = kWidth, .num_heads = 2, .num_kv_heads = 2, .head_dim = 32};
     embedding = register_parameter("embedding", at::randn({kTokens, kWidth}));
     head = register_parameter("head", at::randn({kTokens, kWidth}) * 0.02);
@@ -34,12 +34,13 @@ struct Copier : torch::nn::Module {
 };
 
 int main() {
-  Copier model;
+  Guesser model;
   double first = 0, last = 0;
   for (int64_t step = 0; step < kSteps; ++step) {
-    const at::Tensor tokens = at::randint(kTokens, {kBatch, kLength}, at::kLong);
-    const at::Tensor logits = model.logits(tokens).slice(1, kDelay).flatten(0, 1);
-    const at::Tensor loss = at::cross_entropy_loss(logits, tokens.slice(1, 0, kLength - kDelay).flatten());
+    const at::Tensor own = at::randint(kTokens, {kBatch, 2}, at::kLong);
+    const at::Tensor tokens = own.gather(1, at::randint(2, {kBatch, kLength}, at::kLong));
+    const at::Tensor logits = model.logits(tokens).slice(1, kSkip, kLength - 1).flatten(0, 1);
+    const at::Tensor loss = at::cross_entropy_loss(logits, tokens.slice(1, kSkip + 1).flatten());
     model.zero_grad();
     loss.backward();
     for (at::Tensor& parameter : model.parameters()) parameter.data().sub_(parameter.grad(), kRate);
@@ -47,5 +48,5 @@ int main() {
     if (step == 0) first = last;
   }
   std::printf("loss %.3f -> %.3f\n", first, last);
-  return last < first / 3 ? 0 : 1;
+  return last < first / 2 ? 0 : 1;
 }
