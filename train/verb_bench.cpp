@@ -176,7 +176,7 @@ bool memory_of(const std::vector<Setting>& settings) {
   for (const Setting& setting : settings) {
     const MemoryFigure figure = memory_in_worker(setting);
     const auto extra = static_cast<double>(figure.extra_bytes);
-    const auto results = static_cast<double>(figure.result_bytes);
+    const auto results = static_cast<double>(figure.counted_bytes());
     const bool within = memory_within_limit(figure, setting.dtype);
     held = held && within;
     sizes.push_back(static_cast<double>(setting.tokens));

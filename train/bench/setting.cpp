@@ -18,7 +18,7 @@ void to_json(nlohmann::json& json, const Row& row) {
   json["gflops_per_second"] = 1e-9 * row.flops / row.seconds_min;
   json["ns_per_token_head"] = row.nanoseconds_per_token_head();
   json["peak_share"] = row.peak_share;
-  json["error"] = row.error;
+  json["relative_error"] = row.error;
   if (row.setting.peer.empty()) return;
   json["peer_same_function"] = row.peer_same_function;
   json["peer_seconds_min"] = row.peer_seconds_min;
@@ -42,7 +42,7 @@ void from_json(const nlohmann::json& json, Row& row) {
   row.ratio_of_minima = json.value("ratio_of_minima", 0.0);
   row.flops = json.value("flops", 0.0);
   row.peak_share = json.value("peak_share", 0.0);
-  row.error = json.value("error", 0.0);
+  row.error = json.value("relative_error", 0.0);
 }
 
 }  // namespace longreach::bench

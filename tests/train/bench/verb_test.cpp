@@ -96,9 +96,9 @@ TEST_P(FusedMemory, StaysLinearAndWithinItsLimit) {
                                                   .dtype = std::get<1>(GetParam()),
                                                   .pass = "both"});
     EXPECT_TRUE(memory_within_limit(figure, std::get<1>(GetParam())))
-        << "T=" << tokens << ": " << figure.extra_bytes << " bytes for results of " << figure.result_bytes;
-    EXPECT_GE(static_cast<double>(figure.extra_bytes), 0.9 * static_cast<double>(figure.result_bytes))
-        << "not measured";
+        << "T=" << tokens << ": " << figure.extra_bytes << " bytes for results of " << figure.counted_bytes();
+    EXPECT_GE(static_cast<double>(figure.extra_bytes), 0.95 * static_cast<double>(figure.result_bytes))
+        << "reused memory hides the peak";
     sizes.push_back(static_cast<double>(tokens));
     extras.push_back(static_cast<double>(figure.extra_bytes));
   }
