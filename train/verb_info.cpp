@@ -39,7 +39,8 @@ int info_verb(const Arguments& arguments) {
   }
   std::cout << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
             << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
-            << " MiB; vectors: " << at::get_cpu_capability() << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
+            << " MiB; vectors: " << at::get_cpu_capability()
+            << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
   for (const AttentionConfig& config : all_attention_configs()) print_mechanism(config);
   return 0;
 }

@@ -1,6 +1,6 @@
 // Lightning attention: decays, both layer forms, the promises of a mechanism, and the authors' numbers.
-#include "core/error.h"
 #include "layers/lightning/lightning.h"
+#include "core/error.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros_like.h>

@@ -144,21 +144,20 @@ TEST(Verify, SaysTwoForWhatItDoesNotKnow) {
   mechanism.metadata["mechanism"] = "retenton";
   EXPECT_THAT(mechanism.verify().errors, HasSubstr("did you mean `retention`"));
   Edited config("retention/plain");
-  config.metadata["config"] = R"({"H": 4, "decay": "1-3^(-h)"
-})";
+  config.metadata["config"] = R"json({"H": 4, "decay": "1-3^(-h)"})json";
   EXPECT_EQ(config.verify().code, 2);
-config.metadata["config"] = "{";
-EXPECT_EQ(config.verify().code, 2);
-Edited positions("sink_window/plain");
-positions.metadata["config"] =
-    R"({"sink_size": 4, "recent_size": 16, "positions": "alibi", "scale": 0.25, "rope_theta": 10000.0})";
-EXPECT_EQ(positions.verify().code, 2);
-Edited lacking("retention/plain");
-lacking.drop("in.k");
-EXPECT_EQ(lacking.verify().code, 2);
-test::TemporaryFolder folder;
-EXPECT_EQ(outcome_of({folder.path("absent"), vector_path("retention/plain")}).code, 2);
-EXPECT_EQ(outcome_of({folder.write("torn.safetensors", "12345678901")}).code, 2);
+  config.metadata["config"] = "{";
+  EXPECT_EQ(config.verify().code, 2);
+  Edited positions("sink_window/plain");
+  positions.metadata["config"] =
+      R"({"sink_size": 4, "recent_size": 16, "positions": "alibi", "scale": 0.25, "rope_theta": 10000.0})";
+  EXPECT_EQ(positions.verify().code, 2);
+  Edited lacking("retention/plain");
+  lacking.drop("in.k");
+  EXPECT_EQ(lacking.verify().code, 2);
+  test::TemporaryFolder folder;
+  EXPECT_EQ(outcome_of({folder.path("absent"), vector_path("retention/plain")}).code, 2);
+  EXPECT_EQ(outcome_of({folder.write("torn.safetensors", "12345678901")}).code, 2);
 }
 
 TEST(Verify, OtherCasesOfAKind) {

@@ -9,8 +9,8 @@
 #include <random>
 
 #include "layers/ops/interval_attention/kernels.h"
-#include "layers/ops/simd/bf16_dot.h"
 #include "layers/ops/parallel.h"
+#include "layers/ops/simd/bf16_dot.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 
 namespace longreach::test {
