@@ -191,7 +191,6 @@ FetchedCorpus fetch_corpus(const std::string& name, std::string folder) {
                      ": is there already and is not the corpus ", name);
     fetch_new(*corpus, folder);
   }
-  ::unlink((folder + ".lock").c_str());  // a process that waits on it finds the corpus complete
   return describe(*corpus, folder);
 }
 
