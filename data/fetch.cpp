@@ -105,7 +105,7 @@ void fetch_linux_doc(const std::string& work, const std::string& result) {
   run(work, {"apt-get", "download", "linux-doc-6.1"});
   run(work, {"sh", "-c",
              "dpkg-deb --fsys-tarfile linux-doc-6.1_*.deb | tar -x --no-same-owner --wildcards "
-             "'*/Documentation/*.rst' '*/Documentation/*.rst.gz' '*/copyright'"});
+             "'*/Documentation/*.rst*' '*/copyright'"});
   const fs::path documents = fs::path(work) / "usr/share/doc/linux-doc-6.1";
   for (const auto& path : list_files((documents / "Documentation").string())) {
     auto to = fs::path(result) / "text" / fs::relative(path, documents / "Documentation");
@@ -191,7 +191,6 @@ FetchedCorpus fetch_corpus(const std::string& name, std::string folder) {
                      ": is there already and is not the corpus ", name);
     fetch_new(*corpus, folder);
   }
-  ::unlink((folder + ".lock").c_str());  // a process that waits on it finds the corpus complete
   return describe(*corpus, folder);
 }
 

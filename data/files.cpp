@@ -123,13 +123,32 @@ void write_atomically(const std::string& path, std::string_view contents) {
                    ": cannot be written: ", std::strerror(errno));
 }
 
-FileLock::FileLock(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-  check<DataError>(fd_ >= 0, path, ": cannot be written: ", std::strerror(errno));
-  while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+namespace {
+
+bool same_file(int fd, const std::string& path) {
+  struct stat opened {
+  }, named{};
+  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
+}
+
+}  // namespace
+
+FileLock::FileLock(const std::string& path) : path_(path) {
+  while (true) {
+    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    check<DataError>(fd_ >= 0, path, ": cannot be written: ", std::strerror(errno));
+    while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
+    }
+    if (same_file(fd_, path)) return;  // else the owner before removed it: lock the new one
+    ::close(fd_);
   }
 }
 
-FileLock::~FileLock() { ::close(fd_); }
+FileLock::~FileLock() {
+  ::unlink(path_.c_str());
+  ::close(fd_);
+}
 
 std::string user_cache_folder() {
   if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0')

@@ -76,7 +76,8 @@ class FileLock {
   FileLock& operator=(const FileLock&) = delete;
 
  private:
-  int fd_;
+  std::string path_;
+  int fd_ = -1;
 };
 
 // ${XDG_CACHE_HOME:-~/.cache}/longreach
