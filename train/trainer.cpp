@@ -30,17 +30,6 @@ data::LoaderOptions loader_options(const RunConfig& config) {
           .varlen = config.training.varlen};
 }
 
-// Creates the run folder and proves that it can be written before any time is spent.
-void prepare_folder(const std::string& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check<ConfigError>(!error, "job.dump_folder: ", folder, ": ", error.message());
-  const std::string probe = folder + "/.write-probe";
-  const bool writable = static_cast<bool>(std::ofstream(probe) << "x" << std::flush);
-  fs::remove(probe, error);
-  check<ConfigError>(writable, "job.dump_folder: ", folder, ": cannot be written");
-}
-
 void write_text(const std::string& path, const std::string& contents) {
   std::ofstream file(path + ".tmp", std::ios::binary);
   file << contents;
@@ -59,6 +48,16 @@ std::string data_identity(const RunConfig& config, const data::Corpus& corpus) {
 
 }  // namespace
 
+void prepare_run_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check<ConfigError>(!error, "job.dump_folder: ", folder, ": ", error.message());
+  const std::string probe = folder + "/.write-probe";
+  const bool writable = static_cast<bool>(std::ofstream(probe) << "x" << std::flush);
+  fs::remove(probe, error);
+  check<ConfigError>(writable, "job.dump_folder: ", folder, ": cannot be written");
+}
+
 Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
     : config_(config),
       corpus_(corpus),
@@ -76,7 +75,6 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
   optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);
-  prepare_folder(config_.job.dump_folder);
   resume_or_start();
   write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
   log_ = std::make_unique<RunLog>(config_, step_);

@@ -19,6 +19,9 @@
 
 namespace longreach {
 
+// Creates the run folder and proves that it can be written, before any time is spent. Throws ConfigError.
+void prepare_run_folder(const std::string& folder);
+
 enum class RunOutcome { kFinished, kStoppedAt, kInterrupted };
 
 class Trainer {

@@ -103,8 +103,9 @@ int train_verb(const Arguments& arguments) {
   RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
   if (config.training.threads > 0) set_num_threads(static_cast<int>(config.training.threads));
   watch_stop_signals();
+  config.model.resolve(data::load_tokenizer(config.data.tokenizer)->vocab_size());
+  prepare_run_folder(config.job.dump_folder);
   const data::Corpus corpus = data::open_corpus(config.data, config.job.dump_folder + "/data");
-  config.model.resolve(corpus.tokenizer->vocab_size());
   Trainer trainer(config, corpus);
   print_header(config, corpus, trainer.model());
   const RunOutcome outcome = trainer.run();

@@ -41,7 +41,7 @@ TEST_F(BadInput, Overrides) {
   expect("training.seq_len", "4096",
          "training.seq_len = 4096 is longer than model.max_position_embeddings = 256");
   expect("model.attention.1.kind", "slidng", "did you mean `sliding`?");
-  expect("model.attention.1.window", "0", "model.attention.1.window: expected an integer >= 1");
+  expect("model.attention.1.window", "0", "model.attention.1.window: expected an integer from 1");
   expect("model.attention.2.layers", "3", "layer 3 does not exist");
   expect("model.attention.2.layers", "1-2", "named twice");
   expect("model.num_key_value_heads", "3", "num_key_value_heads");

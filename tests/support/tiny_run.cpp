@@ -51,8 +51,9 @@ std::vector<MetricsLine> read_metrics(const std::string& run_folder) {
   std::vector<MetricsLine> lines;
   std::istringstream file(read_text(run_folder + "/metrics.jsonl"));
   for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line);
     MetricsLine values;
-    for (const auto& [name, value] : nlohmann::json::parse(line).items())
+    for (const auto& [name, value] : json.items())
       if (value.is_number()) values[name] = value.get<double>();
     lines.push_back(std::move(values));
   }

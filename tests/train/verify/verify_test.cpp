@@ -194,7 +194,7 @@ TEST(Compare, KnowsLimitsAndSpecialValues) {
   EXPECT_EQ(verify::relative_limit(at::kFloat, inf), 1e-3);
   EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1e-3), 1e-2);
   EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1.0), 1e-1);
-  EXPECT_EQ(verify::absolute_floor(at::kFloat, 30), 3e-5);
+  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kFloat, 30), 3e-5);
 }
 
 TEST(Compare, ComparesIntegersExactlyAndIndexListsAsSets) {
