@@ -33,10 +33,10 @@ namespace longreach::recurrence_kernels::HWY_NAMESPACE {
 // d(log decay) of the m tokens of a chunk. weights [m, m] lower triangular: A .* dO V^T; query[r], key[j]:
 // the state parts of q . dq and k . dk; border: total <S, dS>. `column` is scratch of a chunk.
 HWY_INLINE void decay_gradient(const float* weights, int64_t chunk, const float* query, const float* key,
-                               float border, int64_t m, float* column, float* out) {
+                               double border, int64_t m, float* column, double* out) {
   const FloatTag d;
   std::memset(column, 0, static_cast<size_t>(pad(m)) * sizeof(float));
-  float later = 0;
+  double later = 0;
   for (int64_t t = m - 1; t >= 0; --t) {  // column[j] = sum of weights[r, j] over r >= t
     auto crossing = hn::Zero(d);
     const auto limit = hn::Set(d, static_cast<float>(t));
@@ -49,7 +49,7 @@ HWY_INLINE void decay_gradient(const float* weights, int64_t chunk, const float*
     later += query[t];
     out[t] = hn::GetLane(hn::SumOfLanes(d, crossing)) + later + border;
   }
-  float earlier = 0;
+  double earlier = 0;
   for (int64_t t = 0; t < m; ++t) {
     out[t] += earlier;
     earlier += key[t];
@@ -131,8 +131,7 @@ class BackwardTask {
     grad_qk_ = arena.take(keys), grad_v_ = arena.take(values);
     scores_ = arena.take(chunk * chunk), grad_scores_ = arena.take(chunk * chunk);
     if (wants_decay_) weights_ = arena.take(chunk * chunk);
-    query_ = arena.take(chunk), key_ = arena.take(chunk), column_ = arena.take(chunk),
-    d_decay_ = arena.take(chunk);
+    query_ = arena.take(chunk), key_ = arena.take(chunk), column_ = arena.take(chunk);
     grad_state_ = arena.take(dk_ * dv_), grad_state_t_ = arena.take(dk_ * dv_);
     states_t_ = arena.take(s_.segment / chunk * dk_ * dv_);
     if (key_group_ > 1) sum_k_ = arena.take(s_.segment * dk_);
@@ -306,12 +305,15 @@ class BackwardTask {
 
   // Writes (a token) or returns the sum of (constant) the gradients of the log decays.
   double chunk_decays(const ChunkDecay& decay, const float* state_t, int64_t token, int64_t m) {
-    const float border = decay.total * dot_row(state_t, grad_state_t_, dk_ * s_.dv);
+    // Rows in fp32, their sum in float64: the state is large, and its terms have either sign.
+    double border = 0;
+    for (int64_t i = 0; i < s_.dv; ++i) border += dot_row(state_t + i * dk_, grad_state_t_ + i * dk_, dk_);
+    border *= decay.total;
     decay_gradient(weights_, s_.chunk, query_, key_, border, m, column_, d_decay_);
     if (p_.d_log_decay != nullptr) {
       float* to =
           p_.d_log_decay + sequence_->row * p_.d_decay_row + (sequence_->first + token) * s_.heads + head_;
-      for (int64_t t = 0; t < m; ++t) to[t * s_.heads] = d_decay_[t];
+      for (int64_t t = 0; t < m; ++t) to[t * s_.heads] = static_cast<float>(d_decay_[t]);
     }
     double sum = 0;
     for (int64_t t = 0; t < m; ++t) sum += d_decay_[t];
@@ -327,8 +329,9 @@ class BackwardTask {
   int64_t head_ = 0;
   float *q_, *k_, *transposed_, *v_, *grad_o_, *decayed_, *grad_qk_, *grad_v_, *scores_, *grad_scores_,
       *weights_ = nullptr;
-  float *query_, *key_, *column_, *d_decay_, *grad_state_, *grad_state_t_, *states_t_, *sum_k_ = nullptr,
-                                                                                       *sum_v_ = nullptr;
+  float *query_, *key_, *column_, *grad_state_, *grad_state_t_, *states_t_, *sum_k_ = nullptr,
+                                                                            *sum_v_ = nullptr;
+  double d_decay_[kLongestChunk];
   DecayTable decays_;
   Prefetch next_;
   static constexpr int64_t kAhead = 24;  // seven tiles over the strips of five triangular products
