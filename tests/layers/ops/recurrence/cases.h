@@ -88,18 +88,6 @@ inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, bool f
   const auto [o, end] =
       (fused ? recurrence : recurrence_reference)(x[0], x[1], x[2], x[3], x[4], bounds_tensor(c), options);
   Named results{{"o", o.detach()}, {"final_state", end.detach()}};
-<<<<<<< HEAD
-  std::vector<at::Tensor> outputs, weights;
-  const auto differentiate = [&](const at::Tensor& output, const at::Tensor& weight) {
-    if (!output.requires_grad()) return;  // of no token: a constant
-    outputs.push_back(output);
-    weights.push_back(weight);
-  };
-  differentiate(o, x[5]);
-  differentiate(end, x[6]);
-  std::vector<at::Tensor> grads(wanted.size());
-  if (!outputs.empty()) grads = torch::autograd::grad(outputs, wanted, weights, std::nullopt, false, true);
-=======
   // Without tokens and without an initial state, the reference's results are constants.
   std::vector<at::Tensor> outputs, output_grads;
   for (const auto& [output, grad] : {std::pair{o, x[5]}, std::pair{end, x[6]}}) {
@@ -110,7 +98,6 @@ inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, bool f
   std::vector<at::Tensor> grads(wanted.size());
   if (!outputs.empty())
     grads = torch::autograd::grad(outputs, wanted, output_grads, std::nullopt, false, true);
->>>>>>> rec
   for (size_t i = 0; i < grads.size(); ++i) {
     const at::Tensor grad = grads[i].defined() ? grads[i] : wanted[i].detach() * 0;
     results.emplace_back(wanted_names[i], grad);
