@@ -23,7 +23,7 @@ namespace {
 
 using Type = SentencePiece::Type;
 constexpr float kUnknownPenalty = 10.0f;
-constexpr size_t kUnigramStretch = 1 << 20;  // bytes
+constexpr float kRebase = -100000.0f;  // scores of a path beyond this are counted anew
 
 // The ids by text, and the pieces that encoding and decoding treat apart.
 class PieceTable {
@@ -95,7 +95,10 @@ class UnigramEncoder {
   explicit UnigramEncoder(const PieceTable& pieces) : pieces_(pieces) {
     float lowest = std::numeric_limits<float>::max();
     for (Token id = 0; id < pieces.size(); ++id) {
-      if (pieces.is_text(id)) trie_.insert(pieces[id].text, id);
+      if (pieces.is_text(id)) {
+        trie_.insert(pieces[id].text, id);
+        longest_ = std::max(longest_, pieces[id].text.size());
+      }
       if (pieces[id].type != Type::normal) continue;
       lowest = std::min(lowest, pieces[id].score);
       highest_ = std::max(highest_, pieces[id].score);
@@ -104,33 +107,11 @@ class UnigramEncoder {
   }
 
   void encode(std::string_view text, std::vector<Token>& out) const {
-    const size_t first = out.size();
-    while (!text.empty()) {
-      const size_t end = stretch(text);
-      encode_stretch(text.substr(0, end), first, out);
-      text.remove_prefix(end);
-    }
-  }
-
- private:
-  struct Node {  // the best path that ends here
-    float score = 0;
-    int32_t start = -1;
-    Token id = -1;
-  };
-
-  size_t stretch(std::string_view text) const {
-    if (text.size() <= kUnigramStretch || !pieces_.words_are_independent()) return text.size();
-    size_t from = kUnigramStretch;  // of a character
-    while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xC0) == 0x80) ++from;
-    return next_marked_word(text, from);
-  }
-
-  void encode_stretch(std::string_view text, size_t first, std::vector<Token>& out) const {
     check<DataError>(text.size() < uint32_t{1} << 31, "a text of ", text.size(), " bytes, allowed are 2 GiB");
     std::vector<Node> best(text.size() + 1);
     for (size_t start = 0; start < text.size();) {
       const size_t char_length = decode_char(text, start).length;
+      if (best[start].score < kRebase) rebase(best, start);
       const float before = best[start].score;
       const auto offer = [&](size_t end, Token id, float score) {
         const float total = score + before;  // in float32, as the library: its rounding decides ties
@@ -150,11 +131,27 @@ class UnigramEncoder {
       if (!single) offer(start + char_length, pieces_.unknown(), unknown_score_);
       start += char_length;
     }
+    const size_t first = out.size();
     std::vector<std::pair<int32_t, int32_t>> path;
     for (auto end = static_cast<int32_t>(text.size()); end > 0; end = best[end].start)
       path.emplace_back(best[end].start, end);
     for (auto part = path.rbegin(); part != path.rend(); ++part)
       pieces_.emit(best[part->second].id, text.substr(part->first, part->second - part->first), first, out);
+  }
+
+ private:
+  struct Node {  // the best path that ends here
+    float score = 0;
+    int32_t start = -1;
+    Token id = -1;
+  };
+
+  // Counts scores from `start` on, so that float32 keeps its precision however long the text is.
+  void rebase(std::vector<Node>& best, size_t start) const {
+    const float base = best[start].score;
+    const size_t reach = std::min(best.size(), start + longest_ + 1);
+    for (size_t end = start; end < reach; ++end)
+      if (best[end].start >= 0) best[end].score -= base;
   }
 
   float score(Token id, size_t length) const {
@@ -164,6 +161,7 @@ class UnigramEncoder {
 
   const PieceTable& pieces_;
   ByteTrie trie_;
+  size_t longest_ = 4;  // bytes that a piece or an unknown character may take
   float unknown_score_ = 0;
   float highest_ = std::numeric_limits<float>::min();  // the library begins at the smallest positive number
 };

@@ -64,10 +64,9 @@ TEST_F(BadTokenizer, UnknownKindsAreNamed) {
               HasSubstr("BertPreTokenizer"));
   EXPECT_THAT(json_error(R"({"a": 0})", "[]", R"({"type": "ByteLevel"}, "normalizer": {"type": "NFKC"})"),
               HasSubstr("NFKC"));
-  EXPECT_THAT(
-      json_error(R"({"a": 0})", "[]",
-                 R"json({"type": "Split", "pattern": {"Regex": "a(?<=b)"}, "behavior": "Isolated"})json"),
-      HasSubstr("not supported"));
+  const std::string lookbehind =
+      R"x({"type": "Split", "pattern": {"Regex": "a(?<=b)"}, "behavior": "Isolated"})x";
+  EXPECT_THAT(json_error(R"({"a": 0})", "[]", lookbehind), HasSubstr("not supported"));
 }
 
 TEST_F(BadTokenizer, BrokenVocabularies) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -62,7 +63,7 @@ TEST(Tokenizer, EndsComeFromTheConfigOrTheUsualNames) {
   std::ofstream(folder / "tokenizer_config.json")
       << R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}})";
   const auto tokenizer = load_tokenizer(folder);
-  EXPECT_EQ(tokenizer->bos(), std::nullopt);
+  EXPECT_FALSE(tokenizer->bos().has_value());
   EXPECT_EQ(tokenizer->eos(), tokenizer->id_of("<|im_end|>"));
   std::filesystem::remove_all(folder);
 }
