@@ -9,7 +9,7 @@ preset=$1
 shift
 case $preset in
   asan) tests='^(core|data|checkpoints|layers_ops)(_[a-z0-9_]+)?_test$' ;;
-  tsan) tests='^(data|train|end_to_end)(_[a-z0-9_]+)?_test$' ;;
+  tsan) tests='^(core|data)_test$' ;;
   *) fail "sanitize: $preset is neither asan nor tsan" ;;
 esac
 support=$longreach_root/tests/support

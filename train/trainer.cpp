@@ -62,7 +62,8 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
     : config_(config),
       corpus_(corpus),
       train_loader_(corpus, loader_options(config)),
-      valid_loader_(corpus, loader_options(config)) {
+      valid_loader_(corpus, loader_options(config)),
+      steps_([this](int64_t step) { return load_step(step); }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
   // drawn.
@@ -78,10 +79,6 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   resume_or_start();
   write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
   log_ = std::make_unique<RunLog>(config_, step_);
-}
-
-Trainer::~Trainer() {
-  if (prefetched_.valid()) prefetched_.wait();
 }
 
 void Trainer::resume_or_start() {
@@ -123,14 +120,6 @@ Trainer::StepData Trainer::load_step(int64_t step) const {
     data.labelled += data.micro_batches.back().labelled;
     data.tokens += rows * training.seq_len;
   }
-  return data;
-}
-
-// The batches of step step_, read while the step before was computed.
-Trainer::StepData Trainer::next_data() {
-  StepData data = prefetched_.valid() && prefetched_step_ == step_ ? prefetched_.get() : load_step(step_);
-  prefetched_step_ = step_ + 1;
-  prefetched_ = std::async(std::launch::async, [this, step = prefetched_step_] { return load_step(step); });
   return data;
 }
 
@@ -195,7 +184,7 @@ RunOutcome Trainer::run() {
   if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
   while (step_ < last && !stop_requested()) {
     const auto start = Clock::now();
-    const StepData data = next_data();
+    const StepData data = steps_.get(step_);
     const double waited = seconds_since(start);
     const bool known_bad = skip_steps_.count(step_ + 1) > 0;
     StepRecord record = train_step(data);

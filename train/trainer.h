@@ -1,7 +1,6 @@
 // One training run, read in one direction: loader -> model -> loss -> gradients -> optimizer -> log ->
 // checkpoint.
 #pragma once
-#include <future>
 #include <memory>
 #include <optional>
 #include <set>
@@ -10,6 +9,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "data/loader.h"
+#include "data/prefetch.h"
 #include "models/transformer.h"
 #include "train/evaluate.h"
 #include "train/model_input.h"
@@ -29,7 +29,6 @@ class Trainer {
   // config: parsed and resolved. Opens the run folder and resumes from its newest good checkpoint if there is
   // one. Throws UserError before anything is written when the folder, the checkpoint or the data do not fit.
   Trainer(const RunConfig& config, const data::Corpus& corpus);
-  ~Trainer();
 
   RunOutcome run();
 
@@ -48,7 +47,6 @@ class Trainer {
   void resume_or_start();
   void restore(const CheckpointContents& contents);
   StepData load_step(int64_t step) const;
-  StepData next_data();
   StepRecord train_step(const StepData& data);
   // Whether the step may be applied; otherwise acts on training.nonfinite.
   bool finite(const StepRecord& record, const GradientNorm& gradients);
@@ -75,8 +73,7 @@ class Trainer {
   std::set<int64_t> skip_steps_;  // rolled back from: not applied when they come again
   std::string newest_checkpoint_;
   std::optional<Evaluation> held_out_;
-  std::future<StepData> prefetched_;
-  int64_t prefetched_step_ = -1;
+  data::Prefetcher<StepData> steps_;  // by number of steps done before; last, so that it ends first
 };
 
 }  // namespace longreach
