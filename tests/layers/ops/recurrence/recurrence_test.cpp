@@ -56,9 +56,11 @@ TEST_F(Recurrence, SharedHeads) {
                               .chunk = 16});
 }
 
+// Several heads: the gradient of one constant decay is a single number, the sum of 2.6 million terms of either sign, whose
+// rounding error beside its own size is a matter of luck, for the operator and for the reference that judges it.
 TEST_F(Recurrence, LargestHeads) {
   expect_matches_reference(
-      {.tokens = 20, .heads = 1, .key_heads = 1, .value_heads = 1, .dk = 256, .dv = 512, .chunk = 16});
+      {.tokens = 20, .heads = 4, .key_heads = 4, .value_heads = 4, .dk = 256, .dv = 512, .chunk = 16});
 }
 
 TEST_F(Recurrence, HardDecaysPerHead) {
