@@ -72,7 +72,10 @@ function(longreach_kernel_library)
   endif()
   add_library(longreach_kernels STATIC ${sources})
   longreach_common(longreach_kernels)
-  target_compile_options(longreach_kernels PRIVATE -O3 -fno-math-errno -ffp-contract=fast)
+  target_compile_options(longreach_kernels PRIVATE -fno-math-errno -ffp-contract=fast)
+  if(NOT LONGREACH_SANITIZE)  # a sanitizer's checks in unrolled code take g++ minutes a file
+    target_compile_options(longreach_kernels PRIVATE -O3)
+  endif()
   target_link_libraries(longreach_kernels PRIVATE longreach_highway)
   # Kernels call parallel_for: its object needs torch, their compilation must not see it.
   add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/parallel.cpp)

@@ -16,7 +16,7 @@ using nlohmann::json;
 
 std::string type_of(const json& value, const char* where) {
   check<DataError>(value.is_object(), where, " must be an object, found ", value.type_name());
-  const std::string type = get_string(value, "type", "", where);
+  std::string type = get_string(value, "type", "", where);
   check<DataError>(!type.empty(), where, " has no `type`");
   return type;
 }
@@ -206,7 +206,7 @@ class Reader {
 
   static std::string prepend_scheme(const json& value, const char* where) {
     const std::string legacy = get_bool(value, "add_prefix_space", true, where) ? "always" : "never";
-    const std::string scheme = get_string(value, "prepend_scheme", legacy, where);
+    std::string scheme = get_string(value, "prepend_scheme", legacy, where);
     if (scheme != "always" && scheme != "first" && scheme != "never")
       unknown_kind("prepend_scheme", scheme, "always, first and never");
     return scheme;
