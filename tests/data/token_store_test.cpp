@@ -138,7 +138,7 @@ TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
                       kReads;
   RecordProperty("milliseconds_a_window", std::to_string(each));
   std::printf("8k window: %.4f ms\n", each);
-#ifdef NDEBUG
+#if defined(NDEBUG) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   EXPECT_LT(each, 0.1);
 #endif
 }
