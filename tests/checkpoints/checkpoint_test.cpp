@@ -53,7 +53,7 @@ bool same(const NamedTensors& a, const NamedTensors& b) {
     const at::Tensor &x = a[i].second, &y = b[i].second;
     if (a[i].first != b[i].first || x.scalar_type() != y.scalar_type() || x.sizes() != y.sizes())
       return false;
-    if (std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) != 0) return false;
+    if (x.nbytes() != 0 && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) != 0) return false;
   }
   return true;
 }
