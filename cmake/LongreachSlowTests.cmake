@@ -16,7 +16,7 @@ function(longreach_slow_test name)
   add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   longreach_slow_cost(${name} cost)
   set_tests_properties(${name} PROPERTIES LABELS slow PROCESSORS 2 COST ${cost} TIMEOUT 3000
-                       ENVIRONMENT LONGREACH_TORCH_ROOT=${LONGREACH_TORCH_ROOT})
+                       ENVIRONMENT "LONGREACH_TORCH_ROOT=${LONGREACH_TORCH_ROOT};OMP_WAIT_POLICY=passive")
 endfunction()
 
 function(longreach_slow_tests)

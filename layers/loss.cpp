@@ -12,6 +12,7 @@
 
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/vector_math.h"
 
 namespace longreach {
 namespace {
@@ -27,6 +28,7 @@ class CrossEntropyOp : public FusedOp {
       : options_(options), hidden_grad_(hidden_grad), weight_grad_(weight_grad) {}
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
+    settle_vector_math();
     const at::Tensor &hidden = inputs[0], &weight = inputs[1], &labels = inputs[2];
     const int64_t tokens = hidden.size(0);
     const at::Tensor cast_weight = weight.to(hidden.scalar_type());

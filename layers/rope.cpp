@@ -10,6 +10,7 @@
 
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/vector_math.h"
 
 namespace longreach {
 namespace {
@@ -135,6 +136,7 @@ double RotaryEmbedding::attention_factor() const {
 }
 
 void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length) {
+  settle_vector_math();
   const at::Tensor angles =
       at::arange(rows, at::kDouble).unsqueeze(1) * at::tensor(inverse_frequencies(length), at::kDouble);
   cos_ = (angles.cos() * attention_factor()).to(dtype);

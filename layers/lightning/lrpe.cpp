@@ -6,6 +6,7 @@
 #include <ATen/ops/pow.h>
 
 #include "layers/ops/autograd.h"
+#include "layers/ops/vector_math.h"
 
 namespace longreach::lightning {
 namespace {
@@ -42,6 +43,7 @@ class LrpeOp : public FusedOp {
  private:
   struct Angles {
     explicit Angles(const Tensors& inputs) {
+      settle_vector_math();
       const at::ScalarType wide = inputs[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
       positions = inputs[2].to(inputs[0].device(), wide).unsqueeze(-1).unsqueeze(-1);
       const at::Tensor angle = positions * inputs[3].to(wide).squeeze(1);  // [B, T, H, D]

@@ -49,7 +49,8 @@ struct Launch {
 };
 
 template <class Parameters>
-Launch make_launch(std::string kernel, Dim3 grid, Dim3 block, uint32_t shared_bytes, const Parameters& parameters) {
+Launch make_launch(std::string kernel, Dim3 grid, Dim3 block, uint32_t shared_bytes,
+                   const Parameters& parameters) {
   static_assert(std::is_trivially_copyable_v<Parameters>);
   Launch launch{.kernel = std::move(kernel), .grid = grid, .block = block, .shared_bytes = shared_bytes};
   launch.parameters.resize(sizeof(Parameters));
