@@ -92,7 +92,7 @@ int in_child(Body body) {
 }
 
 TEST(Checkpoint, RoundTripsBitForBit) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   const std::string folder = save_checkpoint(root.path("runs/here"), contents(120));
   EXPECT_EQ(folder, root.path("runs/here/step-00000120"));
   EXPECT_TRUE(same(load_checkpoint(folder), contents(120)));
@@ -103,7 +103,7 @@ TEST(Checkpoint, RoundTripsBitForBit) {
 }
 
 TEST(Checkpoint, ReplacesAStepAndListsInOrder) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   for (const int64_t step : {9, 10, 123456789, 0}) save_checkpoint(root.path(), contents(step));
   save_checkpoint(root.path(), contents(10, 77));
   EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(0, 9, 10, 123456789));
@@ -113,14 +113,14 @@ TEST(Checkpoint, ReplacesAStepAndListsInOrder) {
 }
 
 TEST(Checkpoint, NothingIsNothing) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   EXPECT_FALSE(load_latest(root.path("absent"), -1, remember).has_value());
   EXPECT_FALSE(load_latest(root.path(), -1, remember).has_value());
   EXPECT_TRUE(list_checkpoints(root.path("absent")).empty());
 }
 
 TEST(Checkpoint, FindsAFlippedBitInEveryFile) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   const std::string folder = save_checkpoint(root.path(), contents(3));
   int files = 0;
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
@@ -144,7 +144,7 @@ TEST(Checkpoint, FindsAFlippedBitInEveryFile) {
 }
 
 TEST(Checkpoint, FindsEveryFlippedBitOfTheManifest) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   const std::string folder = save_checkpoint(root.path(), contents(3)), path = folder + "/manifest.json";
   const auto size = static_cast<int64_t>(fs::file_size(path));
   for (int64_t at = 0; at < size; ++at) {
@@ -155,7 +155,7 @@ TEST(Checkpoint, FindsEveryFlippedBitOfTheManifest) {
 }
 
 TEST(Checkpoint, FindsMissingTruncatedAndSwappedFiles) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   const std::string folder = save_checkpoint(root.path(), contents(3));
   const std::string model = folder + "/model-00000.safetensors",
                     optimizer = folder + "/optimizer-00000.safetensors";
@@ -174,7 +174,7 @@ TEST(Checkpoint, FindsMissingTruncatedAndSwappedFiles) {
 }
 
 TEST(Checkpoint, FallsBackLoudlyAndSaysWhenNothingIsGood) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   for (const int64_t step : {1, 2, 3}) save_checkpoint(root.path(), contents(step));
   test::flip_bit(root.path("step-00000003/model-00000.safetensors"), 300);
   fs::remove(root.path("step-00000002/manifest.json"));
@@ -190,7 +190,7 @@ TEST(Checkpoint, FallsBackLoudlyAndSaysWhenNothingIsGood) {
 }
 
 TEST(Checkpoint, PrunesOldOnesAndLeftoversOnly) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   for (int64_t step = 1; step <= 5; ++step) save_checkpoint(root.path(), contents(step));
   for (const char* name :
        {"step-00000006.tmp", "step-00000002.old.tmp", "notes.tmp", "step-x.tmp", "step-00000009 copy"})
@@ -209,7 +209,7 @@ TEST(Checkpoint, PrunesOldOnesAndLeftoversOnly) {
 }
 
 TEST(Checkpoint, BringsBackWhatAnInterruptedReplacementSetAside) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   save_checkpoint(root.path(), contents(4));
   fs::rename(root.path("step-00000004"), root.path("step-00000004.old.tmp"));
   fs::create_directory(root.path("step-00000004.tmp"));
@@ -218,7 +218,7 @@ TEST(Checkpoint, BringsBackWhatAnInterruptedReplacementSetAside) {
 }
 
 TEST(Checkpoint, RefusesNamesThatLeaveTheFolder) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   for (const char* name : {"../x", "/x", "a/../b", "a//b", "", "manifest.json", "model-1", "x\n", "."}) {
     CheckpointContents bad = contents(1);
     bad.texts[name] = "x";
@@ -228,7 +228,7 @@ TEST(Checkpoint, RefusesNamesThatLeaveTheFolder) {
 }
 
 TEST(Checkpoint, AFileSizeLimitIsAnErrorAndLeavesThePreviousOne) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   save_checkpoint(root.path(), contents(1));
   const int status = in_child([&] {
     struct rlimit limit {
@@ -248,7 +248,7 @@ TEST(Checkpoint, AFileSizeLimitIsAnErrorAndLeavesThePreviousOne) {
 }
 
 TEST(Checkpoint, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   if (::mount("tmpfs", root.path().c_str(), "tmpfs", 0, "size=192k") != 0)
     GTEST_SKIP() << "mounting needs root";
   save_checkpoint(root.path("run"), contents(1));
@@ -270,7 +270,7 @@ TEST(Checkpoint, AFullDiskIsAnErrorAndLeavesThePreviousOne) {
 }
 
 TEST(Checkpoint, AReadOnlyFolderIsAClearError) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   save_checkpoint(root.path("run"), contents(1));
   for (const auto& entry : fs::recursive_directory_iterator(root.path()))
     ::chmod(entry.path().c_str(), entry.is_directory() ? 0555 : 0444);
@@ -294,7 +294,7 @@ TEST(Checkpoint, AReadOnlyFolderIsAClearError) {
 
 // A child saves without end, new steps and the same step again; it is killed at ever later moments.
 TEST(Checkpoint, AKillAtAnyMomentLeavesALoadableOne) {
-  test::TemporaryFolder root;
+  TemporaryFolder root;
   save_checkpoint(root.path(), contents(1));
   const auto start = std::chrono::steady_clock::now();
   save_checkpoint(root.path(), contents(1));

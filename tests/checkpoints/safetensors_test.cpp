@@ -39,7 +39,7 @@ std::string with_header(const std::string& json, const std::string& data = "") {
 
 // The message of the error that opening these bytes throws; empty when they are accepted.
 std::string refusal(const std::string& contents) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("hostile.safetensors");
   test::write_file(path, contents);
   try {
@@ -54,7 +54,7 @@ std::string refusal(const std::string& contents) {
 }
 
 TEST(Safetensors, RoundTripsEveryDtypeBitForBit) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const at::ScalarType dtype : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16, at::kLong, at::kInt,
                                      at::kShort, at::kChar, at::kByte, at::kBool})
@@ -169,7 +169,7 @@ TEST(Safetensors, ShowsHostileNamesSafely) {
 }
 
 TEST(Safetensors, EveryTruncationAndEveryHeaderByteChangeIsRefusedOrHarmless) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("good.safetensors");
   write_safetensors(path, {{"a", test::normal({2, 3}, 1)}, {"b", at::arange(5, at::kInt)}}, {{"k", "v"}});
   const std::string good = test::read_text(path);
@@ -186,7 +186,7 @@ TEST(Safetensors, EveryTruncationAndEveryHeaderByteChangeIsRefusedOrHarmless) {
 }
 
 TEST(Safetensors, WriterRefusesWhatItCannotStore) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("x.safetensors");
   EXPECT_THROW(write_safetensors(path, {{"a", at::zeros({1})}, {"a", at::zeros({1})}}), CheckpointError);
   EXPECT_THROW(write_safetensors(path, {{"__metadata__", at::zeros({1})}}), CheckpointError);

@@ -1,7 +1,6 @@
-// What the tests of data/ share: a scratch folder, a byte tokenizer with special tokens, a source in memory.
+// What the tests of data/ share: a byte tokenizer with special tokens, a source in memory.
 #pragma once
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <filesystem>
 #include <fstream>
@@ -9,32 +8,11 @@
 #include <random>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "data/token_source.h"
 #include "data/tokenizer.h"
 
 namespace longreach::data::testing {
-
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "longreach-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  std::string write(const std::string& name, const std::string& contents) const {
-    const std::string path = *this / name;
-    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-    std::ofstream(path, std::ios::binary) << contents;
-    return path;
-  }
-
- private:
-  std::string path_;
-};
 
 inline std::string contents_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

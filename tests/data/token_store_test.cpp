@@ -44,13 +44,13 @@ class StoreRoundTrip : public ::testing::TestWithParam<std::tuple<int64_t, int>>
 
 TEST_P(StoreRoundTrip, KeepsEveryTokenAndWindow) {
   const auto [vocab, gzip] = GetParam();
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   StoreAbout about = about_bytes(vocab);
   about.gzip_level = gzip;
   about.documents_are_files = true;
   const auto tokens = random_tokens(200000, static_cast<Token>(vocab), 1);
   const std::vector<int64_t> lengths{1, 70000, 0, 65536 - 4464, 60000, 8926, 1};
-  const auto store = TokenStore::open(write_store(folder / "a.h5", tokens, lengths, about));
+  const auto store = TokenStore::open(write_store(folder.path("a.h5"), tokens, lengths, about));
   EXPECT_EQ(read_all(*store), tokens);
   EXPECT_EQ(store->document_offsets(), (std::vector<int64_t>{0, 1, 70001, 131073, 191073, 199999, 200000}));
   EXPECT_EQ(store->about().vocab_size, vocab);
@@ -64,31 +64,32 @@ TEST_P(StoreRoundTrip, KeepsEveryTokenAndWindow) {
     store->read(static_cast<int64_t>(begin), window);
     ASSERT_TRUE(std::equal(window.begin(), window.end(), tokens.begin() + static_cast<int64_t>(begin)));
   }
-  EXPECT_FALSE(std::filesystem::exists(folder / "a.h5.partial"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path("a.h5.partial")));
 }
 INSTANTIATE_TEST_SUITE_P(All, StoreRoundTrip,
                          ::testing::Combine(::testing::Values(300, 65536, 65537, 128256),
                                             ::testing::Values(0, 4)));
 
 TEST(TokenStore, StoresNarrowTokensInTwoBytes) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(1 << 20, 65536, 3);
-  const auto narrow = TokenStore::open(write_store(folder / "n.h5", tokens, {1 << 20}, about_bytes(65536)));
-  const auto wide = TokenStore::open(write_store(folder / "w.h5", tokens, {1 << 20}, about_bytes(65537)));
+  const auto narrow =
+      TokenStore::open(write_store(folder.path("n.h5"), tokens, {1 << 20}, about_bytes(65536)));
+  const auto wide = TokenStore::open(write_store(folder.path("w.h5"), tokens, {1 << 20}, about_bytes(65537)));
   EXPECT_LT(narrow->file_bytes(), (2 << 20) + 65536);
   EXPECT_GT(wide->file_bytes(), 4 << 20);
 }
 
 TEST(TokenStore, KeepsTheLossMask) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   StoreAbout about = about_bytes();
   about.loss_mask = true;
-  TokenStoreWriter writer(folder / "m.h5", about);
+  TokenStoreWriter writer(folder.path("m.h5"), about);
   writer.append({{1, 2, 3}}, {{0, 1, 1}});
   writer.append({{4, 5}});
   writer.end_document();
   writer.finish();
-  const auto store = TokenStore::open(folder / "m.h5");
+  const auto store = TokenStore::open(folder.path("m.h5"));
   std::vector<uint8_t> mask(4);
   store->read_loss_mask(1, mask);
   EXPECT_TRUE(store->has_loss_mask());
@@ -99,12 +100,12 @@ TEST(TokenStore, KeepsTheLossMask) {
 }
 
 TEST(TokenStore, IsReadByManyThreads) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(300000, 300, 4);
   for (const int gzip : {0, 1}) {
     StoreAbout about = about_bytes();
     about.gzip_level = gzip;
-    const auto store = TokenStore::open(write_store(folder / "t.h5", tokens, {300000}, about));
+    const auto store = TokenStore::open(write_store(folder.path("t.h5"), tokens, {300000}, about));
     std::vector<std::thread> threads;
     std::atomic<int> wrong{0};
     for (uint32_t t = 0; t < 4; ++t)
@@ -123,9 +124,9 @@ TEST(TokenStore, IsReadByManyThreads) {
 }
 
 TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(8 << 20, 300, 5);
-  const auto store = TokenStore::open(write_store(folder / "s.h5", tokens, {8 << 20}, about_bytes()));
+  const auto store = TokenStore::open(write_store(folder.path("s.h5"), tokens, {8 << 20}, about_bytes()));
   std::vector<Token> window(8192);
   std::mt19937 random(6);
   timespec begin{}, end{};
@@ -145,11 +146,11 @@ TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
 
 // A writer that dies between documents, or inside one, leaves a store that the next writer completes.
 TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(5 << 20, 300, 7);
   const std::vector<int64_t> lengths(20, 1 << 18);
-  const std::string path = folder / "r.h5",
-                    whole = write_store(folder / "w.h5", tokens, lengths, about_bytes());
+  const std::string path = folder.path("r.h5"),
+                    whole = write_store(folder.path("w.h5"), tokens, lengths, about_bytes());
   int64_t done = 0;
   for (const int64_t stop : {7, 13, 20}) {
     TokenStoreWriter writer(path, about_bytes());
@@ -170,8 +171,8 @@ TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
 }
 
 TEST(TokenStoreWriter, StartsOverWhenItsStreamsAreCutOrTheInputsChanged) {
-  const ScratchFolder folder;
-  const std::string path = folder / "r.h5";
+  const TemporaryFolder folder;
+  const std::string path = folder.path("r.h5");
   const auto begin = [&] {
     TokenStoreWriter writer(path, about_bytes());
     writer.append({{1, 2, 3}});
@@ -192,8 +193,8 @@ TEST(TokenStoreWriter, StartsOverWhenItsStreamsAreCutOrTheInputsChanged) {
 }
 
 TEST(TokenStoreWriter, RefusesWhatDoesNotBelong) {
-  const ScratchFolder folder;
-  TokenStoreWriter writer(folder / "x.h5", about_bytes());
+  const TemporaryFolder folder;
+  TokenStoreWriter writer(folder.path("x.h5"), about_bytes());
   EXPECT_THAT(error_of([&] { writer.append({{300}}); }), HasSubstr("token 300, allowed: 0 to 299"));
   EXPECT_THAT(error_of([&] { writer.append({{3}}, {{1}}); }), HasSubstr("mask"));
   EXPECT_THAT(error_of([&] { writer.finish(); }), HasSubstr("no text"));
@@ -202,12 +203,12 @@ TEST(TokenStoreWriter, RefusesWhatDoesNotBelong) {
 }
 
 TEST(TokenStore, FindsAChangedTokenByItsChecksum) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   for (const bool masked : {false, true}) {
     StoreAbout about = about_bytes();
     about.loss_mask = masked;
     const auto tokens = random_tokens(200000, 256, 8);
-    const std::string path = write_store(folder / "c.h5", tokens, {200000}, about);
+    const std::string path = write_store(folder.path("c.h5"), tokens, {200000}, about);
     std::string file = contents_of(path);
     // The bytes of tokens 140000.. (chunk 2) are found by their value.
     std::string needle;
@@ -221,13 +222,13 @@ TEST(TokenStore, FindsAChangedTokenByItsChecksum) {
 }
 
 TEST(TokenStore, SaysInOneLineWhatIsWrongWithAForeignFile) {
-  const ScratchFolder folder;
-  EXPECT_THAT(error_of([&] { TokenStore::open(folder / "none.h5"); }), HasSubstr("cannot be opened"));
+  const TemporaryFolder folder;
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder.path("none.h5")); }), HasSubstr("cannot be opened"));
   EXPECT_THAT(error_of([&] { TokenStore::open(folder.write("t.h5", "just text")); }),
               HasSubstr("not an HDF5 file"));
   EXPECT_THAT(error_of([&] { TokenStore::open(folder.write("e.h5", "")); }), HasSubstr("not an HDF5 file"));
-  EXPECT_THAT(error_of([&] { TokenStore::open(folder / ""); }), HasSubstr("not a regular file"));
-  const std::string foreign = folder / "f.h5";
+  EXPECT_THAT(error_of([&] { TokenStore::open(folder.path()); }), HasSubstr("not a regular file"));
+  const std::string foreign = folder.path("f.h5");
   H5Fclose(H5Fcreate(foreign.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT));
   EXPECT_THAT(error_of([&] { TokenStore::open(foreign); }), HasSubstr("not a Longreach token store"));
 }
@@ -246,12 +247,12 @@ void expect_error_or_truth(const std::string& path, const std::vector<Token>& to
 }
 
 TEST(TokenStore, SurvivesTruncationAnywhere) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(150000, 256, 9);
   for (const int gzip : {0, 3}) {
     StoreAbout about = about_bytes();
     about.gzip_level = gzip;
-    const std::string whole = contents_of(write_store(folder / "w.h5", tokens, {100, 149900}, about));
+    const std::string whole = contents_of(write_store(folder.path("w.h5"), tokens, {100, 149900}, about));
     for (size_t part = 0; part < 50; ++part) {
       const auto path = folder.write("cut.h5", whole.substr(0, whole.size() * part / 50));
       EXPECT_THAT(error_of([&] { TokenStore::open(path); }), StartsWith(path));
@@ -265,9 +266,9 @@ TEST(TokenStore, SurvivesTruncationAnywhere) {
 }
 
 TEST(TokenStore, SurvivesFlippedBytes) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const auto tokens = random_tokens(66000, 256, 10);
-  const std::string whole = contents_of(write_store(folder / "w.h5", tokens, {66000}, about_bytes()));
+  const std::string whole = contents_of(write_store(folder.path("w.h5"), tokens, {66000}, about_bytes()));
   std::mt19937 random(11);
   for (int i = 0; i < 150; ++i) {
     std::string damaged = whole;
@@ -279,8 +280,9 @@ TEST(TokenStore, SurvivesFlippedBytes) {
 
 // A file of a few kilobytes that claims 2^50 tokens and documents.
 TEST(TokenStore, AllocatesNothingForHostileSizes) {
-  const ScratchFolder folder;
-  const std::string path = write_store(folder / "h.h5", random_tokens(1000, 256, 12), {1000}, about_bytes());
+  const TemporaryFolder folder;
+  const std::string path =
+      write_store(folder.path("h.h5"), random_tokens(1000, 256, 12), {1000}, about_bytes());
   for (const char* name : {"tokens", "document_offsets", "checksums"}) {
     write_store(path, random_tokens(1000, 256, 12), {1000}, about_bytes());
     const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
@@ -301,15 +303,15 @@ std::string as_bytes(const auto& values) {
 }
 
 TEST(TokenBin, ReadsNanoGpt) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   const std::vector<uint16_t> tokens{5, 6, 256, 7, 256, 8};
   const auto source =
       open_token_bin(folder.write("n.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true));
   EXPECT_EQ(read_all(*source), (std::vector<Token>{5, 6, 256, 7, 256, 8}));
   EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5, 6}));  // eos ends a document
-  const auto plain = open_token_bin(folder / "n.bin", ByteLevel({"<|endoftext|>"}));
+  const auto plain = open_token_bin(folder.path("n.bin"), ByteLevel({"<|endoftext|>"}));
   EXPECT_EQ(plain->document_offsets(), (std::vector<int64_t>{0, 6}));
-  EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder / "n.bin", ByteLevel())); }),
+  EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder.path("n.bin"), ByteLevel())); }),
               HasSubstr("token 256 at 2"));
   EXPECT_THAT(error_of([&] { open_token_bin(folder.write("o.bin", "abc"), ByteLevel()); }),
               HasSubstr("multiple of 2"));
@@ -318,7 +320,7 @@ TEST(TokenBin, ReadsNanoGpt) {
 }
 
 TEST(TokenBin, ReadsLlmC) {
-  const ScratchFolder folder;
+  const TemporaryFolder folder;
   std::vector<int32_t> header(256);
   header[0] = 20240520;
   header[1] = 1;

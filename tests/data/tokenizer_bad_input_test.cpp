@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "data/tokenizer.h"
 #include "tests/data/tokenizer_cases.h"
 
@@ -24,12 +25,9 @@ std::string read(const std::string& path) {
 
 class BadTokenizer : public testing::Test {
  protected:
-  BadTokenizer() { std::filesystem::create_directories(folder_); }
-  ~BadTokenizer() override { std::filesystem::remove_all(folder_); }
-
   // The message of loading a file with this content; empty when it loads.
   std::string error_of(const std::string& name, const std::string& content) {
-    const std::string path = folder_ / name;
+    const std::string path = folder_.path(name);
     std::ofstream(path, std::ios::binary) << content;
     try {
       load_tokenizer(path);
@@ -50,7 +48,7 @@ class BadTokenizer : public testing::Test {
                                   R"(}, "pre_tokenizer": )" + splitter + more + "}");
   }
 
-  const std::filesystem::path folder_ = std::filesystem::temp_directory_path() / "longreach_bad_tokenizer";
+  const TemporaryFolder folder_;
 };
 
 TEST_F(BadTokenizer, SmallestGoodFileLoads) {
@@ -102,8 +100,8 @@ TEST_F(BadTokenizer, NestingAndForeignBytes) {
       json_error(R"({"a": 0})", "[]",
                  R"({"type": "Split", "pattern": {"Regex": ")" + groups + R"("}, "behavior": "Isolated"})"),
       HasSubstr("nested"));
-  EXPECT_THROW(load_tokenizer(folder_), DataError);
-  EXPECT_THROW(load_tokenizer(folder_ / "none.json"), DataError);
+  EXPECT_THROW(load_tokenizer(folder_.path()), DataError);
+  EXPECT_THROW(load_tokenizer(folder_.path("none.json")), DataError);
   EXPECT_THROW(load_tokenizer("/dev/null"), DataError);
 }
 
@@ -141,7 +139,7 @@ TEST_F(BadTokenizer, DamagedFilesNeverCrash) {
         bad[next() % bad.size()] = static_cast<char>(next());
       if (i % 2 == 0 && bad.size() > 300) bad[next() % 300] = static_cast<char>(next());
       if (!error_of(name, bad).empty()) continue;
-      const auto tokenizer = load_tokenizer(folder_ / name);
+      const auto tokenizer = load_tokenizer(folder_.path(name));
       try {
         tokenizer->decode(tokenizer->encode("The river \xEF\xBC\xA1 \xE3\x80\x80 12 hello world\xFF"));
       } catch (const DataError&) {
@@ -152,7 +150,7 @@ TEST_F(BadTokenizer, DamagedFilesNeverCrash) {
 
 TEST_F(BadTokenizer, BytesWithoutATokenAreNotLost) {
   ASSERT_EQ(json_error(R"({"a": 0, "b": 1})"), "");
-  const auto tokenizer = load_tokenizer(folder_ / "t.json");
+  const auto tokenizer = load_tokenizer(folder_.path("t.json"));
   EXPECT_EQ(tokenizer->encode("ab"), (std::vector<Token>{0, 1}));
   EXPECT_THROW(tokenizer->encode("ab\xFF"), DataError);
   EXPECT_THROW(tokenizer->decode(std::vector<Token>{2}), DataError);

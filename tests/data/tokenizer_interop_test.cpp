@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <filesystem>
 
+#include "core/temporary_folder.h"
 #include "tests/data/tokenizer_cases.h"
 
 namespace longreach::data {
@@ -13,13 +13,11 @@ namespace {
 TEST(TokenizerInterop, RandomTextsEncodeAndDecodeAsTheLibraries) {
   if (std::system("python3 -c 'import sentencepiece, tokenizers' > /dev/null 2>&1") != 0)
     GTEST_SKIP() << "python3 has no sentencepiece and tokenizers";
-  const auto folder = std::filesystem::temp_directory_path() / "longreach_tokenizer_interop";
-  std::filesystem::create_directories(folder);
+  const TemporaryFolder folder;
   const std::string command = "python3 " LONGREACH_SOURCE_DIR "/tests/data/files/make_tokenizer_files.py '" +
-                              folder.string() + "' --interop 17";
+                              folder.path() + "' --interop 17";
   ASSERT_EQ(std::system(command.c_str()), 0);
-  test::expect_cases(folder);
-  std::filesystem::remove_all(folder);
+  test::expect_cases(folder.path());
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "tests/data/tokenizer_cases.h"
 
 namespace longreach::data {
@@ -54,18 +55,14 @@ TEST(Tokenizer, SpecialTokensAreTextWhenNotAskedFor) {
 }
 
 TEST(Tokenizer, EndsComeFromTheConfigOrTheUsualNames) {
-  const auto folder = std::filesystem::temp_directory_path() / "longreach_tokenizer_ends";
-  std::filesystem::create_directories(folder);
-  std::filesystem::copy_file(kFiles + "/bpe_smollm.json", folder / "tokenizer.json",
-                             std::filesystem::copy_options::overwrite_existing);
-  std::filesystem::remove(folder / "tokenizer_config.json");
-  EXPECT_EQ(load_tokenizer(folder)->eos(), load_tokenizer(folder)->id_of("<|endoftext|>"));
-  std::ofstream(folder / "tokenizer_config.json")
-      << R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}})";
-  const auto tokenizer = load_tokenizer(folder);
+  const TemporaryFolder folder;
+  std::filesystem::copy_file(kFiles + "/bpe_smollm.json", folder.path("tokenizer.json"));
+  EXPECT_EQ(load_tokenizer(folder.path())->eos(), load_tokenizer(folder.path())->id_of("<|endoftext|>"));
+  folder.write("tokenizer_config.json",
+               R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}})");
+  const auto tokenizer = load_tokenizer(folder.path());
   EXPECT_FALSE(tokenizer->bos().has_value());
   EXPECT_EQ(tokenizer->eos(), tokenizer->id_of("<|im_end|>"));
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Tokenizer, FingerprintsTellVocabulariesApart) {

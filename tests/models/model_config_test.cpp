@@ -2,28 +2,19 @@
 #include "models/model_config.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "core/config.h"
+#include "core/temporary_folder.h"
 
 namespace longreach {
 namespace {
 
 class HuggingFace : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("longreach-config-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  std::string write(const std::string& json) const {
-    std::ofstream(folder_ / "config.json") << json;
-    return (folder_ / "config.json").string();
-  }
+  std::string write(const std::string& json) const { return folder_.write("config.json", json); }
   std::string error(const std::string& json) const {
     ModelConfig config;
     try {
@@ -33,7 +24,7 @@ class HuggingFace : public testing::Test {
     }
     return "";
   }
-  std::filesystem::path folder_;
+  const TemporaryFolder folder_;
 };
 
 ModelConfig parse(const std::string& toml) {
@@ -147,7 +138,7 @@ TEST_F(HuggingFace, SmolLm2) {
 TEST_F(HuggingFace, KeysBesideTheFileWin) {
   write(kSmolLm2);
   ModelConfig config =
-      parse("hidden_size = 256\nnum_hidden_layers = 4\nhead_dim = 32\nconfig = '" + folder_.string() + "'\n");
+      parse("hidden_size = 256\nnum_hidden_layers = 4\nhead_dim = 32\nconfig = '" + folder_.path() + "'\n");
   config.resolve(49152);
   EXPECT_EQ(config.hidden_size, 256);  // also our default: being written is what counts
   EXPECT_EQ(config.num_hidden_layers, 4);

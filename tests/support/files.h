@@ -1,4 +1,4 @@
-// Small file edits for tests of damage; test::TemporaryFolder comes along.
+// Small file edits for tests of damage; TemporaryFolder comes along.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -14,24 +14,6 @@ namespace longreach::test {
 
 namespace fs = std::filesystem;
 
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (fs::temp_directory_path() / "longreach-test-XXXXXX").string();
-  check<Error>(mkdtemp(name.data()) != nullptr, "no temporary folder");
-  folder_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  fs::remove_all(folder_, ignored);
-}
-
-std::string TemporaryFolder::write(const std::string& name, const std::string& contents) const {
-  const fs::path file = folder_ / name;
-  fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary) << contents;
-  return file.string();
-}
-
 std::string read_text(const std::string& path) {
   std::ostringstream contents;
   contents << std::ifstream(path, std::ios::binary).rdbuf();

@@ -2,31 +2,16 @@
 #pragma once
 #include <sys/types.h>
 
-#include <filesystem>
 #include <string>
 #include <vector>
+
+#include "core/temporary_folder.h"
 
 namespace longreach::test {
 
 struct ProgramResult {
   int code = 0;  // exit code; 128 + signal when killed
   std::string out, err;
-};
-
-// A folder of its own under the system's temporary folder, removed at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  std::string path(const std::string& name = "") const {
-    return name.empty() ? folder_.string() : (folder_ / name).string();
-  }
-  std::string write(const std::string& name, const std::string& contents) const;  // returns the path
-
- private:
-  std::filesystem::path folder_;
 };
 
 ProgramResult run_program(const std::vector<std::string>& arguments);

@@ -37,7 +37,7 @@ TEST(Metrics, WritesNanAndInfinityAsNullWithAFlag) {
 }
 
 TEST(Metrics, AppendsAndResumes) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("metrics.jsonl");
   {
     MetricsLog log(path, -1);
@@ -60,7 +60,7 @@ TEST(Metrics, AppendsAndResumes) {
 }
 
 TEST(Metrics, DropsATornLastLineAndForeignOnes) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("metrics.jsonl"), one = metrics_line(1, 1, {}) + "\n",
                     two = metrics_line(2, 2, {}) + "\n";
   test::write_file(path, one + "not json\n[1]\n" + one + two + R"({"step": 3, "loss": 1.5)");
@@ -70,7 +70,7 @@ TEST(Metrics, DropsATornLastLineAndForeignOnes) {
 
 TEST(Metrics, FailsClearlyWhereItCannotWrite) {
   EXPECT_THROW(MetricsLog("/no/such/folder/metrics.jsonl", -1), TrainingError);
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   MetricsLog full(folder.path("metrics.jsonl"), -1);
   const pid_t child = ::fork();
   if (child == 0) {

@@ -42,7 +42,7 @@ void write_run(const std::string& folder) {
 bool has_gnuplot() { return std::system("gnuplot --version > /dev/null 2>&1") == 0; }
 
 TEST(Plot, ReadsCurvesAndLeavesOutWhatIsNoNumber) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   write_run(folder.path("a run"));
   const auto curves = plot::read_run(folder.path("a run"), "tokens", {"loss", "grad_norm"});
   ASSERT_EQ(curves.size(), 2u);
@@ -60,7 +60,7 @@ TEST(Plot, SmoothsWithoutBias) {
 }
 
 TEST(Plot, SkipsATornLastLineAndNamesABrokenOne) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("metrics.jsonl"), line = metrics_line(1, 2.0, {}) + "\n";
   test::write_file(path, line + R"({"step": 2, "lo)");
   EXPECT_EQ(plot::read_run(folder.path(), "step", {"loss"})[0].raw.x.size(), 1u);
@@ -78,7 +78,7 @@ TEST(Plot, SkipsATornLastLineAndNamesABrokenOne) {
 }
 
 TEST(Plot, ReadsScalingRows) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   const std::string path = folder.path("b.json");
   test::write_file(path, R"({"machine": "x", "rows": [{"name": "ours", "T": 4000, "seconds": 2, "threads": 1},
       {"name": "ours", "T": 1000, "seconds": 1}, {"name": "ours", "T": 1000, "seconds": 0.5}, {"name": "peer", "T": 10, "seconds": 1}]})");
@@ -96,7 +96,7 @@ TEST(Plot, ReadsScalingRows) {
 
 TEST(Plot, DrawsPngAndSvg) {
   if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed";
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   write_run(folder.path("it's [a] {run}"));
   write_run(folder.path("b"));
   const std::string first = folder.path("it's [a] {run}"), second = folder.path("b"),
@@ -114,7 +114,7 @@ TEST(Plot, DrawsPngAndSvg) {
 }
 
 TEST(Plot, SaysWhatIsWrongBeforeDrawing) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   write_run(folder.path("a"));
   EXPECT_THAT(error_of([&] {
                 plot_verb({folder.path("a"), "--output", "x.pdf"});
@@ -130,7 +130,7 @@ TEST(Plot, SaysWhatIsWrongBeforeDrawing) {
 }
 
 TEST(Plot, NamesThePackageWhenGnuplotIsMissing) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   write_run(folder.path("a"));
   const std::string path = std::getenv("PATH");
   ::setenv("PATH", folder.path().c_str(), 1);

@@ -34,7 +34,7 @@ TEST(Tensorboard, ChecksumsAreCastagnoli) {
 }
 
 TEST(Tensorboard, WritesScalarsTextAndTheRestartMark) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   TensorboardWriter writer(folder.path("tb"), 300);
   writer.scalar("loss", 2.5, 300);
   writer.text("sample", "To be", 301);
@@ -53,7 +53,7 @@ TEST(Tensorboard, WritesScalarsTextAndTheRestartMark) {
 }
 
 TEST(Tensorboard, FailsClearlyWhereItCannotWrite) {
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   test::write_file(folder.path("file"), "");
   EXPECT_THROW(TensorboardWriter(folder.path("file")), TrainingError);
 }

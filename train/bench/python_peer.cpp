@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "core/temporary_folder.h"
 #include "train/bench/child_process.h"
 
 namespace longreach::bench {
@@ -20,29 +21,11 @@ using nlohmann::json;
 
 constexpr const char* kTorch = "torch==2.11.0";  // the release that this program links
 
-// A folder that goes when its owner goes; in memory where the system has such a place.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::error_code ignored;
-    const fs::path parent =
-        fs::is_directory("/dev/shm", ignored) ? fs::path("/dev/shm") : fs::temp_directory_path();
-    std::string pattern = (parent / "longreach-peer-XXXXXX").string();
-    check<Error>(mkdtemp(pattern.data()) != nullptr, parent.string(), ": cannot make a folder");
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-
-  std::string file(const std::string& name) const { return (path_ / (name + ".f32")).string(); }
-
- private:
-  fs::path path_;
-};
+// In memory where the system has such a place.
+fs::path scratch_place() {
+  std::error_code ignored;
+  return fs::is_directory("/dev/shm", ignored) ? fs::path("/dev/shm") : fs::temp_directory_path();
+}
 
 void write_array(const std::string& path, const at::Tensor& tensor) {
   const at::Tensor values = tensor.to(at::kFloat).contiguous();
@@ -85,20 +68,20 @@ class PythonPeer : public Contestant {
     request["function"] = bench_case.for_peers(setting.heads);
     for (const auto& [name, tensor] : {std::pair("q", problem.q), std::pair("k", problem.k),
                                        std::pair("v", problem.v), std::pair("grad_o", problem.grad_o)}) {
-      write_array(folder_.file(name), tensor);
-      request["files"][name] = folder_.file(name);
+      write_array(file(name), tensor);
+      request["files"][name] = file(name);
     }
-    for (const char* name : {"o", "dq", "dk", "dv"}) request["files"][name] = folder_.file(name);
+    for (const char* name : {"o", "dq", "dk", "dv"}) request["files"][name] = file(name);
     same_function_ = ask(request).value("same_function", false);
   }
 
   Result result() override {
     ask({{"op", "result"}});
-    Result all{.o = read_array(folder_.file("o"), problem_.grad_o.sizes())};
+    Result all{.o = read_array(file("o"), problem_.grad_o.sizes())};
     if (!backward_) return all;
-    all.dq = read_array(folder_.file("dq"), problem_.q.sizes());
-    all.dk = read_array(folder_.file("dk"), problem_.k.sizes());
-    all.dv = read_array(folder_.file("dv"), problem_.v.sizes());
+    all.dq = read_array(file("dq"), problem_.q.sizes());
+    all.dk = read_array(file("dk"), problem_.k.sizes());
+    all.dv = read_array(file("dv"), problem_.v.sizes());
     return all;
   }
 
@@ -110,6 +93,8 @@ class PythonPeer : public Contestant {
   bool same_function() const override { return same_function_; }
 
  private:
+  std::string file(const char* name) const { return folder_.path(std::string(name) + ".f32"); }
+
   json ask(const json& request) {
     process_.write_line(request.dump());
     std::string line;
@@ -125,7 +110,7 @@ class PythonPeer : public Contestant {
   std::string name_;
   Problem problem_;
   bool backward_, same_function_ = false;
-  TemporaryFolder folder_;
+  const TemporaryFolder folder_{scratch_place()};
   ChildProcess process_;
 };
 

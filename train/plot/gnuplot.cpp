@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <spawn.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +14,7 @@
 #include <iomanip>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 
 extern char** environ;
 
@@ -50,24 +50,6 @@ void data(std::ostream& out, const std::string& name, const Series& series) {
   for (size_t i = 0; i < series.x.size(); ++i) out << series.x[i] << " " << series.y[i] << "\n";
   out << "EOD\n";
 }
-
-// A temporary file, removed whatever happens.
-class ScratchFile {
- public:
-  ScratchFile() {
-    path_ = (std::filesystem::temp_directory_path() / "longreach-plot-XXXXXX").string();
-    const int descriptor = ::mkstemp(path_.data());
-    check<UserError>(descriptor >= 0, path_, ": cannot be created");
-    ::close(descriptor);
-  }
-  ~ScratchFile() { ::unlink(path_.c_str()); }
-  ScratchFile(const ScratchFile&) = delete;
-  ScratchFile& operator=(const ScratchFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // gnuplot's exit status; its stderr goes to `errors`.
 int spawn_gnuplot(const std::string& script, const std::string& errors) {
@@ -142,9 +124,9 @@ void run_gnuplot(const std::string& script, const std::string& drawn, const std:
     const std::ofstream writable(drawn);  // gnuplot's own message for this is obscure
     check<UserError>(writable.good(), one_line(output), ": cannot be written");
   }
-  const ScratchFile file, errors;
-  std::ofstream(file.path()) << script;
-  const int status = spawn_gnuplot(file.path(), errors.path());
+  const TemporaryFolder folder;
+  const std::string errors = folder.write("errors", "");
+  const int status = spawn_gnuplot(folder.write("script", script), errors);
   std::error_code failed;
   if (status == 0 && std::filesystem::file_size(drawn, failed) > 0 && !failed) {
     std::filesystem::rename(drawn, output, failed);
@@ -153,7 +135,7 @@ void run_gnuplot(const std::string& script, const std::string& drawn, const std:
   }
   std::filesystem::remove(drawn, failed);
   check<UserError>(status != 127, "gnuplot is not installed: apt-get install gnuplot-nox");
-  std::ifstream messages(errors.path());
+  std::ifstream messages(errors);
   const std::string words((std::istreambuf_iterator<char>(messages)), {});
   throw UserError(one_line(text("gnuplot failed with status ", status, ": ", words), 400));
 }

@@ -40,6 +40,12 @@ inline constexpr int64_t kLongestChunk = 128;
 
 inline int64_t pad(int64_t n) { return (n + kStrip - 1) / kStrip * kStrip; }
 
+// f(element) with an element of the dtype's storage type.
+template <class F>
+void with_element(DType dtype, const F& f) {
+  dtype == DType::kFloat32 ? f(float{}) : f(uint16_t{});
+}
+
 template <class T>
 const T* at(const View& x, int64_t row, int64_t token, int64_t head) {
   return static_cast<const T*>(x.data) + row * x.row + token * x.token + head * x.head;
@@ -128,9 +134,9 @@ class DecayTable {
     for (int64_t i = 0; i <= chunk_; ++i)
       before_[i] = after_[chunk_ - i] =
           i == 0 ? 1.0f : static_cast<float>(std::exp(step * static_cast<double>(i)));
-    for (int64_t r = 0; r < chunk_; ++r) {
-      for (int64_t j = 0; j < chunk_; ++j) pair_[r * chunk_ + j] = j <= r ? before_[r - j] : 0.0f;
-    }
+    std::memset(pair_, 0, static_cast<size_t>(chunk_ * chunk_) * sizeof(float));
+    for (int64_t r = 0; r < chunk_; ++r)
+      std::memcpy(pair_ + r * chunk_, after_ + chunk_ - r, static_cast<size_t>(r + 1) * sizeof(float));
   }
 
   // Tokens [token, token + m) of a row. Rows of `pair` from m up to the next multiple of kStrip are finite.

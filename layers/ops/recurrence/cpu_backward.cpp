@@ -74,20 +74,22 @@ class BackwardTask {
     carve(arena);
   }
 
-  // A group of heads of a sequence, all segments. The gradient of the state lies in grad_initial_state
-  // between segments.
-  void whole(int64_t sequence, int64_t group) {
+  // All segments of a sequence, from the last; the heads of a block take turns at each. The gradients of the states lie
+  // in grad_initial_state between segments.
+  void whole(int64_t sequence, Heads block) {
     sequence_ = s_.sequences + sequence;
-    const int64_t heads = group_heads(s_), size = s_.dk * s_.dv, first = sequence * s_.heads + group * heads;
-    float* carried = p_.grad_initial_state + first * size;
-    const size_t bytes = static_cast<size_t>(heads * size) * sizeof(float);
+    const int64_t size = s_.dk * s_.dv, first = (sequence * s_.heads + block.begin) * size;
+    float* carried = p_.grad_initial_state + first;
+    const size_t bytes = static_cast<size_t>((block.end - block.begin) * size) * sizeof(float);
     if (p_.grad_final_state == nullptr)
       std::memset(carried, 0, bytes);
     else
-      std::memcpy(carried, p_.grad_final_state + first * size, bytes);
-    for (int64_t index = (sequence_->tokens + s_.segment - 1) / s_.segment - 1; index >= 0; --index) {
-      for (int64_t h = 0; h < heads; ++h)
-        segment_of_head(index, group * heads + h, carried + h * size, carried + h * size);
+      std::memcpy(carried, p_.grad_final_state + first, bytes);
+    for (int64_t index = segment_count(s_, *sequence_) - 1; index >= 0; --index) {
+      for (int64_t head = block.begin; head < block.end; ++head) {
+        float* state = carried + (head - block.begin) * size;
+        segment_of_head(index, head, state, state);
+      }
     }
   }
 
@@ -114,12 +116,13 @@ class BackwardTask {
   }
 
   // Phase 3: gradients of a segment from that of the state at its end.
-  void segment(int64_t sequence, int64_t group, int64_t index) {
+  void segment(int64_t sequence, Heads group, int64_t index) {
     sequence_ = s_.sequences + sequence;
-    const int64_t heads = group_heads(s_), size = s_.dk * s_.dv;
-    for (int64_t h = group * heads; h < (group + 1) * heads; ++h) {
-      float* to = index == 0 ? p_.grad_initial_state + (sequence * s_.heads + h) * size : nullptr;
-      segment_of_head(index, h, p_.segment_grads + ((sequence_->segment + index) * s_.heads + h) * size, to);
+    const int64_t size = s_.dk * s_.dv;
+    for (int64_t head = group.begin; head < group.end; ++head) {
+      float* to = index == 0 ? p_.grad_initial_state + (sequence * s_.heads + head) * size : nullptr;
+      segment_of_head(index, head, p_.segment_grads + ((sequence_->segment + index) * s_.heads + head) * size,
+                      to);
     }
   }
 
@@ -344,7 +347,7 @@ void scan(const Backward& p, int64_t index, int64_t head, int64_t strip) {
   const Sequence& sequence = s.sequences[index];
   const int64_t size = s.dk * s.dv, begin = strip * kStrip * s.dv,
                 end = std::min(begin + kStrip * s.dv, size);
-  const int64_t last = sequence.segment + (sequence.tokens + s.segment - 1) / s.segment - 1;
+  const int64_t last = sequence.segment + segment_count(s, sequence) - 1;
   float* grad = p.segment_grads + (last * s.heads + head) * size;
   const float* from =
       p.grad_final_state == nullptr ? nullptr : p.grad_final_state + (index * s.heads + head) * size;
@@ -357,20 +360,15 @@ void scan(const Backward& p, int64_t index, int64_t head, int64_t strip) {
   }
 }
 
-// `task` is a head for kSum and kScan, a group of heads for the others.
-void backward_task(const Backward& p, Phase phase, int64_t sequence, int64_t task, int64_t index) {
-  const auto run = [&](auto element) {
+void backward_task(const Backward& p, const TaskPlace& place) {
+  const auto [phase, sequence, heads, index] = place;
+  if (phase == Phase::kScan) return scan(p, sequence, heads.begin, index);
+  with_element(p.shape.dtype, [&](auto element) {
     using T = decltype(element);
-    if (phase == Phase::kWhole) BackwardTask<T>(p).whole(sequence, task);
-    if (phase == Phase::kSum) BackwardTask<T>(p).sum(sequence, task, index);
-    if (phase == Phase::kSegment) BackwardTask<T>(p).segment(sequence, task, index);
-  };
-  if (phase == Phase::kScan)
-    scan(p, sequence, task, index);
-  else if (p.shape.dtype == DType::kFloat32)
-    run(float{});
-  else
-    run(uint16_t{});
+    if (phase == Phase::kWhole) BackwardTask<T>(p).whole(sequence, heads);
+    if (phase == Phase::kSum) BackwardTask<T>(p).sum(sequence, heads.begin, index);
+    if (phase == Phase::kSegment) BackwardTask<T>(p).segment(sequence, heads, index);
+  });
 }
 
 }  // namespace longreach::recurrence_kernels::HWY_NAMESPACE
@@ -386,22 +384,8 @@ int64_t group_heads(const Shape& shape) {
 
 void backward(const Backward& params) {
   const auto task = HWY_DYNAMIC_DISPATCH(backward_task);
-  const Shape& shape = params.shape;
-  const int64_t groups = shape.heads / group_heads(shape);
-  const auto whole = [&](int64_t sequence, int64_t group) {
-    task(params, Phase::kWhole, sequence, group, 0);
-  };
-  if (!params.split) return run_whole(shape, groups, whole);
-  run_segments(shape, shape.heads, [&](int64_t sequence, int64_t head, int64_t index) {
-    if (index > 0) task(params, Phase::kSum, sequence, head, index);
-  });
-  run_strips(shape, [&](int64_t sequence, int64_t head, int64_t strip) {
-    if (shape.sequences[sequence].tokens > 0) task(params, Phase::kScan, sequence, head, strip);
-  });
-  run_segments(shape, groups, [&](int64_t sequence, int64_t group, int64_t index) {
-    task(params, Phase::kSegment, sequence, group, index);
-  });
-  run_empty(shape, groups, whole);
+  run_phases(params.shape, params.split, group_heads(params.shape), Order::kBackward,
+             [&](const TaskPlace& place) { task(params, place); });
 }
 
 }  // namespace longreach::recurrence_kernels

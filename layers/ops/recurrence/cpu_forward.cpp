@@ -36,18 +36,22 @@ class ForwardTask {
     carve(arena);
   }
 
-  // All segments of a sequence, one after another.
-  void whole(int64_t sequence, int64_t head) {
-    begin(sequence, head);
-    const int64_t offset = (sequence * s_.heads + head) * s_.dk * s_.dv;
-    load_state(p_.initial_state == nullptr ? nullptr : p_.initial_state + offset);
-    for (int64_t first = 0, segment = sequence_->segment; first < sequence_->tokens;
-         first += s_.segment, ++segment) {
-      if (p_.checkpoints != nullptr)
-        store_state(p_.checkpoints + (segment * s_.heads + head) * s_.dk * s_.dv);
-      outputs(first);
+  // All segments of a sequence, one after another; the heads of a block take turns at each, so that rows of
+  // neighbouring heads are read together. States lie in final_state between segments.
+  void whole(int64_t sequence, Heads block) {
+    const int64_t size = s_.dk * s_.dv, segments = segment_count(s_, s_.sequences[sequence]);
+    for (int64_t index = 0; index < segments; ++index) {
+      for (int64_t head = block.begin; head < block.end; ++head) {
+        begin(sequence, head);
+        const int64_t offset = (sequence * s_.heads + head) * size;
+        const float* start = p_.initial_state == nullptr ? nullptr : p_.initial_state + offset;
+        load_state(index == 0 ? start : p_.final_state + offset);
+        if (p_.checkpoints != nullptr)
+          store_state(p_.checkpoints + ((sequence_->segment + index) * s_.heads + head) * size);
+        outputs(index * s_.segment);
+        store_state(p_.final_state + offset);
+      }
     }
-    store_state(p_.final_state + offset);
   }
 
   // Phase 1 of the split form: the state that a segment adds, kept where the next segment starts.
@@ -211,12 +215,10 @@ void step_by_step(const Forward& p, int64_t index, int64_t head) {
 }
 
 template <class T>
-void whole_sequence(const Forward& p, int64_t index, int64_t head) {
+void whole_sequence(const Forward& p, int64_t index, Heads block) {
   constexpr int64_t kFewTokens = 4;
-  if (p.shape.sequences[index].tokens <= kFewTokens)
-    step_by_step<T>(p, index, head);
-  else
-    ForwardTask<T>(p).whole(index, head);
+  if (p.shape.sequences[index].tokens > kFewTokens) return ForwardTask<T>(p).whole(index, block);
+  for (int64_t head = block.begin; head < block.end; ++head) step_by_step<T>(p, index, head);
 }
 
 // Phase 2 of the split form, for a strip of state rows: checkpoint s + 1 holds the sum of segment s; adds to
@@ -238,19 +240,15 @@ void scan(const Forward& p, int64_t index, int64_t head, int64_t strip) {
   }
 }
 
-void forward_task(const Forward& p, Phase phase, int64_t sequence, int64_t head, int64_t index) {
-  const auto run = [&](auto element) {
+void forward_task(const Forward& p, const TaskPlace& place) {
+  const auto [phase, sequence, heads, index] = place;
+  if (phase == Phase::kScan) return scan(p, sequence, heads.begin, index);
+  with_element(p.shape.dtype, [&](auto element) {
     using T = decltype(element);
-    if (phase == Phase::kWhole) whole_sequence<T>(p, sequence, head);
-    if (phase == Phase::kSum) ForwardTask<T>(p).sum(sequence, head, index);
-    if (phase == Phase::kSegment) ForwardTask<T>(p).segment(sequence, head, index);
-  };
-  if (phase == Phase::kScan)
-    scan(p, sequence, head, index);
-  else if (p.shape.dtype == DType::kFloat32)
-    run(float{});
-  else
-    run(uint16_t{});
+    if (phase == Phase::kWhole) whole_sequence<T>(p, sequence, heads);
+    if (phase == Phase::kSum) ForwardTask<T>(p).sum(sequence, heads.begin, index);
+    if (phase == Phase::kSegment) ForwardTask<T>(p).segment(sequence, heads.begin, index);
+  });
 }
 
 }  // namespace longreach::recurrence_kernels::HWY_NAMESPACE
@@ -262,24 +260,8 @@ HWY_EXPORT(forward_task);
 
 void forward(const Forward& params) {
   const auto task = HWY_DYNAMIC_DISPATCH(forward_task);
-  const Shape& shape = params.shape;
-  if (!params.split) {
-    run_whole(shape, shape.heads,
-              [&](int64_t sequence, int64_t head) { task(params, Phase::kWhole, sequence, head, 0); });
-    return;
-  }
-  run_segments(shape, shape.heads, [&](int64_t sequence, int64_t head, int64_t index) {
-    if ((index + 1) * shape.segment < shape.sequences[sequence].tokens)
-      task(params, Phase::kSum, sequence, head, index);
-  });
-  run_strips(shape, [&](int64_t sequence, int64_t head, int64_t strip) {
-    if (shape.sequences[sequence].tokens > 0) task(params, Phase::kScan, sequence, head, strip);
-  });
-  run_segments(shape, shape.heads, [&](int64_t sequence, int64_t head, int64_t index) {
-    task(params, Phase::kSegment, sequence, head, index);
-  });
-  run_empty(shape, shape.heads,
-            [&](int64_t sequence, int64_t head) { task(params, Phase::kWhole, sequence, head, 0); });
+  run_phases(params.shape, params.split, 1, Order::kForward,
+             [&](const TaskPlace& place) { task(params, place); });
 }
 
 }  // namespace longreach::recurrence_kernels

@@ -61,10 +61,6 @@ struct Backward {
   bool split = false;
 };
 
-// kWhole: a sequence from end to end. The split form: kSum, what one segment adds to a state; kScan, the
-// states at all segment borders of a few state rows; kSegment, the results of one segment from these.
-enum class Phase : int32_t { kWhole, kSum, kScan, kSegment };
-
 // Heads that share a key or value head are one task of the backward pass: lcm(H / HK, H / HV).
 int64_t group_heads(const Shape& shape);
 

@@ -71,7 +71,7 @@ struct Edited {
     std::erase_if(tensors, [&](const auto& entry) { return entry.first.starts_with(prefix); });
   }
   Outcome verify(const verify::Options& options = {}) const {
-    test::TemporaryFolder folder;
+    TemporaryFolder folder;
     const std::string path = folder.path("edited.safetensors");
     write_safetensors(path, tensors, metadata);
     return outcome_of({path}, options);
@@ -155,7 +155,7 @@ TEST(Verify, SaysTwoForWhatItDoesNotKnow) {
   Edited lacking("retention/plain");
   lacking.drop("in.k");
   EXPECT_EQ(lacking.verify().code, 2);
-  test::TemporaryFolder folder;
+  TemporaryFolder folder;
   EXPECT_EQ(outcome_of({folder.path("absent"), vector_path("retention/plain")}).code, 2);
   EXPECT_EQ(outcome_of({folder.write("torn.safetensors", "12345678901")}).code, 2);
 }
