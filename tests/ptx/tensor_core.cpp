@@ -91,6 +91,7 @@ void decode_mma(Decoder& d, Instruction& i) {
   if (!known || a != b || sum != Type::f32 || c != Type::f32)
     d.fail("this shape of mma or these types are not supported");
   i.type = a;
+  i.writes = 4;
   i.offset[0] = k16 ? 16 : k8 ? 8 : 4;
   i.handler = wide ? multiply<true> : multiply<false>;
   i.together = Together::warp;
@@ -162,6 +163,7 @@ void decode_matrix(Decoder& d, Instruction& i) {
   const unsigned matrices = d.has("x4") ? 4 : d.has("x2") ? 2 : 1;
   d.has("x1");
   i.flags = d.has("trans");
+  if (Load) i.writes = static_cast<uint8_t>(matrices);
   i.space = d.has("shared") || d.has("shared::cta") ? Space::shared : Space::generic;
   i.handler = Load ? load_matrix : store_matrix;
   i.together = Together::warp;
