@@ -153,8 +153,11 @@ class WarpRun {
   // False when the group has to be chosen anew.
   bool branch(const Instruction& i, Group& g, uint32_t active) {
     if (!i.handler && active == g.lanes) {
+      const bool back = i.target <= g.pc;
       g.pc = i.target;
-      return true;
+      if (!back || !w_.diverged) return true;
+      settle(w_, g, g.pc);  // others may be there already
+      return false;
     }
     spread(w_, g, g.pc + 1);
     if (i.handler) {
