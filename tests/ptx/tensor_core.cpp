@@ -125,7 +125,7 @@ Step load_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     uint32_t* d = w.lanes<uint32_t>(i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       d[l] = i.flags ? rows[8 * m + c][r] | uint32_t{rows[8 * m + c + 1][r]} << 16
                      : rows[8 * m + r][c] | uint32_t{rows[8 * m + r][c + 1]} << 16;
     }
@@ -140,7 +140,7 @@ Step store_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     const uint32_t* x = lanes_of(w, i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       const auto low = static_cast<uint16_t>(x[l]), high = static_cast<uint16_t>(x[l] >> 16);
       (i.flags ? rows[8 * m + c][r] : rows[8 * m + r][c]) = low;
       (i.flags ? rows[8 * m + c + 1][r] : rows[8 * m + r][c + 1]) = high;
