@@ -183,7 +183,7 @@ struct QueryWalk {
     settle();
   }
   __device__ __forceinline__ bool valid() const { return head < scan->end_head; }
-  __device__ __forceinline__ int tile() const { return base + __ffs(static_cast<int>(pending)) - 1; }
+  __device__ __forceinline__ int tile() const { return base + __popc((pending - 1) & ~pending); }
   __device__ __forceinline__ void advance() {
     pending &= pending - 1;
     settle();

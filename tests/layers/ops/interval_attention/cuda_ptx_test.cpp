@@ -131,7 +131,8 @@ TEST(IntervalAttentionPtx, RowsThatSeeNothing) {
     EXPECT_EQ(found.tensors[0].narrow(1, 1, 4).abs().max().item<float>(), 0.0f);
     EXPECT_TRUE(found.minus_infinity.narrow(2, 1, 4).all().item<bool>());
     EXPECT_FALSE(found.minus_infinity.narrow(2, 0, 1).any().item<bool>());
-    if (how.backward) EXPECT_EQ(found.tensors[2].narrow(1, 1, 4).abs().max().item<float>(), 0.0f);
+    if (!how.backward) continue;
+    EXPECT_EQ(found.tensors[2].narrow(1, 1, 4).abs().max().item<float>(), 0.0f);
   }
 }
 
