@@ -150,7 +150,6 @@ constexpr bool key_gradients_are_split(int bytes, int qk, int v) { return qk + v
 
 constexpr TileShape key_gradient_shape(int bytes, int qk, int v) {
   if (bytes == 4) return query_gradient_shape(bytes, qk, v);
-  if (qk + v <= 64) return {2, 4, 1, 32, 2};
   return {1, 4, 1, qk + v <= 128 ? 64 : qk + v <= 256 ? 32 : 16, 2};
 }
 

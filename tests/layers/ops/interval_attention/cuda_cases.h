@@ -28,6 +28,8 @@ enum class Layout {
 struct CudaRun {
   Layout layout = Layout::kDense;
   interval::CudaOptions options;
+  bool far_apart =
+      false;  // the second of two batch entries lies in an allocation of its own, far from the first
   bool backward = true;
   uint64_t schedule = 0;
   bool profile = false;
@@ -71,6 +73,23 @@ class CudaMemory {
     const std::vector<std::byte> all(from, from + storage.numel() * bytes);
     std::byte* data = memory.upload(name, all);
     return {data + view.storage_offset() * bytes, view.stride(0), view.stride(1), view.stride(2)};
+  }
+
+  // Two batch entries in two buffers, the second so large (above malloc's greatest threshold, 32 MiB) that it is
+  // mapped on its own, terabytes from the heap.
+  interval::Strided upload_far_apart(const char* name, const at::Tensor& x) {
+    std::byte* entries[2];
+    for (const int64_t batch : {0, 1}) {
+      const at::Tensor part = x.select(0, batch).contiguous();
+      const auto bytes = static_cast<size_t>(part.nbytes());
+      entries[batch] = static_cast<std::byte*>(memory.allocate(name, batch == 0 ? bytes : 33 << 20));
+      std::memcpy(entries[batch], part.const_data_ptr(), bytes);
+      memory.mark_written(entries[batch], bytes);
+    }
+    const int64_t distance = (reinterpret_cast<int64_t>(entries[1]) - reinterpret_cast<int64_t>(entries[0])) /
+                             static_cast<int64_t>(x.element_size());
+    EXPECT_GT(std::abs(distance), int64_t{1} << 32);
+    return {entries[0], distance, x.stride(1), x.stride(2)};
   }
 
   // Contiguous and uninitialised.
@@ -144,9 +163,12 @@ inline CudaResult run_cuda(const AttentionCase& c, at::ScalarType dtype, const C
     return (normal(shape, c.seed * 16 + salt) * magnitude).to(dtype);
   };
   interval::Params p = case_params(c, dtype, device);
-  p.q = device.upload("q", input({c.batch, c.queries, c.heads, c.qk_size}, 0, c.magnitude), how.layout);
-  p.k = device.upload("k", input({c.batch, c.keys, c.key_heads, c.qk_size}, 1, 1.0), how.layout);
-  p.v = device.upload("v", input({c.batch, c.keys, c.value_heads, c.v_size}, 2, 1.0), how.layout);
+  const auto upload = [&](const char* name, const at::Tensor& x) {
+    return how.far_apart ? device.upload_far_apart(name, x) : device.upload(name, x, how.layout);
+  };
+  p.q = upload("q", input({c.batch, c.queries, c.heads, c.qk_size}, 0, c.magnitude));
+  p.k = upload("k", input({c.batch, c.keys, c.key_heads, c.qk_size}, 1, 1.0));
+  p.v = upload("v", input({c.batch, c.keys, c.value_heads, c.v_size}, 2, 1.0));
   const std::vector<int64_t> o_shape{c.batch, c.queries, c.heads, c.v_size},
       lse_shape{c.batch, c.heads, c.queries};
   p.o = device.allocate("o", o_shape, dtype);

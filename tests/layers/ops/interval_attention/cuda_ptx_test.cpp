@@ -29,13 +29,14 @@ CudaRun decode(int splits) {
 }
 
 TEST(IntervalAttentionPtx, LengthsAroundTheTiles) {
-  for (const int64_t length : {0, 1, 63, 64, 65, 200, 257})
+  for (const int64_t length : {0, 1, 63, 64, 65, 200, 257}) {
     for (const int64_t size : {64, 128}) {
       AttentionCase c = one_head(length, size);
       expect_cuda_matches(c, at::kBFloat16, tiles());
       c.mask.causal = false;
       expect_cuda_matches(c, at::kBFloat16, tiles());
     }
+  }
 }
 
 // Every pair that is built, and sizes that are filled up to it.
@@ -81,7 +82,8 @@ TEST(IntervalAttentionPtx, FewerAndMoreQueriesThanKeys) {
        std::vector<std::pair<int64_t, int64_t>>{{1, 150}, {70, 200}, {200, 70}, {5, 0}, {0, 9}})
     for (const int64_t window : {0, 20})
       for (const bool causal : {true, false}) {
-        AttentionCase c{.queries = queries, .keys = keys, .qk_size = 64, .v_size = 64};
+        AttentionCase c{.batch = 1, .queries = queries, .keys = keys, .heads = 2};
+        c.key_heads = c.value_heads = 2, c.qk_size = c.v_size = 64;
         c.mask.window = window;
         c.mask.causal = causal;
         expect_cuda_matches(c, at::kBFloat16, tiles());
@@ -91,8 +93,8 @@ TEST(IntervalAttentionPtx, FewerAndMoreQueriesThanKeys) {
 TEST(IntervalAttentionPtx, GroupedHeadsWithDifferentMapsOfKeysAndValues) {
   for (const auto& [k, v] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {2, 2}, {1, 6}, {2, 3}, {6, 2}})
     for (const auto dtype : {at::kBFloat16, at::kFloat}) {
-      AttentionCase c{.queries = 90, .keys = 90, .heads = 6, .key_heads = k, .value_heads = v};
-      c.qk_size = 64, c.v_size = 32;
+      AttentionCase c{.queries = 80, .keys = 80, .heads = 6, .key_heads = k, .value_heads = v};
+      c.batch = dtype == at::kFloat ? 1 : 2, c.qk_size = 40, c.v_size = 32;
       expect_cuda_matches(c, dtype, tiles());
     }
 }
@@ -101,7 +103,7 @@ TEST(IntervalAttentionPtx, WindowsAndSinks) {
   for (const int64_t window : {1, 16, 64, 100})
     for (const int64_t sinks : {0, 1, 70})
       for (const bool causal : {true, false}) {
-        AttentionCase c = one_head(400, 64);
+        AttentionCase c = one_head(330, 32);
         c.mask.window = window;
         c.mask.sinks = sinks;
         c.mask.causal = causal;
@@ -109,17 +111,19 @@ TEST(IntervalAttentionPtx, WindowsAndSinks) {
       }
 }
 
-TEST(IntervalAttentionPtx, ExplicitIntervalsAndEmptyRows) {
-  for (const int64_t batches : {1, 2})
-    for (const int64_t heads : {1, 2, 4})
-      for (const int64_t sinks : {0, 3}) {
-        AttentionCase c{.queries = 130, .keys = 170, .heads = 4, .key_heads = 2, .value_heads = 4};
-        c.qk_size = c.v_size = 64;
-        random_intervals(c, batches, heads, 7);
-        c.mask.sinks = sinks;
-        expect_cuda_matches(c, at::kBFloat16, tiles());
-      }
+void expect_explicit_intervals(int64_t batches) {
+  for (const int64_t heads : {1, 2, 4})
+    for (const int64_t sinks : {0, 3}) {
+      AttentionCase c{.queries = 110, .keys = 140, .heads = 4, .key_heads = 2, .value_heads = 4};
+      c.qk_size = c.v_size = 32;
+      random_intervals(c, batches, heads, 7);
+      c.mask.sinks = sinks;
+      expect_cuda_matches(c, at::kBFloat16, tiles());
+    }
 }
+
+TEST(IntervalAttentionPtx, ExplicitIntervalsForAllBatches) { expect_explicit_intervals(1); }
+TEST(IntervalAttentionPtx, ExplicitIntervalsByBatch) { expect_explicit_intervals(2); }
 
 TEST(IntervalAttentionPtx, RowsThatSeeNothing) {
   AttentionCase c{.batch = 1, .queries = 5, .keys = 9, .heads = 1, .key_heads = 1, .value_heads = 1};
@@ -187,11 +191,22 @@ TEST(IntervalAttentionPtx, AnyStrides) {
       }
 }
 
+// Batch entries more than 2^32 elements apart: offsets of 64 bits.
+TEST(IntervalAttentionPtx, BatchEntriesFarApart) {
+  AttentionCase c{.batch = 2, .queries = 70, .keys = 70, .heads = 1, .key_heads = 1, .value_heads = 1};
+  c.qk_size = c.v_size = 64;
+  CudaRun how = tiles();
+  how.far_apart = true;
+  how.backward = false;
+  expect_cuda_matches(c, at::kBFloat16, how);
+}
+
 TEST(IntervalAttentionPtx, Decoding) {
   for (const int64_t queries : {1, 5})
     for (const auto& [k, v] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {2, 4}, {8, 8}})
       for (const int splits : {1, 4}) {
-        AttentionCase c{.queries = queries, .keys = 700, .heads = 8, .key_heads = k, .value_heads = v};
+        AttentionCase c{
+            .batch = 1, .queries = queries, .keys = 700, .heads = 8, .key_heads = k, .value_heads = v};
         c.qk_size = c.v_size = 128;
         expect_cuda_matches(c, at::kBFloat16, decode(splits));
         c.mask.window = 300;
@@ -280,14 +295,18 @@ AttentionCase random_case(uint64_t seed) {
   return c;
 }
 
-TEST(IntervalAttentionPtx, RandomShapes) {
+void expect_random_shapes(uint64_t first, uint64_t last) {
   const at::ScalarType dtypes[] = {at::kBFloat16, at::kFloat, at::kHalf};
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = first; seed <= last; ++seed) {
     CudaRun how{.schedule = seed};
     how.layout = static_cast<Layout>(seed % 4);
     expect_cuda_matches(random_case(seed), dtypes[seed % 3], how);
   }
 }
+
+TEST(IntervalAttentionPtx, RandomShapes) { expect_random_shapes(1, 15); }
+TEST(IntervalAttentionPtx, MoreRandomShapes) { expect_random_shapes(16, 30); }
+TEST(IntervalAttentionPtx, StillMoreRandomShapes) { expect_random_shapes(31, 45); }
 
 }  // namespace
 }  // namespace longreach::test
