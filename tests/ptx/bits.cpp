@@ -219,6 +219,7 @@ void decode_mov(Decoder& d, Instruction& i) {
     i.type2 = part_type(d, t, split_outside(to.substr(1, to.size() - 2), ',').size());
     i.handler = unpack_move;
     i.values = d.loose_list(to, i.type2);
+    i.writes = static_cast<uint8_t>(i.values.size());
     i.source[0] = d.source(1, t);
   } else {
     i.handler = is_wide(t) ? map<Same, uint64_t, uint64_t> : map<Same, uint32_t, uint32_t>;

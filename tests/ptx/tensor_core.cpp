@@ -91,6 +91,7 @@ void decode_mma(Decoder& d, Instruction& i) {
   if (!known || a != b || sum != Type::f32 || c != Type::f32)
     d.fail("this shape of mma or these types are not supported");
   i.type = a;
+  i.writes = 4;
   i.offset[0] = k16 ? 16 : k8 ? 8 : 4;
   i.handler = wide ? multiply<true> : multiply<false>;
   i.together = Together::warp;
@@ -124,7 +125,7 @@ Step load_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     uint32_t* d = w.lanes<uint32_t>(i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       d[l] = i.flags ? rows[8 * m + c][r] | uint32_t{rows[8 * m + c + 1][r]} << 16
                      : rows[8 * m + r][c] | uint32_t{rows[8 * m + r][c + 1]} << 16;
     }
@@ -139,7 +140,7 @@ Step store_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     const uint32_t* x = lanes_of(w, i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       const auto low = static_cast<uint16_t>(x[l]), high = static_cast<uint16_t>(x[l] >> 16);
       (i.flags ? rows[8 * m + c][r] : rows[8 * m + r][c]) = low;
       (i.flags ? rows[8 * m + c + 1][r] : rows[8 * m + r][c + 1]) = high;
@@ -162,6 +163,7 @@ void decode_matrix(Decoder& d, Instruction& i) {
   const unsigned matrices = d.has("x4") ? 4 : d.has("x2") ? 2 : 1;
   d.has("x1");
   i.flags = d.has("trans");
+  if (Load) i.writes = static_cast<uint8_t>(matrices);
   i.space = d.has("shared") || d.has("shared::cta") ? Space::shared : Space::generic;
   i.handler = Load ? load_matrix : store_matrix;
   i.together = Together::warp;
