@@ -4,6 +4,10 @@
 
 namespace longreach {
 
-enum class DType : int32_t { kFloat32, kBFloat16 };
+enum class DType : int32_t {
+  kFloat32,
+  kBFloat16,
+  kFloat16,  // CUDA kernels alone
+};
 
 }  // namespace longreach

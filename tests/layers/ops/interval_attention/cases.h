@@ -18,6 +18,7 @@ struct AttentionCase {
           v_size = 16;
   IntervalMask mask;
   double magnitude = 1.0;  // of q: multiplies the logits
+  std::optional<double> scale;
   uint64_t seed = 1;
   bool gradient_of_o = true, gradient_of_lse = true;
 
@@ -43,7 +44,7 @@ inline AttentionResult run_attention(const AttentionCase& c, Attention attention
   const at::Tensor q = input({c.batch, c.queries, c.heads, c.qk_size}, 0, c.magnitude).requires_grad_();
   const at::Tensor k = input({c.batch, c.keys, c.key_heads, c.qk_size}, 1, 1.0).requires_grad_();
   const at::Tensor v = input({c.batch, c.keys, c.value_heads, c.v_size}, 2, 1.0).requires_grad_();
-  const IntervalAttentionOutput output = attention(q, k, v, c.mask, std::nullopt);
+  const IntervalAttentionOutput output = attention(q, k, v, c.mask, c.scale);
   const at::Tensor d_o = input({c.batch, c.queries, c.heads, c.v_size}, 3, 1.0);
   const at::Tensor d_lse = input({c.batch, c.heads, c.queries}, 4, 1.0).to(output.lse.scalar_type());
   std::vector<at::Tensor> outputs, gradients;

@@ -1,0 +1,53 @@
+// Launch plans of interval attention on CUDA: from shapes and device pointers to kernels, grids and parameters.
+// Plain functions without torch or CUDA; the device launcher and the PTX interpreter's tests use the same plans.
+//
+//   CudaPlan plan = plan_forward(params, nullptr);         // how much work space, and what it begins with
+//   void* workspace = ...;                                 // plan.workspace_bytes, aligned to 256
+//   copy plan.upload to the start of workspace;
+//   launch all of plan_forward(params, workspace).launches in order
+//
+// Params and Gradients (kernels.h) hold device pointers, but for cu_queries and cu_keys, which are read here.
+#pragma once
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "layers/ops/cuda/launch.h"
+#include "layers/ops/interval_attention/kernels.h"
+
+namespace longreach::interval {
+
+struct CudaPlan {
+  std::vector<cuda::Launch> launches;
+  size_t workspace_bytes = 0;
+  std::vector<std::byte> upload;  // tiles of packed documents; empty for one document
+};
+
+enum class ForwardPath { kAuto, kTiles, kDecode };
+
+struct CudaOptions {
+  int multiprocessors = 108;  // of the device: how many splits decoding needs to fill it
+  ForwardPath path =
+      ForwardPath::kAuto;  // kAuto: decode where a document's rows fill two small tiles at most
+  int splits = 0;          // of decoding; 0: by the number of multiprocessors
+};
+
+// Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k and v
+// that are not 16-byte aligned are copied to work space first.
+// Throws DtypeError, or ShapeError for head dims above those built (naming them) and sizes beyond 2^31 - 65.
+CudaPlan plan_forward(const Params& params, void* workspace, const CudaOptions& options = {});
+
+// Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and
+// dv where key and value heads differ in number.
+CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace);
+
+// The built pair of head dims that serves this one; throws ShapeError.
+struct HeadDims {
+  int qk, v;
+};
+HeadDims built_head_dims(DType dtype, int64_t qk, int64_t v);
+
+// All built pairs: "32/32, 64/64, ...".
+std::string built_head_dims_text(DType dtype);
+
+}  // namespace longreach::interval

@@ -1,0 +1,111 @@
+// Online softmax over accumulators (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention-2, arXiv 2307.08691):
+// rows keep a running maximum of raw scores and a running sum, each lane its part of the sum.
+#pragma once
+#include "layers/ops/interval_attention/blocks.cuh"
+
+namespace longreach::interval {
+
+__device__ __forceinline__ float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
+  return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
+}
+
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(kAllLanes, x, 1);
+  return x + __shfl_xor_sync(kAllLanes, x, 2);
+}
+
+// The exponent that weights are relative to; 0 for rows that have seen nothing, where a difference of
+// infinities would be NaN.
+__device__ __forceinline__ float reference_exponent(float maximum, float scale_log2) {
+  return maximum == -INFINITY ? 0.0f : maximum * scale_log2;
+}
+
+template <int kRowTiles>
+struct SoftmaxRows {
+  float maximum[kRowTiles][2], sum[kRowTiles][2];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        maximum[m][h] = -INFINITY;
+        sum[m][h] = 0.0f;
+      }
+  }
+
+  // Scores become weights; what `acc` holds is brought to the new maximum.
+  template <int kColumnTiles, int kValueTiles>
+  __device__ __forceinline__ void step(float (&scores)[kRowTiles][kColumnTiles][4],
+                                       float (&acc)[kRowTiles][kValueTiles][4], float scale_log2) {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        float largest = maximum[m][h];
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+          largest = fmaxf(largest, fmaxf(scores[m][n][h * 2], scores[m][n][h * 2 + 1]));
+        largest = quad_max(largest);
+        const float exponent = reference_exponent(largest, scale_log2);
+        const float shrink = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
+        maximum[m][h] = largest;
+        float added = 0.0f;
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+          for (int e = h * 2; e < h * 2 + 2; ++e) {
+            scores[m][n][e] = ptx::exp2_approx(fmaf(scores[m][n][e], scale_log2, -exponent));
+            added += scores[m][n][e];
+          }
+        sum[m][h] = sum[m][h] * shrink + added;
+#pragma unroll
+        for (int n = 0; n < kValueTiles; ++n) {
+          acc[m][n][h * 2] *= shrink;
+          acc[m][n][h * 2 + 1] *= shrink;
+        }
+      }
+  }
+
+  // Ends the pass. `factor` brings accumulators to output; lse is natural. Where kKeyWarps warps have seen
+  // different keys of the same rows, they meet in `meeting` [kKeyWarps][kRows] and their scaled accumulators
+  // add up to the output. All threads of the block call it.
+  template <int kKeyWarps, int kRows>
+  __device__ __forceinline__ void finish(float scale_log2, float2* meeting, int key_warp, int first_row,
+                                         float (&factor)[kRowTiles][2], float (&lse)[kRowTiles][2]) {
+    const int lane = lane_id();
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        sum[m][h] = quad_sum(sum[m][h]);
+        if (kKeyWarps > 1 && (lane & 3) == 0)
+          meeting[key_warp * kRows + first_row + m * 16 + h * 8 + (lane >> 2)] =
+              make_float2(maximum[m][h], sum[m][h]);
+      }
+    if (kKeyWarps > 1) __syncthreads();
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        float largest = maximum[m][h], total = sum[m][h];
+        if (kKeyWarps > 1) {
+          const float2* row = meeting + first_row + m * 16 + h * 8 + (lane >> 2);
+#pragma unroll
+          for (int w = 0; w < kKeyWarps; ++w) largest = fmaxf(largest, row[w * kRows].x);
+          total = 0.0f;
+#pragma unroll
+          for (int w = 0; w < kKeyWarps; ++w)
+            total += row[w * kRows].y * ptx::exp2_approx(fmaf(row[w * kRows].x, scale_log2,
+                                                              -reference_exponent(largest, scale_log2)));
+        }
+        const float exponent = reference_exponent(largest, scale_log2);
+        const float own = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
+        factor[m][h] = total > 0.0f ? own / total : 0.0f;
+        lse[m][h] = total > 0.0f ? (exponent + ptx::log2_approx(total)) * kLn2 : -INFINITY;
+      }
+  }
+};
+
+}  // namespace longreach::interval

@@ -1,0 +1,123 @@
+// Launch plans of interval attention without a device: which kernels, how many blocks, what is refused.
+#include "layers/ops/interval_attention/cuda_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "core/error.h"
+
+namespace longreach::interval {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+// Dense tensors; addresses that nobody reads.
+Params dense_params(DType dtype, int64_t batches, int64_t queries, int64_t keys, int64_t heads,
+                    int64_t key_heads, int64_t size) {
+  const auto view = [&](uintptr_t address, int64_t tokens, int64_t head_count) {
+    return Strided{reinterpret_cast<void*>(address), tokens * head_count * size, head_count * size, size};
+  };
+  Params p{};
+  p.dtype = dtype;
+  p.batches = batches, p.queries = queries, p.keys = keys, p.heads = heads;
+  p.key_heads = p.value_heads = key_heads, p.qk_size = p.v_size = size;
+  p.scale = 1.0f;
+  p.q = view(0x1000000, queries, heads), p.k = view(0x2000000, keys, key_heads);
+  p.v = view(0x3000000, keys, key_heads), p.o = view(0x4000000, queries, heads);
+  p.lse = reinterpret_cast<float*>(0x5000000);
+  p.causal = true;
+  p.documents = 1;
+  return p;
+}
+
+Gradients dense_gradients(const Params& p) { return {p.o, nullptr, p.q, p.k, p.v}; }
+
+std::vector<std::string> kernels(const CudaPlan& plan) {
+  std::vector<std::string> names;
+  for (const cuda::Launch& launch : plan.launches) names.push_back(launch.kernel.substr(19));
+  return names;
+}
+
+TEST(IntervalAttentionPlan, DenseForwardIsOneKernelWithoutWorkSpace) {
+  const CudaPlan plan = plan_forward(dense_params(DType::kBFloat16, 2, 1000, 1000, 8, 2, 128), nullptr);
+  EXPECT_THAT(kernels(plan), ElementsAre("forward_bf16_128_128"));
+  EXPECT_EQ(plan.launches[0].grid.x, 8u * 8 * 2);
+  EXPECT_EQ(plan.workspace_bytes, 0u);
+}
+
+TEST(IntervalAttentionPlan, SizesBetweenTheBuiltOnesAreFilledUp) {
+  EXPECT_THAT(kernels(plan_forward(dense_params(DType::kFloat16, 1, 1000, 1000, 1, 1, 80), nullptr)),
+              ElementsAre("forward_fp16_96_96"));
+  EXPECT_THAT(kernels(plan_forward(dense_params(DType::kFloat32, 1, 1000, 1000, 1, 1, 80), nullptr)),
+              ElementsAre("forward_fp32_128_128"));
+  const HeadDims dims = built_head_dims(DType::kBFloat16, 190, 100);
+  EXPECT_EQ(dims.qk, 192);
+  EXPECT_EQ(dims.v, 128);
+}
+
+TEST(IntervalAttentionPlan, BackwardKernelsInOrder) {
+  Params p = dense_params(DType::kBFloat16, 1, 300, 300, 4, 2, 64);
+  EXPECT_THAT(kernels(plan_backward(p, dense_gradients(p), nullptr)),
+              ElementsAre("rows_row_terms_bf16", "query_gradient_bf16_64_64", "key_gradient_bf16_64_64"));
+  p = dense_params(DType::kBFloat16, 1, 300, 300, 4, 2, 256);
+  p.value_heads = 1;
+  EXPECT_THAT(kernels(plan_backward(p, dense_gradients(p), nullptr)),
+              ElementsAre("rows_row_terms_bf16", "query_gradient_bf16_256_256", "key_gradient_k_bf16_256_256",
+                          "key_gradient_v_bf16_256_256", "rows_sum_heads_bf16"));
+}
+
+TEST(IntervalAttentionPlan, MisalignedRowsAreCopiedFirst) {
+  Params p = dense_params(DType::kBFloat16, 1, 300, 300, 4, 2, 64);
+  p.k.data = static_cast<char*>(p.k.data) + 2;
+  EXPECT_THAT(kernels(plan_forward(p, nullptr)), ElementsAre("rows_align_16", "forward_bf16_64_64"));
+}
+
+TEST(IntervalAttentionPlan, DecodingSplitsTheKeysToFillTheDevice) {
+  const Params p = dense_params(DType::kBFloat16, 1, 1, 65536, 32, 8, 128);
+  const CudaPlan plan = plan_forward(p, nullptr, {.multiprocessors = 100});
+  EXPECT_THAT(kernels(plan), ElementsAre("decode_bf16_128_128", "rows_merge_splits_bf16"));
+  EXPECT_EQ(plan.launches[0].grid.x, 8u * 25);
+  const Params brief = dense_params(DType::kBFloat16, 1, 1, 200, 32, 8, 128);
+  EXPECT_THAT(kernels(plan_forward(brief, nullptr)), ElementsAre("decode_bf16_128_128"));
+}
+
+TEST(IntervalAttentionPlan, PackedDocumentsBecomeTiles) {
+  Params p = dense_params(DType::kBFloat16, 1, 300, 300, 4, 2, 64);
+  const std::array<int32_t, 5> bounds{0, 0, 129, 300, 300};
+  p.cu_queries = p.cu_keys = bounds.data();
+  p.documents = 4;
+  const CudaPlan plan = plan_forward(p, nullptr);
+  EXPECT_EQ(plan.upload.size(), 4u * 32);  // 129 and 171 rows: two tiles each
+  EXPECT_EQ(plan.launches[0].grid.x, 4u * 4);
+  EXPECT_GE(plan.workspace_bytes, plan.upload.size());
+}
+
+TEST(IntervalAttentionPlan, NothingToDoLaunchesNothing) {
+  EXPECT_TRUE(plan_forward(dense_params(DType::kBFloat16, 0, 300, 300, 4, 2, 64), nullptr).launches.empty());
+  EXPECT_TRUE(plan_forward(dense_params(DType::kBFloat16, 1, 0, 300, 4, 2, 64), nullptr).launches.empty());
+  const Params p = dense_params(DType::kBFloat16, 1, 0, 300, 4, 2, 64);
+  EXPECT_THAT(kernels(plan_backward(p, dense_gradients(p), nullptr)), ElementsAre("key_gradient_bf16_64_64"));
+}
+
+TEST(IntervalAttentionPlan, HeadDimsThatAreNotBuilt) {
+  EXPECT_THAT(
+      [] { built_head_dims(DType::kBFloat16, 64, 512); },
+      ThrowsMessage<ShapeError>(HasSubstr("head dimensions 64/512; CUDA kernels in bf16 are built for 32/32, "
+                                          "64/64, 96/96, 128/128, 192/128, 192/192, 256/256")));
+  EXPECT_THAT([] { built_head_dims(DType::kFloat32, 300, 64); },
+              ThrowsMessage<ShapeError>(HasSubstr("fp32 are built for 64/64, 128/128, 256/256")));
+  EXPECT_THAT([] { plan_forward(dense_params(static_cast<DType>(7), 1, 9, 9, 1, 1, 64), nullptr); },
+              ThrowsMessage<DtypeError>(HasSubstr("built for float32, bfloat16 and float16")));
+}
+
+TEST(IntervalAttentionPlan, TooManyTokens) {
+  EXPECT_THAT([] { plan_forward(dense_params(DType::kBFloat16, 1, int64_t{1} << 31, 9, 1, 1, 64), nullptr); },
+              ThrowsMessage<ShapeError>(HasSubstr("2147483648 tokens")));
+}
+
+}  // namespace
+}  // namespace longreach::interval
