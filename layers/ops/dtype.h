@@ -4,6 +4,6 @@
 
 namespace longreach {
 
-enum class DType : int32_t { kFloat32, kBFloat16 };
+enum class DType : int32_t { kFloat32, kBFloat16, kFloat16 };  // kFloat16: CUDA kernels alone
 
 }  // namespace longreach

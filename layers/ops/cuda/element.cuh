@@ -1,0 +1,120 @@
+// Element types of kernels: conversion to and from fp32, pairs in one register, and the 16-bit tensor product.
+#pragma once
+#include <cstdint>
+
+#include "layers/ops/cuda/ptx.cuh"
+
+namespace longreach::cuda {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+template <class T>
+struct Element;
+
+template <>
+struct Element<float> {
+  static __device__ __forceinline__ float to_float(float x) { return x; }
+  static __device__ __forceinline__ float from_float(float x) { return x; }
+};
+
+template <>
+struct Element<BFloat16> {
+  static __device__ __forceinline__ float to_float(BFloat16 x) {
+    return __uint_as_float(static_cast<uint32_t>(x.bits) << 16);
+  }
+  static __device__ __forceinline__ BFloat16 from_float(float x) {
+    return {static_cast<uint16_t>(ptx::pack_bf16(x, 0.0f))};
+  }
+  static __device__ __forceinline__ uint32_t pack(float low, float high) { return ptx::pack_bf16(low, high); }
+  static __device__ __forceinline__ float low(uint32_t pair) { return __uint_as_float(pair << 16); }
+  static __device__ __forceinline__ float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+  static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
+    ptx::mma_bf16(d, a, b0, b1);
+  }
+};
+
+template <>
+struct Element<Float16> {
+  static __device__ __forceinline__ float to_float(Float16 x) {
+    float r;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x.bits));
+    return r;
+  }
+  static __device__ __forceinline__ Float16 from_float(float x) {
+    return {static_cast<uint16_t>(ptx::pack_fp16(x, 0.0f))};
+  }
+  static __device__ __forceinline__ uint32_t pack(float low, float high) { return ptx::pack_fp16(low, high); }
+  static __device__ __forceinline__ float low(uint32_t pair) {
+    return to_float(Float16{static_cast<uint16_t>(pair)});
+  }
+  static __device__ __forceinline__ float high(uint32_t pair) {
+    return to_float(Float16{static_cast<uint16_t>(pair >> 16)});
+  }
+  static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                             uint32_t b1) {
+    ptx::mma_fp16(d, a, b0, b1);
+  }
+};
+
+// 16 bytes of elements as fp32 and back.
+template <class T>
+inline constexpr int kPerVector = 16 / sizeof(T);
+
+template <class T>
+__device__ __forceinline__ void unpack(const uint4& x, float (&out)[kPerVector<T>]) {
+  const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      out[i] = __uint_as_float(words[i]);
+    } else {
+      out[2 * i] = Element<T>::low(words[i]), out[2 * i + 1] = Element<T>::high(words[i]);
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ uint4 pack(const float (&x)[kPerVector<T>]) {
+  uint32_t words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(x[i]);
+    } else {
+      words[i] = Element<T>::pack(x[2 * i], x[2 * i + 1]);
+    }
+  }
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// As 16 bytes at once where all are wanted and the address allows, else one by one; elements beyond `count` are 0 and
+// are not written.
+template <class T>
+__device__ __forceinline__ uint4 load_vector(const T* from, int count, bool aligned) {
+  if (aligned && count >= kPerVector<T>) return *reinterpret_cast<const uint4*>(from);
+  float x[kPerVector<T>];
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; ++i) x[i] = i < count ? Element<T>::to_float(from[i]) : 0.0f;
+  return pack<T>(x);
+}
+
+template <class T>
+__device__ __forceinline__ void store_vector(T* to, const uint4& x, int count, bool aligned) {
+  if (aligned && count >= kPerVector<T>) {
+    *reinterpret_cast<uint4*>(to) = x;
+    return;
+  }
+  float values[kPerVector<T>];
+  unpack<T>(x, values);
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; ++i)
+    if (i < count) to[i] = Element<T>::from_float(values[i]);
+}
+
+}  // namespace longreach::cuda
