@@ -117,4 +117,37 @@ __device__ __forceinline__ void store_vector(T* to, const uint4& x, int count, b
     if (i < count) to[i] = Element<T>::from_float(values[i]);
 }
 
+// Four elements as fp32, for elementwise kernels: 8 or 16 bytes a lane keep fp32 data beside 16-bit data in whole
+// sectors. The rules of load_vector.
+template <class T>
+__device__ __forceinline__ float4 load_quad(const T* from, int64_t count, bool aligned) {
+  if (aligned && count >= 4) {
+    if constexpr (sizeof(T) == 4) {
+      return *reinterpret_cast<const float4*>(from);
+    } else {
+      const uint2 x = *reinterpret_cast<const uint2*>(from);
+      return make_float4(Element<T>::low(x.x), Element<T>::high(x.x), Element<T>::low(x.y),
+                         Element<T>::high(x.y));
+    }
+  }
+  const auto at = [&](int i) { return i < count ? Element<T>::to_float(from[i]) : 0.0f; };
+  return make_float4(at(0), at(1), at(2), at(3));
+}
+
+template <class T>
+__device__ __forceinline__ void store_quad(T* to, const float4& x, int64_t count, bool aligned) {
+  if (aligned && count >= 4) {
+    if constexpr (sizeof(T) == 4) {
+      *reinterpret_cast<float4*>(to) = x;
+    } else {
+      *reinterpret_cast<uint2*>(to) = make_uint2(Element<T>::pack(x.x, x.y), Element<T>::pack(x.z, x.w));
+    }
+    return;
+  }
+  if (count > 0) to[0] = Element<T>::from_float(x.x);
+  if (count > 1) to[1] = Element<T>::from_float(x.y);
+  if (count > 2) to[2] = Element<T>::from_float(x.z);
+  if (count > 3) to[3] = Element<T>::from_float(x.w);
+}
+
 }  // namespace longreach::cuda
