@@ -36,46 +36,68 @@ __device__ __forceinline__ SoftmaxSum merge_block(SoftmaxSum x, SoftmaxSum* scra
   return x;
 }
 
+// body(first column) for quads at multiples of 4 elements of memory, wherever the row begins: rows of an odd vocabulary go
+// as fast as any. The first quad may begin before column 0.
+template <class T, class F>
+__device__ __forceinline__ void for_memory_quads(const T* row, int columns, const F& body) {
+  const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(T) % 4);
+#pragma unroll 2
+  for (int column = 4 * static_cast<int>(threadIdx.x) - shift; column < columns; column += 4 * kRowThreads)
+    body(column);
+}
+
+// `fill` outside the row.
+template <class T>
+__device__ __forceinline__ float4 load_logits(const T* row, int column, int columns, float fill) {
+  if (column >= 0 && column + 4 <= columns) return load_quad(row + column, 4, true);
+  const auto at = [&](int c) { return c >= 0 && c < columns ? Element<T>::to_float(row[c]) : fill; };
+  return make_float4(at(column), at(column + 1), at(column + 2), at(column + 3));
+}
+
+template <class T>
+__device__ __forceinline__ void store_logits(T* row, int column, int columns, const float4& x) {
+  if (column >= 0 && column + 4 <= columns) return store_quad(row + column, x, 4, true);
+  const auto put = [&](int c, float value) {
+    if (c >= 0 && c < columns) row[c] = Element<T>::from_float(value);
+  };
+  put(column, x.x), put(column + 1, x.y), put(column + 2, x.z), put(column + 3, x.w);
+}
+
 template <class T>
 __device__ __forceinline__ void cross_entropy(const CrossEntropyParams& p) {
   __shared__ SoftmaxSum scratch[kRowThreads / 32];
   const int64_t row = blockIdx.x, label = p.labels[row];
   T* logits = row_of<T>(p.logits, row);
-  const bool ignored = label == p.ignored;
-  if (ignored) {
+  if (label == p.ignored) {
     if (threadIdx.x == 0) p.nll[row] = p.lse[row] = 0;
-    if (p.gradient)
-      for_quads(p.columns, [&](int c) {
-        store_quad(logits + c, make_float4(0, 0, 0, 0), p.columns - c, p.logits.quads);
-      });
+    if (!p.gradient) return;
+    for_memory_quads(logits, p.columns,
+                     [&](int c) { store_logits(logits, c, p.columns, make_float4(0, 0, 0, 0)); });
     return;
   }
   const bool known = label >= 0 && label < p.columns;
-  const float picked = known ? Element<T>::to_float(logits[label]) : NAN;
+  const float picked = threadIdx.x == 0 && known ? Element<T>::to_float(logits[label]) : NAN;
   SoftmaxSum mine;
-  for_quads(p.columns, [&](int c) {
-    const float4 x = load_quad(logits + c, p.columns - c, p.logits.quads);
-    const int count = p.columns - c;
-    const float y = count > 1 ? x.y : -INFINITY, z = count > 2 ? x.z : -INFINITY,
-                w = count > 3 ? x.w : -INFINITY;
-    const float top = fmaxf(fmaxf(x.x, y), fmaxf(z, w));
-    mine = merge(mine, {top, (exponential(x.x, top) + exponential(y, top)) +
-                                 (exponential(z, top) + exponential(w, top))});
+  for_memory_quads(logits, p.columns, [&](int c) {
+    const float4 x = load_logits(logits, c, p.columns, -INFINITY);
+    const float top = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));
+    mine = merge(mine, {top, (exponential(x.x, top) + exponential(x.y, top)) +
+                                 (exponential(x.z, top) + exponential(x.w, top))});
   });
   const SoftmaxSum all = merge_block(mine, scratch);
   const float lse = all.top + kLogTwo * ptx::log2_approx(all.sum);
   if (threadIdx.x == 0) p.nll[row] = lse - picked, p.lse[row] = lse;
   if (!p.gradient) return;
   const float factor = (1.0f + 2.0f * p.z_loss * lse) / all.sum * p.grad_scale;
-  for_quads(p.columns, [&](int c) {
-    const float4 x = load_quad(logits + c, p.columns - c, p.logits.quads);
+  for_memory_quads(logits, p.columns, [&](int c) {
+    const float4 x = load_logits(logits, c, p.columns, -INFINITY);
     float4 d = factor * make_float4(exponential(x.x, all.top), exponential(x.y, all.top),
                                     exponential(x.z, all.top), exponential(x.w, all.top));
     if (label == c) d.x -= p.grad_scale;
     if (label == c + 1) d.y -= p.grad_scale;
     if (label == c + 2) d.z -= p.grad_scale;
     if (label == c + 3) d.w -= p.grad_scale;
-    store_quad(logits + c, d, p.columns - c, p.logits.quads);
+    store_logits(logits, c, p.columns, d);
   });
 }
 

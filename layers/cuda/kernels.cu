@@ -52,27 +52,27 @@ extern "C" __global__ void __launch_bounds__(kRowThreads)
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_halves_bf16(const __grid_constant__ RotaryParams p) {
-  rotary<BFloat16, false>(p);
+  rotary_halves<BFloat16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_neighbours_bf16(const __grid_constant__ RotaryParams p) {
-  rotary<BFloat16, true>(p);
+  rotary_neighbours<BFloat16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_halves_fp16(const __grid_constant__ RotaryParams p) {
-  rotary<Float16, false>(p);
+  rotary_halves<Float16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_neighbours_fp16(const __grid_constant__ RotaryParams p) {
-  rotary<Float16, true>(p);
+  rotary_neighbours<Float16>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_halves_fp32(const __grid_constant__ RotaryParams p) {
-  rotary<float, false>(p);
+  rotary_halves<float>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     rotary_neighbours_fp32(const __grid_constant__ RotaryParams p) {
-  rotary<float, true>(p);
+  rotary_neighbours<float>(p);
 }
 extern "C" __global__ void __launch_bounds__(kRowThreads)
     silu_product_bf16(const __grid_constant__ SiluProductParams p) {

@@ -120,6 +120,7 @@ std::vector<Launch> plan_rotary(const Rotary& p) {
   expect_size(p.half, 1, 1 << 16, "rotary: half of the head");
   expect_size(p.heads, 0, 1 << 12, "rotary: heads");
   if (p.tokens == 0 || p.heads == 0) return {};
+  const int64_t shares = p.neighbours ? (p.half + 1) / 2 : (p.half + 3) / 4;  // threads a head
   const size_t bytes = element_bytes(p.dtype);
   expect_aligned(p.x, bytes, "rotary: x"), expect_aligned(p.y, bytes, "rotary: y");
   expect_aligned(p.cos, 4, "rotary: cos"), expect_aligned(p.sin, 4, "rotary: sin");
@@ -132,7 +133,7 @@ std::vector<Launch> plan_rotary(const Rotary& p) {
       name, p.tokens,
       RotaryParams{p.x, p.y, p.x_token, p.x_head, p.y_token, p.y_head, p.tokens, p.cos, p.sin,
                    static_cast<int32_t>(p.heads), static_cast<int32_t>(p.half), quads ? 1 : 0, p.direction},
-      ((p.half + 3) / 4 * p.heads + kRowThreads - 1) / kRowThreads)};
+      (shares * p.heads + kRowThreads - 1) / kRowThreads)};
 }
 
 std::vector<Launch> plan_silu_product(const SiluProduct& p) {

@@ -62,6 +62,17 @@ struct Element<Float16> {
   }
 };
 
+// One store of 16 or 8 bytes: the compiler would merge it with the element stores of another branch, into 4 of 4 bytes.
+__device__ __forceinline__ void store_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(a), "r"(b),
+               "r"(c), "r"(d)
+               : "memory");
+}
+__device__ __forceinline__ void store_8(void* to, uint32_t a, uint32_t b) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(a), "r"(b)
+               : "memory");
+}
+
 // 16 bytes of elements as fp32 and back.
 template <class T>
 inline constexpr int kPerVector = 16 / sizeof(T);
@@ -107,7 +118,7 @@ __device__ __forceinline__ uint4 load_vector(const T* from, int count, bool alig
 template <class T>
 __device__ __forceinline__ void store_vector(T* to, const uint4& x, int count, bool aligned) {
   if (aligned && count >= kPerVector<T>) {
-    *reinterpret_cast<uint4*>(to) = x;
+    store_16(to, x.x, x.y, x.z, x.w);
     return;
   }
   float values[kPerVector<T>];
@@ -138,9 +149,9 @@ template <class T>
 __device__ __forceinline__ void store_quad(T* to, const float4& x, int64_t count, bool aligned) {
   if (aligned && count >= 4) {
     if constexpr (sizeof(T) == 4) {
-      *reinterpret_cast<float4*>(to) = x;
+      store_16(to, __float_as_uint(x.x), __float_as_uint(x.y), __float_as_uint(x.z), __float_as_uint(x.w));
     } else {
-      *reinterpret_cast<uint2*>(to) = make_uint2(Element<T>::pack(x.x, x.y), Element<T>::pack(x.z, x.w));
+      store_8(to, Element<T>::pack(x.x, x.y), Element<T>::pack(x.z, x.w));
     }
     return;
   }

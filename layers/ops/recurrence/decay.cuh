@@ -96,10 +96,13 @@ __device__ __forceinline__ void decay_gradient(const DecayGradientParams& p) {
     double border = 0;
     for (int i = lane(); i < p.border_parts; i += 32) border += p.borders[index * p.border_parts + i];
     for (int step = 16; step > 0; step /= 2) border += __shfl_xor_sync(0xffffffffu, border, step);
-    const double later = scan_lanes<true>(query[0] + query[1]);  // tokens from this lane's first
-    const double earlier = scan_lanes<false>(key[0] + key[1]);   // tokens up to this lane's second
-    const double d[2] = {cross[0] + later + (earlier - key[1] - key[0]) + border,
-                         cross[1] + (later - query[0]) + (earlier - key[1]) + border};
+    // Sums over the lanes on either side, without taking a lane's own share off again.
+    const double above = scan_lanes<true>(query[0] + query[1]), below = scan_lanes<false>(key[0] + key[1]);
+    const double after = __shfl_down_sync(0xffffffffu, above, 1),
+                 before = __shfl_up_sync(0xffffffffu, below, 1);
+    const double later = query[1] + (lane() < 31 ? after : 0.0), earlier = lane() > 0 ? before : 0.0;
+    const double d[2] = {cross[0] + (query[0] + later) + earlier + border,
+                         cross[1] + later + (earlier + key[0]) + border};
     *reinterpret_cast<float2*>(result + warp() * kDecayStride + token) =
         make_float2(static_cast<float>(d[0]), static_cast<float>(d[1]));
     if (p.d_head_decay) {

@@ -110,33 +110,33 @@ __device__ __forceinline__ void scale_rows(float (&part)[8][4], const float* tab
     part[j][0] *= upper, part[j][1] *= upper, part[j][2] *= lower, part[j][3] *= lower;
 }
 
-// row_dots[r] = part[r] . x4[r]
+// row_dots[r] = part[r] . x4[r]. 16-bit pairs come from the tile in shared memory, fp32 pairs fill sectors of global memory.
 template <class T>
-__device__ __forceinline__ void store_row_dots(const float (&part)[8][4], T* x4, float* row_dots) {
+__device__ __forceinline__ void store_row_dots(const float (&part)[8][4], T* tile_x4, const OutputParams& p,
+                                               const Chunk& chunk, int head, int first, float* row_dots) {
   const int row = warp() * 16 + quad();
-  float sums[2] = {0, 0};
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float low, high;
-      if constexpr (kHalf<T>) {
-        const uint32_t both =
-            *reinterpret_cast<const uint32_t*>(piece_at(x4, row + 8 * i, j) + 2 * quad_lane());
-        low = Element<T>::low(both), high = Element<T>::high(both);
-      } else {
-        const float2 both =
-            *reinterpret_cast<const float2*>(x4 + (row + 8 * i) * kRowElements<T> + 8 * j + 2 * quad_lane());
-        low = both.x, high = both.y;
-      }
-      sums[i] += part[j][2 * i] * low + part[j][2 * i + 1] * high;
-    }
-  }
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], 1);
-    sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], 2);
-    if (quad_lane() == 0) row_dots[row + 8 * i] = sums[i];
+    const int r = row + 8 * i;
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      float low, high;
+      if constexpr (kHalf<T>) {
+        const uint32_t both = *reinterpret_cast<const uint32_t*>(piece_at(tile_x4, r, j) + 2 * quad_lane());
+        low = Element<T>::low(both), high = Element<T>::high(both);
+      } else {
+        const int column = first + 8 * j + 2 * quad_lane(), count = r < chunk.tokens ? p.outer - column : 0;
+        const T* from = token_row<T>(p.x4, chunk, head, r) + column;
+        const bool both = p.x4.vectors && count >= 2;
+        const float2 x = both ? *reinterpret_cast<const float2*>(from) : make_float2(0, 0);
+        low = both ? x.x : count >= 1 ? from[0] : 0.0f, high = both ? x.y : count >= 2 ? from[1] : 0.0f;
+      }
+      sum += part[j][2 * i] * low + part[j][2 * i + 1] * high;
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (quad_lane() == 0) row_dots[r] = sum;
   }
 }
 
@@ -240,13 +240,16 @@ template <class T, Role kRole>
 __device__ __forceinline__ void store_decay_parts(const float (&part)[8][4], const float (&scores)[4][2][4],
                                                   const OutputMemory<T>& memory, const OutputParams& p,
                                                   const Chunk& chunk, int head, int tile, int64_t index) {
-  __syncthreads();
-  load_tile(memory.x4(), p.x4, chunk, head, tile * kChunk, p.outer);
-  ptx::cp_async_commit();
-  ptx::cp_async_wait<0>();
-  __syncthreads();
-  store_row_dots(part, memory.x4(), p.row_dots + index * kChunk);
-  if constexpr (kRole == Role::kGradQuery) {
+  constexpr bool kWeights = kRole == Role::kGradQuery;
+  if constexpr (kHalf<T> || kWeights) {
+    __syncthreads();
+    load_tile(memory.x4(), p.x4, chunk, head, tile * kChunk, p.outer);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+  }
+  store_row_dots(part, memory.x4(), p, chunk, head, tile * kChunk, p.row_dots + index * kChunk);
+  if constexpr (kWeights) {
     store_weights(scores, memory.x4(), memory.x3(), memory.weights());
     __syncthreads();
     store_crossings(memory.weights(), p.crossings + index * kChunk);
@@ -285,7 +288,7 @@ __device__ __forceinline__ void store_output(const float (&total)[8][4], const O
       for (int j = 0; j < 8; ++j) {
         const int column = 8 * j + 2 * quad_lane();
         if (p.y.vectors && column + 2 <= columns) {
-          *reinterpret_cast<float2*>(to + column) = make_float2(total[j][2 * i], total[j][2 * i + 1]);
+          cuda::store_8(to + column, __float_as_uint(total[j][2 * i]), __float_as_uint(total[j][2 * i + 1]));
         } else {
           if (column < columns) to[column] = total[j][2 * i];
           if (column + 1 < columns) to[column + 1] = total[j][2 * i + 1];

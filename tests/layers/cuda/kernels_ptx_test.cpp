@@ -140,7 +140,8 @@ void expect_norm(int64_t rows, int64_t columns, at::ScalarType x_dtype, at::Scal
   }
   gpu.launch(cuda::plan_rms_norm_grad(backward));
   EXPECT_LE(relative_error(gpu.download(backward.dx, x), exact[0]), limit(x_dtype));
-  if (weighted) EXPECT_LE(relative_error(gpu.download(backward.dweight, {columns}), exact[1]), 1e-5);
+  if (!weighted) return;
+  EXPECT_LE(relative_error(gpu.download(backward.dweight, {columns}), exact[1]), 1e-5);
 }
 
 TEST(CudaKernels, RmsNorm) {
@@ -262,10 +263,13 @@ void expect_cross_entropy(int64_t rows, int64_t columns, at::ScalarType dtype, P
   EXPECT_LE(relative_error(gpu.download(p.logits, logits), grad), limit(dtype));
 }
 
+// Even distances between rows: the interpreter judges races by 32-bit words, and the last 16-bit logit of a row must not
+// share one with the next row.
 TEST(CudaKernels, CrossEntropy) {
   for (const auto dtype : kDtypes)
-    for (const Place& place : kPlaces)
-      for (const int64_t columns : {2, 130, 1027}) expect_cross_entropy(5, columns, dtype, place, 1);
+    for (const int64_t columns : {2, 130, 1027})
+      for (const int64_t offset : {int64_t{0}, int64_t{2}, int64_t{4}, columns % 2})
+        expect_cross_entropy(5, columns, dtype, {columns % 2 + 2, offset}, 1);
   for (const auto dtype : kDtypes) expect_cross_entropy(5, 300, dtype, {0, 0}, 8);
 }
 
