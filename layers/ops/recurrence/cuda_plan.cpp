@@ -71,8 +71,9 @@ void expect_shape(const Shape& shape) {
   if (shape.decay != Decay::kNone) expect_aligned(shape.log_decay, 4, "log_decay");
 }
 
-// How the kernels see an operand with `heads` heads.
+// How the kernels see an operand with `heads` heads. Without tokens there need be no memory.
 Operand operand(const View& view, const Shape& shape, int64_t heads, const char* name) {
+  if (count_chunks(shape) == 0) return {};
   const int64_t bytes = element_bytes(shape.dtype), per_vector = 16 / bytes;
   expect_aligned(view.data, static_cast<size_t>(bytes), name);
   bool rows = false;
@@ -131,7 +132,8 @@ struct ForwardMemory {
 
 struct BackwardMemory {
   bool decay;
-  float *tables, *grads, *query_dots = nullptr, *key_dots = nullptr, *crossings = nullptr, *borders = nullptr;
+  float *tables, *grads, *states, *query_dots = nullptr, *key_dots = nullptr, *crossings = nullptr,
+                                  *borders = nullptr;
   size_t bytes;
   BackwardMemory(const Backward& params, void* workspace)
       : decay(params.d_log_decay != nullptr || params.d_head_decay != nullptr) {
@@ -139,6 +141,7 @@ struct BackwardMemory {
     Arena arena(workspace);
     tables = arena.floats(sizes.places() * kTableRows * kChunk);
     grads = arena.floats(sizes.places() * sizes.state);
+    states = params.checkpoints ? nullptr : arena.floats(sizes.places() * sizes.state);
     if (decay) {
       const int64_t dots = sizes.places() * tiles(params.shape.dk) * kChunk;
       query_dots = arena.floats(dots), key_dots = arena.floats(dots), crossings = arena.floats(dots);
@@ -153,8 +156,8 @@ class Planner {
  public:
   Planner(const Shape& shape, const DeviceMemory& memory, float* tables)
       : shape_(shape), sizes_(shape), tables_(tables) {
-    expect_aligned(memory.lists, 16, "lists");
-    expect_aligned(memory.workspace, 16, "workspace");
+    if (shape.sequence_count > 0) expect_aligned(memory.lists, 16, "lists");
+    if (sizes_.chunks > 0) expect_aligned(memory.workspace, 16, "workspace");
     chunks_ = static_cast<const Chunk*>(memory.lists);
     ranges_ = reinterpret_cast<const ChunkRange*>(chunks_ + sizes_.chunks);
   }
@@ -289,10 +292,11 @@ std::vector<Launch> plan_forward(const Forward& params, const DeviceMemory& memo
   return plan.take();
 }
 
-std::vector<Launch> plan_backward(const Backward& params, const DeviceMemory& memory) {
+std::vector<Launch> plan_backward(const Backward& params, const DeviceMemory& memory,
+                                  const float* initial_state) {
   const Shape& shape = params.shape;
   expect_shape(shape);
-  expect_aligned(params.checkpoints, 16, "checkpoints");
+  expect_aligned_or_null(params.checkpoints, 16, "checkpoints");
   const BackwardMemory work(params, memory.workspace);
   const int64_t heads = shape.heads;
   const Operand q = operand(params.q, shape, heads, "q"), k = operand(params.k, shape, shape.key_heads, "k"),
@@ -303,17 +307,21 @@ std::vector<Launch> plan_backward(const Backward& params, const DeviceMemory& me
                 dv = operand(params.dv, shape, shape.value_heads, "grad of v");
   const float scale = shape.scale;
   Planner plan(shape, memory, work.tables);
+  const float* states = params.checkpoints ? params.checkpoints : work.states;
   plan.decay_tables();
+  if (params.checkpoints == nullptr && count_chunks(shape) > 0) {
+    plan.sums(k, v, kAfter, 1.0f, work.states);
+    plan.scan(work.states, initial_state, nullptr, nullptr, nullptr, false);
+  }
   plan.sums(q, grad, kBefore, scale, work.grads);
-  plan.scan(work.grads, params.grad_final_state, params.grad_initial_state, params.checkpoints, work.borders,
-            true);
+  plan.scan(work.grads, params.grad_final_state, params.grad_initial_state, states, work.borders, true);
   plan.outputs("recurrence_grad_query",
                {.x1 = grad,
                 .x2 = v,
                 .x3 = k,
                 .y = dq,
                 .x4 = q,
-                .states = params.checkpoints,
+                .states = states,
                 .row_dots = work.query_dots,
                 .crossings = work.crossings,
                 .intra_scale = scale,

@@ -8,7 +8,8 @@
 //
 // Kernels (recurrence_X; T: bf16, fp16, fp32), in the order of a plan:
 //   forward   decay_tables, sums_T, scan, output_T
-//   backward  decay_tables, sums_T, scan (reverse), grad_query_T, grad_key_T, grad_value_T, decay_gradient (when wanted)
+//   backward  decay_tables, [sums_T, scan when no checkpoints were kept,] sums_T, scan (reverse), grad_query_T,
+//             grad_key_T, grad_value_T, [decay_gradient when wanted]
 //   step      step_T
 // Built: Dk 1 to 256 and Dv 1 to 512, in slices of 64 of which only steps of 16 are computed; bfloat16, float16, float32;
 // sm_80 and later.
@@ -43,10 +44,13 @@ struct DeviceMemory {  // both 256-byte aligned
   void* workspace = nullptr;
 };
 
-// Throw ShapeError or DtypeError that names what was found and what is built. Backward needs checkpoints; dk and dv are
-// summed over the heads that share them in the order of the heads; d_head_decay is [chunks, H], for the caller to sum.
+// Throw ShapeError or DtypeError that names what was found and what is built. Where Backward::checkpoints is null, the
+// states are computed again from initial_state, into the workspace: one more pass over k and v, nothing kept between
+// forward and backward. dk and dv are summed over the heads that share them in the order of the heads; d_head_decay is
+// [chunks, H], for the caller to sum. Every result has the same bits in every run.
 std::vector<cuda::Launch> plan_forward(const Forward& params, const DeviceMemory& memory);
-std::vector<cuda::Launch> plan_backward(const Backward& params, const DeviceMemory& memory);
+std::vector<cuda::Launch> plan_backward(const Backward& params, const DeviceMemory& memory,
+                                        const float* initial_state = nullptr);
 
 // One token for every row of a batch: state <- exp(log_decay) state + k v^T, o = scale q^T state. View::token is not used.
 struct Step {

@@ -119,9 +119,10 @@ struct CudaShape {
   CudaShape(const CudaShape&) = delete;
 };
 
-// As run() of cases.h: o, final_state and the gradients of every input that is there.
+// As run() of cases.h: o, final_state and the gradients of every input that is there. Without `keep`, the backward pass
+// computes the states again.
 inline Named run_cuda(const RecurrenceCase& c, const RecurrenceInputs& x, CudaRun& gpu,
-                      CudaRun::Placement placement = {}) {
+                      CudaRun::Placement placement = {}, bool keep = true) {
   namespace rc = recurrence_cuda;
   const at::ScalarType dtype = x[0].scalar_type();
   CudaShape s(c, dtype);
@@ -140,21 +141,23 @@ inline Named run_cuda(const RecurrenceCase& c, const RecurrenceInputs& x, CudaRu
   rc::Forward forward{.shape = s.shape, .q = q, .k = k, .v = v, .o = gpu.place("o", x[5], placement)};
   forward.initial_state = gpu.array<float>("initial_state", x[4]);
   forward.final_state = gpu.array<float>("final_state", x[6].numel());
-  forward.checkpoints = gpu.array<float>("checkpoints", rc::checkpoint_bytes(s.shape) / sizeof(float));
+  if (keep)
+    forward.checkpoints = gpu.array<float>("checkpoints", rc::checkpoint_bytes(s.shape) / sizeof(float));
   gpu.launch(rc::plan_forward(forward, memory("workspace", rc::forward_workspace_bytes(forward))));
   rc::Backward backward{.shape = s.shape, .q = q, .k = k, .v = v, .grad_o = grad};
   backward.dq = gpu.place("dq", x[0], placement), backward.dk = gpu.place("dk", x[1], placement);
   backward.dv = gpu.place("dv", x[2], placement);
   backward.checkpoints = forward.checkpoints;
   backward.grad_final_state = gpu.array<float>("grad of final_state", x[6]);
-  backward.grad_initial_state = gpu.array<float>("grad of initial_state", x[6].numel());
+  if (c.initial) backward.grad_initial_state = gpu.array<float>("grad of initial_state", x[6].numel());
   if (c.decay == DecayKind::kToken) {
     backward.d_log_decay = gpu.array<float>("grad of log_decay", x[3].numel());
     backward.d_decay_row = c.tokens * c.heads;
   } else if (c.decay == DecayKind::kHead) {
     backward.d_head_decay = gpu.array<double>("grad of log_decay", s.shape.segment_count * c.heads);
   }
-  gpu.launch(rc::plan_backward(backward, memory("workspace", rc::backward_workspace_bytes(backward))));
+  gpu.launch(rc::plan_backward(backward, memory("workspace", rc::backward_workspace_bytes(backward)),
+                               forward.initial_state));
   Named results{{"o", gpu.download(forward.o, x[5])},
                 {"final_state", gpu.download(forward.final_state, states)},
                 {"grad of q", gpu.download(backward.dq, x[0])},

@@ -178,6 +178,73 @@ TEST(RecurrencePtx, RandomShapes) {
   }
 }
 
+// States that were not kept are computed again, to the same bits.
+TEST(RecurrencePtx, StatesComputedAgain) {
+  for (const auto& bounds : std::vector<std::vector<int32_t>>{{}, {0, 0, 70, 130}}) {
+    const RecurrenceCase c{.tokens = 130, .dk = 40, .dv = 72, .decay = DecayKind::kToken, .bounds = bounds};
+    const RecurrenceInputs inputs = draw(c, at::kBFloat16);
+    CudaRun one, other;
+    const Named a = run_cuda(c, inputs, one), b = run_cuda(c, inputs, other, {}, false);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(at::equal(a[i].second, b[i].second)) << a[i].first;
+  }
+}
+
+// Results that nobody asked for leave the others as they are.
+TEST(RecurrencePtx, OptionalResults) {
+  namespace rc = recurrence_cuda;
+  const RecurrenceCase c{.tokens = 100,
+                         .heads = 1,
+                         .key_heads = 1,
+                         .value_heads = 1,
+                         .dk = 24,
+                         .dv = 40,
+                         .decay = DecayKind::kNone};
+  RecurrenceInputs x = draw(c, at::kFloat);
+  x[4] = at::Tensor();
+  x[6] = x[6] * 0;
+  const Named exact = run(c, x, false, true);
+  CudaRun gpu;
+  CudaShape s(c, at::kFloat);
+  const auto lists = gpu.memory().upload("lists", rc::make_lists(s.shape));
+  rc::Forward forward{.shape = s.shape,
+                      .q = gpu.upload("q", x[0], {}),
+                      .k = gpu.upload("k", x[1], {}),
+                      .v = gpu.upload("v", x[2], {}),
+                      .o = gpu.place("o", x[5], {})};
+  gpu.launch(rc::plan_forward(
+      forward, {lists, gpu.memory().allocate("workspace", rc::forward_workspace_bytes(forward))}));
+  rc::Backward backward{.shape = s.shape,
+                        .q = forward.q,
+                        .k = forward.k,
+                        .v = forward.v,
+                        .grad_o = gpu.upload("grad", x[5], {}),
+                        .dq = gpu.place("dq", x[0], {}),
+                        .dk = gpu.place("dk", x[1], {}),
+                        .dv = gpu.place("dv", x[2], {})};
+  gpu.launch(rc::plan_backward(
+      backward, {lists, gpu.memory().allocate("workspace", rc::backward_workspace_bytes(backward))}));
+  EXPECT_LE(relative_error(gpu.download(forward.o, x[5]), exact[0].second), 1e-5);
+  EXPECT_LE(relative_error(gpu.download(backward.dq, x[0]), exact[2].second), 1e-5);
+  EXPECT_LE(relative_error(gpu.download(backward.dk, x[1]), exact[3].second), 1e-5);
+  EXPECT_LE(relative_error(gpu.download(backward.dv, x[2]), exact[4].second), 1e-5);
+}
+
+// Empty tensors have no memory; the initial state becomes the final one all the same.
+TEST(RecurrencePtx, NoTokensNoMemory) {
+  namespace rc = recurrence_cuda;
+  const RecurrenceCase c{.tokens = 0, .dk = 8, .dv = 8, .decay = DecayKind::kNone};
+  CudaRun gpu;
+  CudaShape s(c, at::kFloat);
+  const at::Tensor start = normal({1, 2, 8, 8}, 1, at::kFloat);
+  rc::Forward forward{.shape = s.shape};
+  forward.initial_state = gpu.array<float>("initial_state", start);
+  forward.final_state = gpu.array<float>("final_state", start.numel());
+  gpu.launch(rc::plan_forward(forward, {gpu.memory().upload("lists", rc::make_lists(s.shape)), nullptr}));
+  EXPECT_TRUE(at::equal(gpu.download(forward.final_state, start.sizes()), start));
+  s.shape.sequence_count = 0;
+  EXPECT_TRUE(rc::plan_forward({.shape = s.shape}, {}).empty());
+}
+
 // No reduction depends on the order in which blocks and warps run.
 TEST(RecurrencePtx, SameBitsInAnyOrder) {
   const RecurrenceCase c{.tokens = 200,
