@@ -35,7 +35,7 @@ else()
 endif()
 # ./longreach names the folder; by hand, the small set-up is taken, or the full one where only that is there.
 set(_torch_default ${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cpu)
-if(LONGREACH_CUDA OR NOT EXISTS ${_torch_default})
+if(LONGREACH_CUDA STREQUAL ON OR NOT EXISTS ${_torch_default})
   set(_torch_default ${_cache}/longreach/torch-${LONGREACH_TORCH_VERSION}-cuda)
 endif()
 set(LONGREACH_TORCH_ROOT ${_torch_default} CACHE PATH "folder that holds torch/ and nvidia/ of the pinned wheels")

@@ -25,7 +25,10 @@ add_custom_target(package DEPENDS ${_archives})
 install(TARGETS ${_package} EXPORT LongreachTargets ARCHIVE DESTINATION lib COMPONENT library)
 install(EXPORT LongreachTargets NAMESPACE Longreach:: DESTINATION lib/cmake/Longreach COMPONENT library)
 install(TARGETS longreach RUNTIME DESTINATION bin COMPONENT program)
-set_target_properties(longreach PROPERTIES INSTALL_RPATH ${_torch}/lib)
+set_target_properties(longreach PROPERTIES INSTALL_RPATH "$ORIGIN;${_torch}/lib")
+if(TARGET longreach_cuda)
+  install(TARGETS longreach_cuda LIBRARY DESTINATION bin COMPONENT program)
+endif()
 
 # Kernels and what only our own .cpp files share stay at home.
 install(DIRECTORY core data distributed layers models checkpoints DESTINATION include/longreach COMPONENT library FILES_MATCHING PATTERN "*.h"

@@ -26,7 +26,8 @@ endfunction()
 
 function(longreach_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/layers/.*/cpu[^/]*\\.cpp$|/layers/ops/parallel\\.cpp$|/train/main\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX
+       "/layers/.*/cpu[^/]*\\.cpp$|/layers/ops/parallel\\.cpp$|/layers/ops/cuda/plugin/|/train/main\\.cpp$")
   if(NOT sources)
     add_library(longreach_${name} INTERFACE)
     target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})
@@ -90,10 +91,19 @@ function(longreach_kernel_library)
   endforeach()
 endfunction()
 
+# liblongreach_cuda.so lies beside programs.
+function(longreach_finds_plugin target)
+  set_target_properties(${target} PROPERTIES BUILD_RPATH "$ORIGIN")
+  if(TARGET longreach_cuda)
+    add_dependencies(${target} longreach_cuda)
+  endif()
+endfunction()
+
 function(longreach_program)
   add_executable(longreach ${PROJECT_SOURCE_DIR}/train/main.cpp)
   target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
   longreach_reuse_pch(longreach)
+  longreach_finds_plugin(longreach)
 endfunction()
 
 # What tests/FOLDER/** link; a folder that is not listed links everything and may run the program. Kept small, so that tests
@@ -115,6 +125,8 @@ function(longreach_link_test target source)
   target_link_libraries(${target} PRIVATE longreach_test_support ${libraries} nlohmann_json::nlohmann_json GTest::gtest_main)
   if(target MATCHES "_ptx_test$")
     target_link_libraries(${target} PRIVATE longreach_ptx)
+  elseif(target MATCHES "_gpu_test$")
+    longreach_finds_plugin(${target})
   endif()
   if(target STREQUAL ptx_interop_test)
     longreach_cutlass(${target})
@@ -162,7 +174,7 @@ function(longreach_tests)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/*_test.cpp)
   list(FILTER sources EXCLUDE REGEX "^consumer/")
   longreach_ptx_library()
-  if(NOT LONGREACH_NVCC)  # no kernels to interpret
+  if(NOT TARGET longreach_cubins)  # no kernels to interpret
     list(FILTER sources EXCLUDE REGEX "_ptx_test\\.cpp$")
   endif()
   set(targets "")

@@ -92,7 +92,7 @@ struct Transformer::Body {
   double head_flops() const { return 2.0 * static_cast<double>(head().numel()); }
 
   at::Tensor embed(const at::Tensor& tokens, const LossOptions& options) const {
-    at::Tensor x = embed_tokens->forward(tokens);
+    at::Tensor x = embed_tokens->forward(tokens.to(embed_tokens->weight().device()));
     if (config.embedding_scale != 1.0) x = x * config.embedding_scale;
     return options.autocast_bf16 && config.residual_dtype == "bfloat16" ? x.to(at::kBFloat16) : x;
   }
@@ -199,9 +199,10 @@ LossOutput Transformer::loss(const at::Tensor& tokens, const at::Tensor& labels,
                              const LossOptions& options) {
   expect_shape(labels, "labels", tokens.sizes());
   Body::Hidden hidden = body_->run(tokens, batch, options);
-  const CrossEntropyOutput out = chunked_cross_entropy(
-      hidden.x.reshape({-1, body_->config.hidden_size}), body_->head(), labels.reshape({-1}),
-      {.z_loss = options.z_loss, .chunk_tokens = options.chunk_tokens});
+  const CrossEntropyOutput out =
+      chunked_cross_entropy(hidden.x.reshape({-1, body_->config.hidden_size}), body_->head(),
+                            labels.to(hidden.x.device()).reshape({-1}),
+                            {.z_loss = options.z_loss, .chunk_tokens = options.chunk_tokens});
   return {out.loss_sum, out.nll.sum(at::kDouble), out.tokens, std::move(hidden.auxiliary)};
 }
 
@@ -210,7 +211,7 @@ at::Tensor Transformer::token_nll(const at::Tensor& tokens, const at::Tensor& la
   const at::NoGradGuard no_grad;
   expect_shape(labels, "labels", tokens.sizes());
   const at::Tensor hidden = body_->run(tokens, batch, options).x.reshape({-1, body_->config.hidden_size});
-  return chunked_cross_entropy(hidden, body_->head(), labels.reshape({-1}),
+  return chunked_cross_entropy(hidden, body_->head(), labels.to(hidden.device()).reshape({-1}),
                                {.chunk_tokens = options.chunk_tokens})
       .nll.view(tokens.sizes());
 }

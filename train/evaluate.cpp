@@ -15,8 +15,8 @@ struct Sums {
   std::vector<int64_t> tokens = std::vector<int64_t>(64, 0);
 
   void add(const ModelInput& input, const at::Tensor& token_nll) {
-    const at::Tensor values = token_nll.contiguous().to(at::kDouble), labels = input.labels.contiguous(),
-                     positions = input.batch.positions.contiguous();
+    const at::Tensor values = token_nll.to(at::kCPU, at::kDouble).contiguous(),
+                     labels = input.labels.contiguous(), positions = input.batch.positions.contiguous();
     const double* nlls = values.const_data_ptr<double>();
     const int64_t* label = labels.const_data_ptr<int64_t>();
     const int64_t* position = positions.const_data_ptr<int64_t>();

@@ -49,7 +49,9 @@ void TrainingConfig::fields(FieldVisitor& visit) {
 }
 
 void ParallelConfig::fields(FieldVisitor& visit) {
-  visit.field("device", device, {.help = "where tensors live", .allowed = one_of({"cpu"})});
+  visit.field("device", device,
+              {.help = "where tensors live: cpu, or cuda for the current CUDA device",
+               .allowed = one_of({"cpu", "cuda"})});
   visit.field(
       "data_parallel_replicate_degree", data_parallel_replicate_degree,
       {.help = "ranks that hold the whole model; this version trains on one rank", .allowed = between(1, 1)});

@@ -73,6 +73,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
                    .activation_checkpoint = config_.activation_checkpoint,
                    .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
+  if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
   optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);

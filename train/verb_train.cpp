@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "data/ngram.h"
+#include "layers/ops/cuda/backend.h"
 #include "layers/ops/parallel.h"
 #include "models/generate.h"
 #include "train/command_line.h"
@@ -101,6 +102,7 @@ int train_verb(const Arguments& arguments) {
     return arguments.empty() ? 2 : 0;
   }
   RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
+  if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
   if (config.training.threads > 0) set_num_threads(static_cast<int>(config.training.threads));
   watch_stop_signals();
   config.model.resolve(data::load_tokenizer(config.data.tokenizer)->vocab_size());

@@ -8,7 +8,9 @@
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
 #include "layers/ops/interval_attention/checks.h"
+#include "layers/ops/interval_attention/cuda_op.h"
 #include "layers/ops/interval_attention/kernels.h"
+#include "layers/ops/kernel_input.h"
 
 namespace longreach {
 namespace {
@@ -23,13 +25,15 @@ at::Tensor dense_rows(const at::Tensor& x) {
   return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
 }
 
-// float32 and bfloat16 on the CPU, or what to use instead.
-void expect_fused(const at::Tensor& q) {
+// float32 and bfloat16, on CUDA float16 too, or what to use instead.
+void expect_fused(const at::Tensor& q, const IntervalMask& mask) {
   check<DtypeError>(q.scalar_type() != at::kDouble,
                     "q: dtype Double, expected Float or BFloat16; "
                     "interval_attention_reference takes Double");
-  expect_dtype(q, "q", {at::kFloat, at::kBFloat16});
-  check<ShapeError>(q.is_cpu(), "q: on ", q.device().str(), ", expected the CPU");
+  expect_kernel_input(q, "q");
+  if (!mask.lo.defined()) return;
+  expect_same_device(mask.lo, "lo", q, "q");
+  expect_same_device(mask.hi, "hi", q, "q");
 }
 
 class IntervalAttention final : public FusedOp {
@@ -45,7 +49,8 @@ class IntervalAttention final : public FusedOp {
     const at::Tensor q = dense_rows(inputs[0]), k = dense_rows(inputs[1]), v = dense_rows(inputs[2]);
     const at::Tensor o = at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
     const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
-    interval::forward_cpu(params(q, k, v, o, lse));
+    const Params p = params(q, k, v, o, lse);
+    q.is_cuda() ? interval::forward_cuda(p, q) : interval::forward_cpu(p);
     saved = {q, k, v, o, lse};
     return {o, lse};
   }
@@ -63,7 +68,8 @@ class IntervalAttention final : public FusedOp {
     const at::Tensor dq = contiguous_like(q), dk = contiguous_like(k), dv = contiguous_like(v);
     const Gradients gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr,
                               strided(dq), strided(dk), strided(dv)};
-    interval::backward_cpu(params(q, k, v, o, lse), gradients);
+    const Params p = params(q, k, v, o, lse);
+    q.is_cuda() ? interval::backward_cuda(p, gradients, q) : interval::backward_cpu(p, gradients);
     return {dq, dk, dv};
   }
 
@@ -71,7 +77,7 @@ class IntervalAttention final : public FusedOp {
   Params params(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& o,
                 const at::Tensor& lse) const {
     Params p{};
-    p.dtype = q.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
+    p.dtype = kernel_dtype(q);
     p.bf16_product = interval::bf16_product();
     p.batches = q.size(0), p.queries = q.size(1), p.heads = q.size(2), p.qk_size = q.size(3);
     p.keys = k.size(1), p.key_heads = k.size(2), p.value_heads = v.size(2), p.v_size = v.size(3);
@@ -102,7 +108,7 @@ class IntervalAttention final : public FusedOp {
 IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                            const IntervalMask& mask, std::optional<double> scale) {
   check_interval_attention(q, k, v, mask);
-  expect_fused(q);
+  expect_fused(q, mask);
   const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
   auto outputs = differentiable(std::make_shared<IntervalAttention>(mask, factor), {q, k, v});
   return {outputs[0], outputs[1]};

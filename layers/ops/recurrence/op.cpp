@@ -1,9 +1,8 @@
-// The fused recurrence: checks the arguments, cuts sequences into segments, and runs the CPU kernels behind
-// autograd.
+// The fused recurrence: checks the arguments, cuts sequences into segments, and runs the kernels behind autograd.
 //
 // Kept for the backward pass beside the inputs: the state at the start of each segment. A segment is about
 // 8 Dk Dv / (Dk + Dv) tokens, so that these states take at most 1/8 of the memory of o, dq, dk and dv
-// together.
+// together. On CUDA every chunk is a segment, and all run side by side.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -14,6 +13,8 @@
 
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
+#include "layers/ops/recurrence/cuda_op.h"
 #include "layers/ops/recurrence/kernels.h"
 #include "layers/ops/recurrence/recurrence.h"
 
@@ -31,7 +32,9 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 View view(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 at::Tensor dense_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
-float* floats(const at::Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }
+float* floats(const at::Tensor& x) {
+  return x.defined() ? static_cast<float*>(x.mutable_data_ptr()) : nullptr;
+}
 
 // Sizes, and the sequences with their segments.
 struct Plan {
@@ -43,11 +46,11 @@ struct Plan {
        const std::vector<int64_t>& bounds, const RecurrenceOptions& options) {
     shape.heads = q.size(2), shape.key_heads = k.size(2), shape.value_heads = v.size(2);
     shape.dk = q.size(3), shape.dv = v.size(3);
-    shape.chunk = options.chunk;
-    const int64_t wanted = ceil_div(8 * shape.dk * shape.dv / (shape.dk + shape.dv), options.chunk);
-    shape.segment = options.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
+    shape.chunk = q.is_cuda() ? recurrence_cuda::kCudaChunk : options.chunk;
+    const int64_t wanted = ceil_div(8 * shape.dk * shape.dv / (shape.dk + shape.dv), shape.chunk);
+    shape.segment = q.is_cuda() ? shape.chunk : shape.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
     shape.scale = static_cast<float>(options.scale);
-    shape.dtype = q.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16;
+    shape.dtype = kernel_dtype(q);
     set_decay(log_decay);
     const auto add = [&](int64_t row, int64_t first, int64_t count) {
       sequences.push_back({row, first, count, shape.segment_count});
@@ -93,22 +96,27 @@ class RecurrenceOp final : public FusedOp {
     const Plan plan(q, k, v, log_decay, bounds_, options_);
     const Shape& shape = plan.shape;
     const auto f32 = q.options().dtype(at::kFloat);
-    const bool split = plan.split(shape.heads);
+    const bool split = q.is_cpu() && plan.split(shape.heads);
     const at::Tensor o = at::empty({q.size(0), q.size(1), shape.heads, shape.dv}, v.options());
     const at::Tensor end = at::empty({shape.sequence_count, shape.heads, shape.dk, shape.dv}, f32);
     at::Tensor checkpoints, decays;
-    if (keep_ || split) checkpoints = at::empty({shape.segment_count, shape.heads, shape.dk, shape.dv}, f32);
-    if (split) decays = at::empty({shape.segment_count, shape.heads}, f32);
-    recurrence_kernels::forward({.shape = shape,
-                                 .q = view(q),
-                                 .k = view(k),
-                                 .v = view(v),
-                                 .o = view(o),
-                                 .initial_state = floats(start),
-                                 .final_state = floats(end),
-                                 .checkpoints = floats(checkpoints),
-                                 .segment_decays = floats(decays),
-                                 .split = split});
+    Forward params{.shape = shape,
+                   .q = view(q),
+                   .k = view(k),
+                   .v = view(v),
+                   .o = view(o),
+                   .initial_state = floats(start),
+                   .final_state = floats(end),
+                   .split = split};
+    if (q.is_cuda()) {
+      checkpoints = recurrence_cuda::forward(params, keep_, q);
+    } else {
+      if (keep_ || split)
+        checkpoints = at::empty({shape.segment_count, shape.heads, shape.dk, shape.dv}, f32);
+      if (split) decays = at::empty({shape.segment_count, shape.heads}, f32);
+      params.checkpoints = floats(checkpoints), params.segment_decays = floats(decays);
+      recurrence_kernels::forward(params);
+    }
     if (keep_) saved = {q, k, v, log_decay, checkpoints};
     return {o, end};
   }
@@ -146,12 +154,12 @@ class RecurrenceOp final : public FusedOp {
       partial = at::empty({shape.segment_count, shape.heads}, f32.dtype(at::kDouble));
       params.d_head_decay = partial.mutable_data_ptr<double>();
     }
-    params.split = plan.split(shape.heads / group_heads(shape));
+    params.split = q.is_cpu() && plan.split(shape.heads / group_heads(shape));
     if (params.split) {
       segment_grads = at::empty(states, f32), decays = at::empty({shape.segment_count, shape.heads}, f32);
       params.segment_grads = floats(segment_grads), params.segment_decays = floats(decays);
     }
-    recurrence_kernels::backward(params);
+    q.is_cuda() ? recurrence_cuda::backward(params, q) : recurrence_kernels::backward(params);
     if (partial.defined()) d_decay = partial.sum(0).to(at::kFloat);
     return {dq, dk, dv, d_decay, needs[4] ? d_start : at::Tensor()};
   }
@@ -163,9 +171,8 @@ class RecurrenceOp final : public FusedOp {
 };
 
 void check_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  expect_dtype(q, "recurrence: q", {at::kFloat, at::kBFloat16});
+  expect_kernel_input(q, "recurrence: q");
   expect_shape(q, "recurrence: q", {-1, -1, -1, -1});
-  check<ShapeError>(q.is_cpu(), "recurrence: q: on ", q.device().str(), ", expected the CPU");
   const int64_t batch = q.size(0), tokens = q.size(1), heads = q.size(2);
   check<ShapeError>(heads >= 1, "recurrence: q: shape ", q.sizes(), ", expected at least one head");
   check<ShapeError>(q.size(3) >= 1 && q.size(3) <= 256, "recurrence: q: Dk = ", q.size(3),

@@ -15,7 +15,9 @@ namespace longreach {
 
 struct RecurrenceOptions {
   double scale = 1.0;
-  int64_t chunk = 64;  // tokens a chunk: 16, 32, 64 or 128. Changes speed and rounding, not the result.
+  int64_t chunk =
+      64;  // tokens a chunk on CPUs: 16, 32, 64 or 128 (CUDA: 64). Changes speed and rounding, not the
+           // result.
 };
 
 struct RecurrenceOutput {
@@ -25,7 +27,7 @@ struct RecurrenceOutput {
                     // each sequence, not decayed further; the initial state for an empty sequence
 };
 
-// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16, HK and HV divide H (head h reads
+// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16 (CUDA: float16 too), HK and HV divide H (head h reads
 // key head h * HK / H); Dk 1..256, Dv 1..512. log_decay: undefined (no decay), [H] (constant per head) or [B,
 // T, H] (a token); float32, <= 0, -inf forgets. initial_state: undefined (zero) or [N, H, Dk, Dv] float32, N
 // = B, or the number of documents when packed. cu_seqlens: int32 [N+1] on the CPU when B = 1 holds packed

@@ -65,11 +65,12 @@ inline AttentionResult run_attention(const AttentionCase& c, Attention attention
 
 // Fused in `dtype` against the reference in float64: RMS errors at most max(floor, 2 x those of the reference
 // in `dtype`).
-inline void expect_matches_reference(const AttentionCase& c, at::ScalarType dtype) {
+inline void expect_matches_reference(const AttentionCase& c, at::ScalarType dtype,
+                                     Attention operation = interval_attention) {
   SCOPED_TRACE(c.name());
   const AttentionResult exact = run_attention(c, interval_attention_reference, at::kDouble, dtype);
   const AttentionResult plain = run_attention(c, interval_attention_reference, dtype, dtype);
-  const AttentionResult fused = run_attention(c, interval_attention, dtype, dtype);
+  const AttentionResult fused = run_attention(c, operation, dtype, dtype);
   const double floor = dtype == at::kFloat ? 5e-6 : 1e-2;
   const char* names[] = {"o", "lse", "dq", "dk", "dv"};
   for (size_t i = 0; i < exact.size(); ++i) {

@@ -72,7 +72,12 @@ inline at::Tensor bounds_tensor(const RecurrenceCase& c) {
 }
 
 // Outputs and gradients; everything in float64 when `exact`.
-inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, bool fused, bool exact = false) {
+using RecurrenceOperator = RecurrenceOutput (*)(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                const RecurrenceOptions&);
+
+inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, RecurrenceOperator operation,
+                 bool exact = false) {
   std::vector<at::Tensor> x, wanted;
   for (const at::Tensor& input : inputs)
     x.push_back(input.defined() && exact ? input.to(at::kDouble) : input);
@@ -85,8 +90,7 @@ inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, bool f
     wanted_names.push_back(std::string("grad of ") + names[i]);
   }
   const RecurrenceOptions options{.scale = 0.5, .chunk = c.chunk};
-  const auto [o, end] =
-      (fused ? recurrence : recurrence_reference)(x[0], x[1], x[2], x[3], x[4], bounds_tensor(c), options);
+  const auto [o, end] = operation(x[0], x[1], x[2], x[3], x[4], bounds_tensor(c), options);
   Named results{{"o", o.detach()}, {"final_state", end.detach()}};
   // Without tokens and without an initial state, the reference's results are constants.
   std::vector<at::Tensor> outputs, output_grads;
@@ -107,11 +111,12 @@ inline Named run(const RecurrenceCase& c, const RecurrenceInputs& inputs, bool f
 
 // Every output and gradient of the fused operator against the float64 reference: RMS error over RMS of the
 // reference at most `limit`, or twice the error of the reference itself in the same dtype.
-inline void expect_matches_reference(const RecurrenceCase& c, at::ScalarType dtype = at::kFloat) {
+inline void expect_matches_reference(const RecurrenceCase& c, at::ScalarType dtype = at::kFloat,
+                                     RecurrenceOperator operation = recurrence) {
   SCOPED_TRACE(::testing::Message() << c);
   const RecurrenceInputs inputs = draw(c, dtype);
-  const Named exact = run(c, inputs, false, true), plain = run(c, inputs, false),
-              fused = run(c, inputs, true);
+  const Named exact = run(c, inputs, recurrence_reference, true),
+              plain = run(c, inputs, recurrence_reference), fused = run(c, inputs, operation);
   const double limit = dtype == at::kFloat ? 5e-6 : 1e-2;
   ASSERT_EQ(exact.size(), fused.size());
   for (size_t i = 0; i < exact.size(); ++i) {

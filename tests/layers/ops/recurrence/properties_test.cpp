@@ -39,7 +39,7 @@ TEST(RecurrenceProperties, TheFutureIsNotSeen) {
 TEST(RecurrenceProperties, PiecesEqualTheWhole) {
   const RecurrenceCase c{.batch = 2, .tokens = 200, .decay = DecayKind::kToken};
   const RecurrenceInputs inputs = draw(c, at::kFloat);
-  const Named whole = run(c, inputs, true);
+  const Named whole = run(c, inputs, recurrence);
   RecurrenceInputs x = inputs;
   for (size_t i = 0; i < 5; ++i) x[i] = x[i].detach().requires_grad_(true);
   std::vector<at::Tensor> outputs;
@@ -86,10 +86,10 @@ TEST(RecurrenceProperties, ChunkSizesAgree) {
   RecurrenceCase c{.tokens = 300, .decay = DecayKind::kToken};
   const RecurrenceInputs inputs = draw(c, at::kFloat);
   c.chunk = 16;
-  const Named first = run(c, inputs, true);
+  const Named first = run(c, inputs, recurrence);
   for (const int64_t chunk : {32, 64, 128}) {
     c.chunk = chunk;
-    const Named other = run(c, inputs, true);
+    const Named other = run(c, inputs, recurrence);
     for (size_t i = 0; i < first.size(); ++i)
       EXPECT_LE(relative_error(other[i].second, first[i].second), 1e-6) << chunk << first[i].first;
   }
@@ -115,18 +115,18 @@ TEST(RecurrenceProperties, DocumentsDoNotMix) {
 TEST(RecurrenceProperties, AnyStrides) {
   const RecurrenceCase c{.batch = 2, .tokens = 70, .decay = DecayKind::kToken};
   const RecurrenceInputs inputs = draw(c, at::kFloat);
-  const Named expected = run(c, inputs, true);
+  const Named expected = run(c, inputs, recurrence);
   RecurrenceInputs strided = inputs;
   for (const size_t i : {0, 1, 2, 5})
     strided[i] = inputs[i].transpose(1, 2).contiguous().transpose(1, 2);  // B H T D
   strided[3] = inputs[3].permute({2, 1, 0}).contiguous().permute({2, 1, 0});
   strided[4] = inputs[4].transpose(2, 3).contiguous().transpose(2, 3);
   strided[6] = inputs[6].transpose(2, 3).contiguous().transpose(2, 3);
-  const Named results = run(c, strided, true);
+  const Named results = run(c, strided, recurrence);
   for (size_t i = 0; i < expected.size(); ++i)
     EXPECT_TRUE(at::equal(results[i].second, expected[i].second)) << expected[i].first;
   strided[2] = inputs[2].transpose(2, 3).contiguous().transpose(2, 3);  // last dimension not dense
-  EXPECT_TRUE(at::equal(run(c, strided, true)[0].second, expected[0].second));
+  EXPECT_TRUE(at::equal(run(c, strided, recurrence)[0].second, expected[0].second));
 }
 
 // A gradient that arrives through one output alone.
@@ -153,7 +153,7 @@ TEST(RecurrenceProperties, DISABLED_PrintBits) {
         RecurrenceCase{
             .batch = 2, .tokens = 300, .heads = 6, .key_heads = 2, .value_heads = 3, .dk = 64, .dv = 64},
         RecurrenceCase{.tokens = 300, .bounds = {0, 7, 7, 200, 300}}}) {
-    for (const auto& [name, tensor] : run(c, draw(c, at::kFloat), true)) {
+    for (const auto& [name, tensor] : run(c, draw(c, at::kFloat), recurrence)) {
       const at::Tensor dense = tensor.contiguous();
       const auto* bytes = static_cast<const unsigned char*>(dense.const_data_ptr());
       for (size_t i = 0; i < dense.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1099511628211u;

@@ -41,7 +41,7 @@ void expect_matches(const RecurrenceCase& c, at::ScalarType dtype, double factor
   RecurrenceInputs inputs = draw(c, dtype);
   for (size_t i = 0; i < 3; ++i) inputs[i] = inputs[i] * factor;
   CudaRun gpu;
-  expect_near(run_cuda(c, inputs, gpu, placement), run(c, inputs, false, true), limit(dtype));
+  expect_near(run_cuda(c, inputs, gpu, placement), run(c, inputs, recurrence_reference, true), limit(dtype));
 }
 
 TEST(RecurrencePtx, EveryLength) {
@@ -202,7 +202,7 @@ TEST(RecurrencePtx, OptionalResults) {
   RecurrenceInputs x = draw(c, at::kFloat);
   x[4] = at::Tensor();
   x[6] = x[6] * 0;
-  const Named exact = run(c, x, false, true);
+  const Named exact = run(c, x, recurrence_reference, true);
   CudaRun gpu;
   CudaShape s(c, at::kFloat);
   const auto lists = gpu.memory().upload("lists", rc::make_lists(s.shape));
@@ -284,7 +284,7 @@ void expect_steps_match(const RecurrenceCase& c, at::ScalarType dtype) {
   namespace rc = recurrence_cuda;
   SCOPED_TRACE(::testing::Message() << c << " " << dtype);
   const RecurrenceInputs x = draw(c, dtype);
-  const Named exact = run(c, x, false, true);
+  const Named exact = run(c, x, recurrence_reference, true);
   CudaRun gpu;
   float* state = gpu.array<float>("state", x[4]);
   std::vector<at::Tensor> outputs;

@@ -154,9 +154,9 @@ TEST_F(Recurrence, ReferenceMatchesCentralDifferences) {
                          .bounds = {0, 3, 3, 7}};
   RecurrenceInputs inputs = draw(c, at::kFloat);
   for (at::Tensor& x : inputs) x = x.to(at::kDouble);
-  const Named results = run(c, inputs, false, true);
+  const Named results = run(c, inputs, recurrence_reference, true);
   const auto value = [&] {
-    const Named r = run(c, inputs, false, true);
+    const Named r = run(c, inputs, recurrence_reference, true);
     return ((r[0].second * inputs[5]).sum() + (r[1].second * inputs[6]).sum()).item<double>();
   };
   constexpr double kStep = 1e-5;

@@ -1,0 +1,43 @@
+// dlopen with RTLD_GLOBAL: the plug-in and ATen's CUDA operators share one c10_cuda.
+#include "layers/ops/cuda/backend.h"
+
+#include <ATen/Context.h>
+#include <dlfcn.h>
+
+#include <memory>
+
+#include "core/error.h"
+
+namespace longreach::cuda {
+namespace {
+
+void* open_library(const char* name, const char* way_out) {
+  void* library = ::dlopen(name, RTLD_NOW | RTLD_GLOBAL);
+  if (library != nullptr) return library;
+  throw UserError(text("CUDA: ", one_line(::dlerror(), 300), "; ", way_out));
+}
+
+MakeBackend load_libraries() {
+  open_library("libtorch_cuda.so",
+               "it comes with the full LibTorch set-up, which ./longreach takes on machines with nvcc");
+  void* plugin = open_library("liblongreach_cuda.so", "it is built on machines with nvcc");
+  void* maker = ::dlsym(plugin, kMakeBackend);
+  check<UserError>(maker != nullptr, "CUDA: liblongreach_cuda.so is not of this version: no ", kMakeBackend);
+  return reinterpret_cast<MakeBackend>(maker);
+}
+
+MakeBackend maker() {
+  static const MakeBackend made = load_libraries();
+  return made;
+}
+
+}  // namespace
+
+void load() { maker(); }
+
+Backend& backend() {
+  static const std::unique_ptr<Backend> made(maker()());
+  return *made;
+}
+
+}  // namespace longreach::cuda

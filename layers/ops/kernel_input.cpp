@@ -1,0 +1,28 @@
+// Devices and dtypes that kernels are built for.
+#include "layers/ops/kernel_input.h"
+
+#include "layers/ops/check.h"
+
+namespace longreach {
+
+void expect_kernel_input(const at::Tensor& tensor, std::string_view name) {
+  check<ShapeError>(tensor.is_cpu() || tensor.is_cuda(), name, ": on ", tensor.device().str(),
+                    ", expected the CPU or CUDA");
+  if (tensor.is_cuda())
+    expect_dtype(tensor, name, {at::kFloat, at::kBFloat16, at::kHalf});
+  else
+    expect_dtype(tensor, name, {at::kFloat, at::kBFloat16});
+}
+
+DType kernel_dtype(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return DType::kFloat32;
+    case at::kHalf:
+      return DType::kFloat16;
+    default:
+      return DType::kBFloat16;
+  }
+}
+
+}  // namespace longreach

@@ -1,0 +1,17 @@
+// What every fused operator asks of its first input.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string_view>
+
+#include "layers/ops/dtype.h"
+
+namespace longreach {
+
+// On the CPU float32 or bfloat16, on CUDA float16 too. Throws ShapeError or DtypeError naming the argument.
+void expect_kernel_input(const at::Tensor& tensor, std::string_view name);
+
+// The kernels' name of the dtype of such a tensor.
+DType kernel_dtype(const at::Tensor& tensor);
+
+}  // namespace longreach
