@@ -361,13 +361,12 @@ void scan(const Backward& p, int64_t index, int64_t head, int64_t strip) {
 }
 
 void backward_task(const Backward& p, const TaskPlace& place) {
-  const auto [phase, sequence, heads, index] = place;
-  if (phase == Phase::kScan) return scan(p, sequence, heads.begin, index);
+  if (place.phase == Phase::kScan) return scan(p, place.sequence, place.heads.begin, place.index);
   with_element(p.shape.dtype, [&](auto element) {
     using T = decltype(element);
-    if (phase == Phase::kWhole) BackwardTask<T>(p).whole(sequence, heads);
-    if (phase == Phase::kSum) BackwardTask<T>(p).sum(sequence, heads.begin, index);
-    if (phase == Phase::kSegment) BackwardTask<T>(p).segment(sequence, heads, index);
+    if (place.phase == Phase::kWhole) BackwardTask<T>(p).whole(place.sequence, place.heads);
+    if (place.phase == Phase::kSum) BackwardTask<T>(p).sum(place.sequence, place.heads.begin, place.index);
+    if (place.phase == Phase::kSegment) BackwardTask<T>(p).segment(place.sequence, place.heads, place.index);
   });
 }
 

@@ -241,13 +241,13 @@ void scan(const Forward& p, int64_t index, int64_t head, int64_t strip) {
 }
 
 void forward_task(const Forward& p, const TaskPlace& place) {
-  const auto [phase, sequence, heads, index] = place;
-  if (phase == Phase::kScan) return scan(p, sequence, heads.begin, index);
+  if (place.phase == Phase::kScan) return scan(p, place.sequence, place.heads.begin, place.index);
   with_element(p.shape.dtype, [&](auto element) {
     using T = decltype(element);
-    if (phase == Phase::kWhole) whole_sequence<T>(p, sequence, heads);
-    if (phase == Phase::kSum) ForwardTask<T>(p).sum(sequence, heads.begin, index);
-    if (phase == Phase::kSegment) ForwardTask<T>(p).segment(sequence, heads.begin, index);
+    if (place.phase == Phase::kWhole) whole_sequence<T>(p, place.sequence, place.heads);
+    if (place.phase == Phase::kSum) ForwardTask<T>(p).sum(place.sequence, place.heads.begin, place.index);
+    if (place.phase == Phase::kSegment)
+      ForwardTask<T>(p).segment(place.sequence, place.heads.begin, place.index);
   });
 }
 
