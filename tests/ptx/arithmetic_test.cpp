@@ -115,6 +115,7 @@ TEST(Bits, Operations) {
       {"clz.b64 %r9, %q0;", 0, 0, 0, 64},
       {"brev.b32 %r9, %r0;", 1, 0, 0, 0x80000000},
       {"bfind.u32 %r9, %r0;", 0x100, 0, 0, 8},
+      {"bfind.shiftamt.u32 %r9, %r0;", 0x100, 0, 0, 23},
       {"bfind.s32 %r9, %r0;", kMinus1, 0, 0, kMinus1},
       {"mov.b64 %q9, {%r0, %r1};", 5, 7, 0, 7ull << 32 | 5},
       {"mov.b64 {%r3, %r4}, %q0; sub.u32 %r9, %r4, %r3;", 7ull << 32 | 5, 0, 0, 2},

@@ -27,7 +27,7 @@ Step copy(Warp& w, const Instruction& i, uint32_t mask) {
     const unsigned take = static_cast<unsigned>(std::min<uint64_t>(wanted, bytes));
     std::byte* target = block.shared_access(w, l, static_cast<uint32_t>(to[l]), bytes,
                                             {.access = Access::write, .lasting = true});
-    if (from[l] % bytes) {
+    if (take && from[l] % bytes) {
       block.error(w, l, "misaligned source of cp.async");
       return;
     }

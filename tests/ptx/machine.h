@@ -22,7 +22,7 @@ struct LaunchCell {
   uint32_t launch = 0;
   uint32_t writer = 0, reader = 0;  // block + 1
   uint32_t writer_code = 0, reader_code = 0;
-  uint8_t write_bytes = 0;
+  uint8_t write_bytes = 0, read_bytes = 0;
   bool atomic = false, many_readers = false;
 };
 

@@ -89,10 +89,10 @@ void commit_word(Block& block, Region& region, LaunchCell& cell, const Page& pag
   const WriteRecord& r = page.write[word];
   if (cell.writer && writes && (cell.write_bytes & r.bytes) && !(cell.atomic && atomic)) {
     race(page.write_code[word], "race between blocks: both write", cell.writer, cell.writer_code);
-  } else if (cell.writer && reads) {
+  } else if (cell.writer && reads && (cell.write_bytes & page.read_bytes[word])) {
     race(page.read_code[word], "race between blocks: reads what another block writes", cell.writer,
          cell.writer_code);
-  } else if (cell.reader && writes) {
+  } else if (cell.reader && writes && (cell.read_bytes & r.bytes)) {
     race(page.write_code[word], "race between blocks: writes what another block reads", cell.reader,
          cell.reader_code);
   }
@@ -105,6 +105,7 @@ void commit_word(Block& block, Region& region, LaunchCell& cell, const Page& pag
   if (reads) {
     cell.reader = me;
     cell.reader_code = page.read_code[word];
+    cell.read_bytes |= page.read_bytes[word];
   }
 }
 

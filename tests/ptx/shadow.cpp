@@ -40,16 +40,26 @@ const char* clash_with_write(const Warp& warp, const WriteRecord& r, unsigned la
   return nullptr;
 }
 
-const char* clash_with_reads(const Warp& warp, const Page& page, unsigned word, unsigned lane,
+const char* clash_with_read(const Warp& warp, unsigned reader, uint32_t read, unsigned lane) {
+  if (!read) return nullptr;
+  if (read == kReading) return "writes bytes that wgmma or a bulk store may still read";
+  if (reader != warp.index) {
+    return read >> 6 > warp.knows.seen.time[reader] ? "race: writes what another warp reads" : nullptr;
+  }
+  if (read >> 6 < warp.synchronized || (read & 63) == lane || (read & 63) == kTogether) return nullptr;
+  return "race: writes what another lane reads, no __syncwarp between";
+}
+
+const char* clash_with_reads(const Warp& warp, const Page& page, unsigned word, unsigned lane, uint8_t bytes,
                              unsigned warps) {
   for (unsigned r = 0; r < warps; ++r) {
-    const uint32_t read = page.reads[r * kPageWords + word];
-    if (!read) continue;
-    if (read == kReading) return "writes bytes that wgmma or a bulk store may still read";
-    if (r != warp.index) {
-      if (read >> 6 > warp.knows.seen.time[r]) return "race: writes what another warp reads";
-    } else if (read >> 6 >= warp.synchronized && (read & 63) != lane && (read & 63) != kTogether) {
-      return "race: writes what another lane reads, no __syncwarp between";
+    const char* what = clash_with_read(warp, r, page.reads[r * kPageWords + word], lane);
+    if (what) return what;
+    if (page.byte_reads.empty()) continue;
+    for (unsigned b = 0; b < 4; ++b) {
+      if (!(bytes >> b & 1)) continue;
+      what = clash_with_read(warp, r, page.byte_reads[(r * kPageWords + word) * 4 + b], lane);
+      if (what) return what;
     }
   }
   return nullptr;
@@ -77,13 +87,7 @@ void enter_write(const Warp& warp, Page& page, unsigned word, unsigned lane, uin
   page.write_code[word] = warp.code;
 }
 
-void enter_read(const Warp& warp, Page& page, unsigned word, unsigned lane, AccessKind kind) {
-  uint32_t& read = page.reads[warp.index * kPageWords + word];
-  page.read_code[word] = warp.code;
-  if (kind.lasting) {
-    read = kReading;
-    return;
-  }
+void enter_read_at(const Warp& warp, uint32_t& read, unsigned lane) {
   if (read == kReading) return;
   unsigned by = lane == kManyLanes ? kTogether : lane;
   if (read >> 6 >= warp.synchronized && read) {
@@ -97,6 +101,21 @@ void enter_read(const Warp& warp, Page& page, unsigned word, unsigned lane, Acce
   read = warp.time() << 6 | by;
 }
 
+void enter_read(const Warp& warp, Page& page, unsigned word, unsigned lane, uint8_t bytes, AccessKind kind) {
+  page.read_code[word] = warp.code;
+  const size_t place = warp.index * kPageWords + word;
+  if (kind.lasting) {
+    page.reads[place] = kReading;
+  } else if (bytes == 15) {
+    enter_read_at(warp, page.reads[place], lane);
+  } else {
+    if (page.byte_reads.empty()) page.byte_reads.assign(page.reads.size() * 4, 0);
+    for (unsigned b = 0; b < 4; ++b) {
+      if (bytes >> b & 1) enter_read_at(warp, page.byte_reads[place * 4 + b], lane);
+    }
+  }
+}
+
 struct Clash {
   const char* what = nullptr;
   uint32_t other = 0;  // the instruction of the other access
@@ -105,16 +124,21 @@ struct Clash {
 Clash check_words(Warp& warp, Page& page, unsigned first, unsigned words, uint8_t bytes, unsigned lane,
                   AccessKind kind, unsigned warps) {
   Clash found;
+  const char* what = nullptr;
+  uint64_t before = 0;  // neighbours mostly have the same record: judge it once
   for (unsigned word = first; word < first + words; ++word) {
-    const char* what =
-        clash_with_write(warp, page.write[word], lane, bytes, kind, page.write_code[word] == warp.code);
+    const auto record = std::bit_cast<uint64_t>(page.write[word]);
+    if (word == first || record != before) {
+      what = clash_with_write(warp, page.write[word], lane, bytes, kind, page.write_code[word] == warp.code);
+    }
+    before = record;
     if (what) found = {what, page.write_code[word]};
     if (kind.access == Access::read) {
-      enter_read(warp, page, word, lane, kind);
+      enter_read(warp, page, word, lane, bytes, kind);
       continue;
     }
-    if (!what && (what = clash_with_reads(warp, page, word, lane, warps)))
-      found = {what, page.read_code[word]};
+    const char* read = what ? nullptr : clash_with_reads(warp, page, word, lane, bytes, warps);
+    if (read) found = {read, page.read_code[word]};
     enter_write(warp, page, word, lane, bytes, kind);
   }
   return found;
@@ -125,6 +149,11 @@ uint8_t byte_mask(uint64_t address, unsigned bytes) {
 }
 
 bool all_written(const uint8_t* flags, unsigned bytes) {
+  if (bytes == 16) {
+    std::array<uint64_t, 2> both;
+    std::memcpy(both.data(), flags, 16);
+    return (both[0] & both[1]) == 0x0101010101010101;
+  }
   for (unsigned i = 0; i < bytes; ++i) {
     if (!flags[i]) return false;
   }
@@ -191,7 +220,10 @@ std::byte* Block::global_access(Warp& warp, unsigned lane, uint64_t address, uns
                   : kind.access == Access::write ? kTouchedWrite
                                                  : kTouchedAtomic;
   if (kind.strong) touch = kind.access == Access::read ? uint8_t{0} : uint8_t{kTouchedAtomic};
-  for (unsigned i = first; i < first + words; ++i) place.page->touched[i] |= touch;
+  for (unsigned i = first; i < first + words; ++i) {
+    place.page->touched[i] |= touch;
+    if (touch == kTouchedRead) place.page->read_bytes[i] |= byte_mask(address, bytes);
+  }
   if (kind.access != Access::read) std::memset(&region.written[offset], 1, bytes);
   return reinterpret_cast<std::byte*>(address);
 }

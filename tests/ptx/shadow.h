@@ -1,6 +1,6 @@
 // Shadow state: for each 32-bit word of shared and global memory, who wrote and who read it last, as times on the vector
-// clocks of the block's warps. An access is a race when the other one is not known to lie before it. A word is kept as one:
-// 8- and 16-bit writes carry a mask of bytes, of which the last writer's is remembered.
+// clocks of the block's warps. An access is a race when the other one is not known to lie before it. 8- and
+// 16-bit reads are kept by byte; a write is kept by word, with a mask of the bytes that its last writer wrote.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -50,12 +50,16 @@ struct Page {
   std::array<WriteRecord, kPageWords> write{};
   std::array<uint32_t, kPageWords> write_code{}, read_code{};
   std::array<uint8_t, kPageWords>
-      touched{};                // kTouchedRead, kTouchedWrite, kTouchedAtomic: global memory alone
-  std::vector<uint32_t> reads;  // [warps][kPageWords]
+      touched{};  // kTouchedRead, kTouchedWrite, kTouchedAtomic: global memory alone
+  std::array<uint8_t, kPageWords> read_bytes{};  // masks of what was read: global memory alone
+  std::vector<uint32_t> reads;                   // [warps][kPageWords]
+  std::vector<uint32_t> byte_reads;  // [warps][kPageWords][4] of 8- and 16-bit reads; empty without any
 
   void reset(unsigned warps) {
     write.fill({});
     touched.fill(0);
+    read_bytes.fill(0);
+    byte_reads.clear();
     reads.assign(size_t{warps} * kPageWords, 0);
   }
 };

@@ -99,6 +99,26 @@ TEST(Race, LanesNeedWarpSync) {
   EXPECT_TRUE(lanes(kShared + "ld.shared.u32 %r9, [%r2];\n", 32, 128).report.errors.empty());
 }
 
+TEST(Race, HalvesOfAWordAreApart) {
+  // Each thread adds to its own 16-bit element in place, in shared memory and, over two blocks, in global memory.
+  const auto in_place = [](const std::string& space, const std::string& address) {
+    return "mad.wide.u32 %q1, %thread, 2, " + address + ";\nld." + space +
+           ".u16 %s1, [%q1];\nadd.u16 %s1, %s1, 1;\nst." + space + ".u16 [%q1], %s1;\n";
+  };
+  const std::string shared =
+      "mov.u64 %q0, buffer;\nmad.wide.u32 %q1, %thread, 2, %q0;\nmov.u16 %s1, 7;\nst.shared.u16 [%q1], "
+      "%s1;\n" +
+      in_place("shared", "%q0") + "ld.shared.u16 %s2, [%q1];\ncvt.u32.u16 %r9, %s2;\n";
+  const Result r = lanes(shared, 64, 128);
+  EXPECT_TRUE(r.report.errors.empty()) << r.report.text();
+  EXPECT_EQ(r.out[5], 8u);
+  const std::string odd =
+      "mov.u32 %r1, %ctaid.x;\nmad.wide.u32 %q3, %r1, 6, %out;\n" + in_place("global", "%q3");
+  const Result blocks = run_text(odd, {0}, 2, 3, 0, "", {}, 2);
+  EXPECT_TRUE(blocks.report.errors.empty()) << blocks.report.text();
+  EXPECT_EQ(blocks.out[0], 0x0001000100010001u);
+}
+
 TEST(Race, NamedBarriersOrderTheirWarps) {
   // Warp 0 produces and arrives; warp 1 waits.
   const std::string split =
