@@ -37,16 +37,13 @@ const char* dtype_name(DType dtype) {
                         "; CUDA kernels are built for float32, bfloat16 and float16"));
 }
 
-int32_t clamp_to_int(int64_t x) {
-  return static_cast<int32_t>(std::clamp<int64_t>(x, 0, std::numeric_limits<int32_t>::max()));
-}
-
+// Positions, windows and their differences are 32-bit numbers on the device.
 void check_sizes(const Params& p) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 64;
-  check<ShapeError>(p.queries < kMost && p.keys < kMost, "q: ", p.queries, " tokens, k: ", p.keys,
-                    " tokens, expected fewer than ", kMost);
-  check<ShapeError>(p.batches * p.heads < kMost, "q: ", p.batches, " batch entries of ", p.heads,
-                    " heads, expected fewer than ", kMost, " together");
+  constexpr int64_t kTokens = int64_t{1} << 29, kRows = std::numeric_limits<int32_t>::max();
+  check<ShapeError>(p.queries < kTokens && p.keys < kTokens, "q: ", p.queries, " tokens, k: ", p.keys,
+                    " tokens, expected fewer than ", kTokens);
+  check<ShapeError>(p.batches * p.heads < kRows, "q: ", p.batches, " batch entries of ", p.heads,
+                    " heads, expected fewer than ", kRows, " together");
 }
 
 int64_t tiles_of(int64_t rows, int64_t tile_rows) { return (rows + tile_rows - 1) / tile_rows; }
@@ -154,8 +151,8 @@ class Builder {
   CudaMask mask() const {
     const Params& p = params_;
     return {p.causal ? 1 : 0,
-            clamp_to_int(p.window),
-            clamp_to_int(p.sinks),
+            p.window < p.queries + p.keys ? static_cast<int32_t>(p.window) : 0,
+            static_cast<int32_t>(std::min(p.sinks, p.keys)),
             static_cast<int32_t>(p.mask_batches),
             static_cast<int32_t>(p.mask_heads),
             p.lo,

@@ -34,7 +34,7 @@ struct CudaOptions {
 
 // Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k and v
 // that are not 16-byte aligned are copied to work space first.
-// Throws DtypeError, or ShapeError for head dims above those built (naming them) and sizes beyond 2^31 - 65.
+// Throws DtypeError, or ShapeError for head dims above those built (naming them) and 2^29 tokens or more.
 CudaPlan plan_forward(const Params& params, void* workspace, const CudaOptions& options = {});
 
 // Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and

@@ -42,8 +42,8 @@ TEST(IntervalAttentionPtx, LengthsAroundTheTiles) {
 // Every pair that is built, and sizes that are filled up to it.
 void expect_head_dims(at::ScalarType dtype, int64_t qk, int64_t v) {
   const AttentionCase c{.batch = 1,
-                        .queries = 150,
-                        .keys = 150,
+                        .queries = 140,
+                        .keys = 140,
                         .heads = 2,
                         .key_heads = 1,
                         .value_heads = 1,
@@ -73,7 +73,7 @@ TEST(IntervalAttentionPtx, HeadDimsInFloat32) {
 
 TEST(IntervalAttentionPtx, HeadDimsBetweenTheBuiltOnes) {
   for (const auto& [qk, v] :
-       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 5}, {17, 40}, {80, 80}, {80, 33}, {40, 256}})
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 5}, {17, 40}, {80, 80}, {40, 256}})
     for (const auto dtype : {at::kBFloat16, at::kFloat}) expect_head_dims(dtype, qk, v);
 }
 
@@ -93,17 +93,17 @@ TEST(IntervalAttentionPtx, FewerAndMoreQueriesThanKeys) {
 TEST(IntervalAttentionPtx, GroupedHeadsWithDifferentMapsOfKeysAndValues) {
   for (const auto& [k, v] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {2, 2}, {1, 6}, {2, 3}, {6, 2}})
     for (const auto dtype : {at::kBFloat16, at::kFloat}) {
-      AttentionCase c{.queries = 80, .keys = 80, .heads = 6, .key_heads = k, .value_heads = v};
+      AttentionCase c{.queries = 70, .keys = 70, .heads = 6, .key_heads = k, .value_heads = v};
       c.batch = dtype == at::kFloat ? 1 : 2, c.qk_size = 40, c.v_size = 32;
       expect_cuda_matches(c, dtype, tiles());
     }
 }
 
 TEST(IntervalAttentionPtx, WindowsAndSinks) {
-  for (const int64_t window : {1, 16, 64, 100})
+  for (const int64_t window : {1, 16, 100})
     for (const int64_t sinks : {0, 1, 70})
       for (const bool causal : {true, false}) {
-        AttentionCase c = one_head(330, 32);
+        AttentionCase c = one_head(230, 32);
         c.mask.window = window;
         c.mask.sinks = sinks;
         c.mask.causal = causal;
@@ -206,10 +206,10 @@ TEST(IntervalAttentionPtx, Decoding) {
     for (const auto& [k, v] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {2, 4}, {8, 8}})
       for (const int splits : {1, 4}) {
         AttentionCase c{
-            .batch = 1, .queries = queries, .keys = 700, .heads = 8, .key_heads = k, .value_heads = v};
+            .batch = 1, .queries = queries, .keys = 500, .heads = 8, .key_heads = k, .value_heads = v};
         c.qk_size = c.v_size = 128;
         expect_cuda_matches(c, at::kBFloat16, decode(splits));
-        c.mask.window = 300;
+        c.mask.window = 200;
         c.mask.sinks = 10;
         expect_cuda_matches(c, at::kBFloat16, decode(splits));
       }
