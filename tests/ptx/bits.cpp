@@ -118,6 +118,14 @@ struct FindLeading {
     return bits ? 63u - static_cast<uint32_t>(__builtin_clzll(bits)) : ~0u;
   }
 };
+// How far to shift left to bring that bit to the top.
+struct ShiftToLeading {
+  template <class T>
+  uint32_t operator()(T a) const {
+    const uint32_t place = FindLeading{}(a);
+    return place == ~0u ? place : 8 * sizeof(T) - 1 - place;
+  }
+};
 struct Reverse {
   template <class T>
   T operator()(T a) const {
@@ -219,6 +227,7 @@ void decode_mov(Decoder& d, Instruction& i) {
     i.type2 = part_type(d, t, split_outside(to.substr(1, to.size() - 2), ',').size());
     i.handler = unpack_move;
     i.values = d.loose_list(to, i.type2);
+    i.writes = static_cast<uint8_t>(i.values.size());
     i.source[0] = d.source(1, t);
   } else {
     i.handler = is_wide(t) ? map<Same, uint64_t, uint64_t> : map<Same, uint32_t, uint32_t>;
@@ -330,17 +339,26 @@ void decode_count(Decoder& d, Instruction& i) {
   i.source[0] = d.source(1, t);
 }
 
+template <class F>
+void decode_find(Decoder& d, Instruction& i) {
+  const Type t = d.type();
+  i.handler = t == Type::s32   ? map<F, uint32_t, int32_t>
+              : t == Type::u32 ? map<F, uint32_t, uint32_t>
+              : t == Type::s64 ? map<F, uint32_t, int64_t>
+                               : map<F, uint32_t, uint64_t>;
+  i.destination = d.destination(0, Type::u32);
+  i.source[0] = d.source(1, t);
+}
+
 void decode_counts(DecodeTable& table) {
   table["popc"] = decode_count<PopulationCount>;
   table["clz"] = decode_count<LeadingZeros>;
   table["bfind"] = [](Decoder& d, Instruction& i) {
-    const Type t = d.type();
-    i.handler = t == Type::s32   ? map<FindLeading, uint32_t, int32_t>
-                : t == Type::u32 ? map<FindLeading, uint32_t, uint32_t>
-                : t == Type::s64 ? map<FindLeading, uint32_t, int64_t>
-                                 : map<FindLeading, uint32_t, uint64_t>;
-    i.destination = d.destination(0, Type::u32);
-    i.source[0] = d.source(1, t);
+    if (d.has("shiftamt")) {
+      decode_find<ShiftToLeading>(d, i);
+    } else {
+      decode_find<FindLeading>(d, i);
+    }
   };
   table["brev"] = [](Decoder& d, Instruction& i) {
     const Type t = d.type();

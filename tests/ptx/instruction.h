@@ -50,11 +50,13 @@ struct Instruction {
   int32_t guard = -1;  // index of the predicate
   bool guard_negated = false;
   bool branch = false;
+  bool wgmma = false;
   Together together = Together::nobody;
   uint8_t member = 0;
   Type type = Type::none, type2 = Type::none;
   Space space = Space::generic;
   uint8_t flags = 0;      // the family's own
+  uint8_t writes = 0;     // how many of `values`, from the first, it writes
   uint32_t target = 0;    // of a branch
   uint32_t location = 0;  // index into Kernel::locations
   uint32_t opcode = 0;    // index into Kernel::opcodes

@@ -246,6 +246,7 @@ void decode_access(Decoder& d, Instruction& i) {
   i.source[0] = d.address(d.operand(Load ? 1 : 0), i.offset[0], i.space);
   i.values = d.loose_list(d.operand(Load ? 0 : 1), i.type);
   if (i.values.size() != width) d.fail("lists another number of registers than it moves");
+  if (Load) i.writes = static_cast<uint8_t>(width);
   bool words = size_of(i.type) == 4 && !i.flags;
   for (const Operand& o : i.values) words = words && !o.wide;
   i.handler = words ? access_words<Load> : access<Load>;

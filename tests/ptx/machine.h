@@ -99,9 +99,10 @@ struct Warp {
   std::deque<std::vector<std::shared_ptr<PendingTile>>> tile_groups;
   std::vector<uint64_t>
       register_stamps;  // by register / 128 bytes: when it was last written by anything but wgmma
-  std::vector<uint32_t> register_users;  // how many wgmma in flight hold it
+  std::vector<uint32_t> register_users, register_readers;  // how many wgmma in flight write or read it
   uint64_t stamp = 1, fence_stamp = 0;
   unsigned tiles_in_flight = 0;
+  size_t issued = 0;  // wgmma so far
 
   template <class T>
   const Storage<T>* lanes(const Operand& o) const {
@@ -128,6 +129,11 @@ struct Warp {
       lanes<uint32_t>(o)[lane] = static_cast<uint32_t>(value);
     }
   }
+};
+
+struct WgmmaIssue {
+  uint32_t code;
+  uint64_t a, b;  // descriptors
 };
 
 struct Barrier {
@@ -207,7 +213,8 @@ struct Block {
   std::array<Barrier, 16> barriers;
   std::map<uint32_t, MBarrier> mbarriers;
   unsigned agents = kWarps;
-  std::unordered_map<uint64_t, Knowledge> atomics;  // what atomics at an address have released
+  std::array<std::vector<WgmmaIssue>, kWarps / 4> issued;  // by warpgroup
+  std::unordered_map<uint64_t, Knowledge> atomics;         // what atomics at an address have released
   Errors errors;
   std::vector<uint64_t> executed;  // by instruction
   std::vector<CodeTraffic> traffic;
@@ -249,6 +256,9 @@ void prepare_block(Block& block, const LaunchContext& context, uint32_t index);
 void run_block(Block& block);
 // Enters what the block did to global memory into the launch's cells and reports races with the blocks entered before.
 void commit_block(Block& block);
+// Kernels with wgmma: reports registers that are touched before their wgmma was waited for; notes what was written when.
+void check_registers_in_flight(Warp& warp, const Instruction& instruction);
+void stamp_registers(Warp& warp, const Instruction& instruction);
 void finish_warp_checks(Warp& warp, uint32_t lanes);  // in-flight work at exit
 
 std::string source_text(const Kernel& kernel, uint32_t code);    // "kernel.cu:12, inlined at ..."

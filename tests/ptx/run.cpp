@@ -15,6 +15,27 @@ namespace {
 
 constexpr uint32_t kSharedLimit = 227 * 1024;  // of sm_90
 
+// What cuTensorMapEncodeTiled would refuse.
+void check_map(const std::string& kernel, const cuda::TensorMap& m) {
+  check<DataError>(m.rank >= 1 && m.rank <= 5, kernel, ": tensor map of rank ", m.rank,
+                   "; 1 to 5 are allowed");
+  check<DataError>(reinterpret_cast<uint64_t>(m.data) % 16 == 0, kernel,
+                   ": the data of a tensor map must be aligned to 16 bytes");
+  const auto swizzle = m.swizzle_bytes;
+  check<DataError>(swizzle == 0 || swizzle == 32 || swizzle == 64 || swizzle == 128, kernel,
+                   ": tensor map with a swizzle of ", swizzle, " bytes; 0, 32, 64 and 128 are allowed");
+  const uint32_t row = m.box[0] * m.element_bytes;
+  check<DataError>(row % 16 == 0 && (!swizzle || row == swizzle), kernel, ": tensor map with box rows of ",
+                   row, " bytes; a multiple of 16 is allowed, and with a swizzle its size");
+  for (uint32_t k = 0; k < m.rank; ++k) {
+    check<DataError>(m.box[k] >= 1 && m.box[k] <= 256 && m.size[k] >= 1, kernel,
+                     ": tensor map with a box of ", m.box[k], " of ", m.size[k], " along dimension ", k,
+                     "; 1 to 256 are allowed");
+    check<DataError>(k == 0 || m.stride[k - 1] % 16 == 0, kernel, ": tensor map with a stride of ",
+                     m.stride[k ? k - 1 : 0], " bytes; multiples of 16 are allowed");
+  }
+}
+
 LaunchContext make_context(const Module& module, const cuda::Launch& launch, Memory& memory,
                            const Options& options) {
   static std::atomic<uint32_t> launches{0};
@@ -37,6 +58,7 @@ LaunchContext make_context(const Module& module, const cuda::Launch& launch, Mem
   c.shared_bytes = kernel.static_shared_bytes + launch.shared_bytes;
   check<DataError>(c.shared_bytes <= kSharedLimit, launch.kernel, ": ", c.shared_bytes,
                    " bytes of shared memory; ", kSharedLimit, " are allowed");
+  for (const cuda::TensorMapArgument& a : launch.tensor_maps) check_map(launch.kernel, a.map);
   c.parameters = launch.parameters;
   return c;
 }
@@ -155,12 +177,16 @@ Report run(const Module& module, const cuda::Launch& launch, Memory& memory, con
 }
 
 void finish_warp_checks(Warp& w, uint32_t lanes) {
-  for (const CopyGroup& g : w.copy_groups) {
-    if (g.lanes & lanes && !g.copies.empty())
-      w.block->error(w, static_cast<unsigned>(__builtin_ctz(lanes)), "exits while a cp.async is in flight");
+  const auto lane = static_cast<unsigned>(__builtin_ctz(lanes));
+  bool copies = !w.open_copies.empty();
+  for (const CopyGroup& g : w.copy_groups) copies = copies || ((g.lanes & lanes) && !g.copies.empty());
+  if (copies) w.block->error(w, lane, "exits while a cp.async is in flight");
+  bool stores = false;
+  for (unsigned l = 0; l < 32; ++l) {
+    if (lanes >> l & 1) stores = stores || !w.open_stores[l].empty() || !w.store_groups[l].empty();
   }
-  if (!w.open_copies.empty())
-    w.block->error(w, static_cast<unsigned>(__builtin_ctz(lanes)), "exits while a cp.async is in flight");
+  if (stores) w.block->error(w, lane, "exits while a bulk store may still read shared memory");
+  if (w.tiles_in_flight) w.block->error(w, lane, "exits while a wgmma is in flight");
 }
 
 }  // namespace longreach::ptx

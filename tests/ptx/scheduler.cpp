@@ -132,7 +132,10 @@ class WarpRun {
         if (!branch(i, g, active)) return;
         continue;
       }
-      switch (i.handler(w_, i, active)) {
+      if (w_.tiles_in_flight && !i.wgmma) check_registers_in_flight(w_, i);
+      const Step step = i.handler(w_, i, active);
+      if (w_.kernel->uses_wgmma && !i.wgmma) stamp_registers(w_, i);
+      switch (step) {
         case Step::next:
           ++g.pc;
           break;
@@ -150,8 +153,11 @@ class WarpRun {
   // False when the group has to be chosen anew.
   bool branch(const Instruction& i, Group& g, uint32_t active) {
     if (!i.handler && active == g.lanes) {
+      const bool back = i.target <= g.pc;
       g.pc = i.target;
-      return true;
+      if (!back || !w_.diverged) return true;
+      settle(w_, g, g.pc);  // others may be there already
+      return false;
     }
     spread(w_, g, g.pc + 1);
     if (i.handler) {
@@ -212,6 +218,7 @@ void prepare_warp(Block& block, Warp& w, unsigned index) {
   if (kernel.uses_wgmma) {
     w.register_stamps.assign(kernel.register_bytes / 128, 0);
     w.register_users.assign(kernel.register_bytes / 128, 0);
+    w.register_readers.assign(kernel.register_bytes / 128, 0);
   }
   for (const auto& [place, name] : kernel.special_registers) {
     for (unsigned l = 0; l < 32; ++l) w.set_value(place, l, special_value(block, w, name, l));
@@ -248,6 +255,7 @@ void prepare_block(Block& block, const LaunchContext& context, uint32_t index) {
   block.mbarriers.clear();
   block.atomics.clear();
   block.agents = kWarps;
+  for (auto& issued : block.issued) issued.clear();
   block.instructions = 0;
   block.random.seed(static_cast<uint32_t>(context.options->schedule * 7919 + index + 1));
   block.executed.resize(context.kernel->code.size());

@@ -105,16 +105,21 @@ struct Clash {
 Clash check_words(Warp& warp, Page& page, unsigned first, unsigned words, uint8_t bytes, unsigned lane,
                   AccessKind kind, unsigned warps) {
   Clash found;
+  const char* what = nullptr;
+  uint64_t before = 0;  // neighbours mostly have the same record: judge it once
   for (unsigned word = first; word < first + words; ++word) {
-    const char* what =
-        clash_with_write(warp, page.write[word], lane, bytes, kind, page.write_code[word] == warp.code);
+    const auto record = std::bit_cast<uint64_t>(page.write[word]);
+    if (word == first || record != before) {
+      what = clash_with_write(warp, page.write[word], lane, bytes, kind, page.write_code[word] == warp.code);
+    }
+    before = record;
     if (what) found = {what, page.write_code[word]};
     if (kind.access == Access::read) {
       enter_read(warp, page, word, lane, kind);
       continue;
     }
-    if (!what && (what = clash_with_reads(warp, page, word, lane, warps)))
-      found = {what, page.read_code[word]};
+    const char* read = what ? nullptr : clash_with_reads(warp, page, word, lane, warps);
+    if (read) found = {read, page.read_code[word]};
     enter_write(warp, page, word, lane, bytes, kind);
   }
   return found;
@@ -125,6 +130,11 @@ uint8_t byte_mask(uint64_t address, unsigned bytes) {
 }
 
 bool all_written(const uint8_t* flags, unsigned bytes) {
+  if (bytes == 16) {
+    std::array<uint64_t, 2> both;
+    std::memcpy(both.data(), flags, 16);
+    return (both[0] & both[1]) == 0x0101010101010101;
+  }
   for (unsigned i = 0; i < bytes; ++i) {
     if (!flags[i]) return false;
   }

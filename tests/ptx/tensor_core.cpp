@@ -8,74 +8,95 @@
 namespace longreach::ptx {
 namespace {
 
-float element16(Type type, uint32_t bits) {
-  return type == Type::bf16 ? to_float(Bfloat{static_cast<uint16_t>(bits)})
-                            : to_float(Half{static_cast<uint16_t>(bits)});
-}
 // The tensor core reads 19 bits of a TF32 register.
 float element32(uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
 
-// One warp's 16 x 8 tile: products are exact in fp32, sums run in fp32 in the order of k.
+// A row of 8 sums. Products of 16-bit and TF32 values are exact in fp32, so that multiply and add round once.
+using Row = float __attribute__((vector_size(32)));
+
+// One warp's 16 x 8 tile; sums run in fp32 in the order of k.
 struct Tile {
   alignas(64) float a[16][16];
   alignas(64) float b[16][8];
   alignas(64) float c[16][8];
 
-  void multiply(unsigned depth) {
+  template <unsigned Depth>
+  void multiply() {
     for (unsigned r = 0; r < 16; ++r) {
-      for (unsigned k = 0; k < depth; ++k) {
-        for (unsigned n = 0; n < 8; ++n) c[r][n] = __builtin_fmaf(a[r][k], b[k][n], c[r][n]);
+      Row sums;
+      std::memcpy(&sums, c[r], sizeof sums);
+      for (unsigned k = 0; k < Depth; ++k) {
+        Row row;
+        std::memcpy(&row, b[k], sizeof row);
+        sums += a[r][k] * row;
       }
+      std::memcpy(c[r], &sums, sizeof sums);
     }
   }
 };
 
+// Places of up to 8 elements of all lanes in a matrix with `Columns` columns, worked out once.
+template <Place2 (*Place)(unsigned, unsigned), unsigned Columns>
+constexpr auto places() {
+  std::array<std::array<uint16_t, 32>, 8> all{};
+  for (unsigned e = 0; e < 8; ++e) {
+    for (unsigned l = 0; l < 32; ++l)
+      all[e][l] = static_cast<uint16_t>(Place(l, e).row * Columns + Place(l, e).column);
+  }
+  return all;
+}
+constexpr auto kA16 = places<mma_a16, 16>();
+constexpr auto kA32 = places<mma_a32, 16>();
+constexpr auto kB16 = places<mma_b16, 8>();
+constexpr auto kB32 = places<mma_b32, 8>();
+constexpr auto kC = places<mma_c, 8>();
+
+template <class T>
+struct FragmentPlaces {
+  static constexpr const auto& a = kA16;
+  static constexpr const auto& b = kB16;
+};
+template <>
+struct FragmentPlaces<float> {
+  static constexpr const auto& a = kA32;
+  static constexpr const auto& b = kB32;
+};
+
 const uint32_t* lanes_of(const Warp& w, const Operand& o) { return w.lanes<uint32_t>(o); }
 
+// Spreads a register of A or B, which holds two 16-bit elements or one of TF32, over its matrix.
+template <class T, class Places>
+void spread(float* matrix, const Places& places, unsigned r, const uint32_t* x) {
+  for (unsigned l = 0; l < 32; ++l) {
+    if constexpr (std::is_same_v<T, float>) {
+      matrix[places[r][l]] = element32(x[l]);
+    } else {
+      matrix[places[2 * r][l]] = to_float(T{static_cast<uint16_t>(x[l])});
+      matrix[places[2 * r + 1][l]] = to_float(T{static_cast<uint16_t>(x[l] >> 16)});
+    }
+  }
+}
+
 // values: 4 of D, then A, B and 4 of C.
-template <bool Wide>
+template <class T, unsigned Depth>
 Step multiply(Warp& w, const Instruction& i, uint32_t mask) {
   if (mask != ~0u) w.block->error(w, 0, "mma.sync by part of a warp");
-  const auto depth = static_cast<unsigned>(i.offset[0]);
-  const unsigned a_registers = depth / (Wide ? 2 : 4), b_registers = a_registers / 2;
+  constexpr unsigned kARegisters = Depth / (std::is_same_v<T, float> ? 2 : 4);
   Tile tile;
   const Operand* o = &i.values[4];
-  for (unsigned r = 0; r < a_registers; ++r) {
-    const uint32_t* x = lanes_of(w, *o++);
-    for (unsigned l = 0; l < 32; ++l) {
-      if constexpr (Wide) {
-        const Place2 p = mma_a32(l, r);
-        tile.a[p.row][p.column] = element32(x[l]);
-      } else {
-        const Place2 p = mma_a16(l, 2 * r);
-        tile.a[p.row][p.column] = element16(i.type, x[l]);
-        tile.a[p.row][p.column + 1] = element16(i.type, x[l] >> 16);
-      }
-    }
-  }
-  for (unsigned r = 0; r < b_registers; ++r) {
-    const uint32_t* x = lanes_of(w, *o++);
-    for (unsigned l = 0; l < 32; ++l) {
-      if constexpr (Wide) {
-        const Place2 p = mma_b32(l, r);
-        tile.b[p.row][p.column] = element32(x[l]);
-      } else {
-        const Place2 p = mma_b16(l, 2 * r);
-        tile.b[p.row][p.column] = element16(i.type, x[l]);
-        tile.b[p.row + 1][p.column] = element16(i.type, x[l] >> 16);
-      }
-    }
-  }
+  for (unsigned r = 0; r < kARegisters; ++r)
+    spread<T>(&tile.a[0][0], FragmentPlaces<T>::a, r, lanes_of(w, *o++));
+  for (unsigned r = 0; r < kARegisters / 2; ++r)
+    spread<T>(&tile.b[0][0], FragmentPlaces<T>::b, r, lanes_of(w, *o++));
+  float* c = &tile.c[0][0];
   for (unsigned e = 0; e < 4; ++e) {
     const uint32_t* x = lanes_of(w, *o++);
-    for (unsigned l = 0; l < 32; ++l)
-      tile.c[mma_c(l, e).row][mma_c(l, e).column] = std::bit_cast<float>(x[l]);
+    for (unsigned l = 0; l < 32; ++l) c[kC[e][l]] = std::bit_cast<float>(x[l]);
   }
-  tile.multiply(depth);
+  tile.multiply<Depth>();
   for (unsigned e = 0; e < 4; ++e) {
     uint32_t* d = w.lanes<uint32_t>(i.values[e]);
-    for (unsigned l = 0; l < 32; ++l)
-      d[l] = std::bit_cast<uint32_t>(tile.c[mma_c(l, e).row][mma_c(l, e).column]);
+    for (unsigned l = 0; l < 32; ++l) d[l] = std::bit_cast<uint32_t>(c[kC[e][l]]);
   }
   return Step::next;
 }
@@ -91,8 +112,11 @@ void decode_mma(Decoder& d, Instruction& i) {
   if (!known || a != b || sum != Type::f32 || c != Type::f32)
     d.fail("this shape of mma or these types are not supported");
   i.type = a;
+  i.writes = 4;
   i.offset[0] = k16 ? 16 : k8 ? 8 : 4;
-  i.handler = wide ? multiply<true> : multiply<false>;
+  if (a == Type::bf16) i.handler = k16 ? multiply<Bfloat, 16> : multiply<Bfloat, 8>;
+  if (a == Type::f16) i.handler = k16 ? multiply<Half, 16> : multiply<Half, 8>;
+  if (wide) i.handler = k8 ? multiply<float, 8> : multiply<float, 4>;
   i.together = Together::warp;
   const unsigned a_registers = static_cast<unsigned>(i.offset[0]) / (wide ? 2 : 4);
   const size_t counts[] = {4, a_registers, a_registers / 2, 4};
@@ -124,7 +148,7 @@ Step load_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     uint32_t* d = w.lanes<uint32_t>(i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       d[l] = i.flags ? rows[8 * m + c][r] | uint32_t{rows[8 * m + c + 1][r]} << 16
                      : rows[8 * m + r][c] | uint32_t{rows[8 * m + r][c + 1]} << 16;
     }
@@ -139,7 +163,7 @@ Step store_matrix(Warp& w, const Instruction& i, uint32_t mask) {
   for (unsigned m = 0; m < matrices; ++m) {
     const uint32_t* x = lanes_of(w, i.values[m]);
     for (unsigned l = 0; l < 32; ++l) {
-      const unsigned r = l / 4, c = l % 4 * 2;
+      const auto [r, c] = ldmatrix_element(l, 0);
       const auto low = static_cast<uint16_t>(x[l]), high = static_cast<uint16_t>(x[l] >> 16);
       (i.flags ? rows[8 * m + c][r] : rows[8 * m + r][c]) = low;
       (i.flags ? rows[8 * m + c + 1][r] : rows[8 * m + r][c + 1]) = high;
@@ -162,6 +186,7 @@ void decode_matrix(Decoder& d, Instruction& i) {
   const unsigned matrices = d.has("x4") ? 4 : d.has("x2") ? 2 : 1;
   d.has("x1");
   i.flags = d.has("trans");
+  if (Load) i.writes = static_cast<uint8_t>(matrices);
   i.space = d.has("shared") || d.has("shared::cta") ? Space::shared : Space::generic;
   i.handler = Load ? load_matrix : store_matrix;
   i.together = Together::warp;
