@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "layers/ops/parallel.h"
 #include "tests/layers/ops/recurrence/cuda_run.h"
 
 namespace longreach::test {
@@ -44,7 +45,13 @@ void expect_matches(const RecurrenceCase& c, at::ScalarType dtype, double factor
   expect_near(run_cuda(c, inputs, gpu, placement), run(c, inputs, recurrence_reference, true), limit(dtype));
 }
 
-TEST(RecurrencePtx, EveryLength) {
+// The reference goes token by token: threads would cost it more than they bring.
+class RecurrencePtx : public ::testing::Test {
+ protected:
+  void SetUp() override { set_num_threads(1); }
+};
+
+TEST_F(RecurrencePtx, EveryLength) {
   for (const int64_t tokens : {1, 63, 64, 65, 200, 257})
     for (const auto decay : kDecays)
       expect_matches({.tokens = tokens,
@@ -57,13 +64,13 @@ TEST(RecurrencePtx, EveryLength) {
                      at::kBFloat16);
 }
 
-TEST(RecurrencePtx, EveryType) {
+TEST_F(RecurrencePtx, EveryType) {
   for (const auto dtype : kDtypes)
     for (const auto decay : kDecays)
       expect_matches({.batch = 2, .tokens = 130, .dk = 32, .dv = 40, .decay = decay}, dtype);
 }
 
-TEST(RecurrencePtx, EveryKeyWidth) {
+TEST_F(RecurrencePtx, EveryKeyWidth) {
   for (const int64_t dk : {32, 64, 128, 256})
     for (const auto dtype : kDtypes)
       expect_matches({.tokens = 70,
@@ -76,13 +83,13 @@ TEST(RecurrencePtx, EveryKeyWidth) {
                      dtype);
 }
 
-TEST(RecurrencePtx, OddWidths) {
+TEST_F(RecurrencePtx, OddWidths) {
   for (const auto& [dk, dv] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {17, 33}, {48, 80}, {100, 70}})
     for (const auto dtype : kDtypes)
       expect_matches({.tokens = 67, .dk = dk, .dv = dv, .decay = DecayKind::kToken}, dtype);
 }
 
-TEST(RecurrencePtx, LargestHeads) {
+TEST_F(RecurrencePtx, LargestHeads) {
   for (const auto dtype : {at::kBFloat16, at::kFloat})
     expect_matches({.tokens = 70,
                     .heads = 1,
@@ -94,7 +101,7 @@ TEST(RecurrencePtx, LargestHeads) {
                    dtype);
 }
 
-TEST(RecurrencePtx, SharedHeads) {
+TEST_F(RecurrencePtx, SharedHeads) {
   for (const auto& [hk, hv] : std::vector<std::pair<int64_t, int64_t>>{{1, 6}, {6, 1}, {2, 3}, {1, 1}})
     expect_matches({.tokens = 70,
                     .heads = 6,
@@ -106,25 +113,25 @@ TEST(RecurrencePtx, SharedHeads) {
                    at::kHalf);
 }
 
-TEST(RecurrencePtx, PackedDocuments) {
+TEST_F(RecurrencePtx, PackedDocuments) {
   for (const auto& bounds :
        std::vector<std::vector<int32_t>>{{0, 150}, {0, 0, 1, 1, 65, 66, 130, 150, 150}, {0, 64, 150}})
     for (const auto decay : kDecays)
       expect_matches({.tokens = 150, .dk = 32, .dv = 48, .decay = decay, .bounds = bounds}, at::kBFloat16);
 }
 
-TEST(RecurrencePtx, NoTokens) {
+TEST_F(RecurrencePtx, NoTokens) {
   expect_matches({.tokens = 0, .dk = 8, .dv = 8, .decay = DecayKind::kToken}, at::kBFloat16);
   expect_matches({.tokens = 0, .dk = 8, .dv = 8, .decay = DecayKind::kToken, .bounds = {0, 0, 0}},
                  at::kFloat);
 }
 
-TEST(RecurrencePtx, NoInitialState) {
+TEST_F(RecurrencePtx, NoInitialState) {
   expect_matches({.tokens = 100, .dk = 32, .dv = 32, .decay = DecayKind::kToken, .initial = false},
                  at::kBFloat16);
 }
 
-TEST(RecurrencePtx, LargeValues) {
+TEST_F(RecurrencePtx, LargeValues) {
   for (const auto dtype : kDtypes)
     expect_matches({.tokens = 200,
                     .heads = 1,
@@ -136,12 +143,12 @@ TEST(RecurrencePtx, LargeValues) {
                    dtype, 8);
 }
 
-TEST(RecurrencePtx, HardDecaysPerHead) {
+TEST_F(RecurrencePtx, HardDecaysPerHead) {
   for (const double step : {0.0, -1e-6, -1e-4, -30.0, -kInfinity})
     expect_matches({.tokens = 150, .dk = 32, .dv = 32, .steps = {step}}, at::kFloat);
 }
 
-TEST(RecurrencePtx, HardDecaysPerToken) {
+TEST_F(RecurrencePtx, HardDecaysPerToken) {
   for (const auto& steps : std::vector<std::vector<double>>{{-30.0},
                                                             {0.0, -1e-4, -30.0},
                                                             {0.0, -1e-6, -5.0, -30.0, -kInfinity},
@@ -153,14 +160,14 @@ TEST(RecurrencePtx, HardDecaysPerToken) {
 }
 
 // Rows that are not 16-byte aligned go by single elements; aligned ones with gaps do not.
-TEST(RecurrencePtx, AnyStrides) {
+TEST_F(RecurrencePtx, AnyStrides) {
   for (const auto dtype : kDtypes)
     for (const auto& placement : {CudaRun::Placement{.gap = 1, .offset = 3}, CudaRun::Placement{.gap = 8}})
       expect_matches({.batch = 2, .tokens = 66, .dk = 32, .dv = 40, .decay = DecayKind::kToken}, dtype, 1,
                      placement);
 }
 
-TEST(RecurrencePtx, RandomShapes) {
+TEST_F(RecurrencePtx, RandomShapes) {
   std::mt19937_64 random(20);
   const auto pick = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(random);
@@ -179,7 +186,7 @@ TEST(RecurrencePtx, RandomShapes) {
 }
 
 // States that were not kept are computed again, to the same bits.
-TEST(RecurrencePtx, StatesComputedAgain) {
+TEST_F(RecurrencePtx, StatesComputedAgain) {
   for (const auto& bounds : std::vector<std::vector<int32_t>>{{}, {0, 0, 70, 130}}) {
     const RecurrenceCase c{.tokens = 130, .dk = 40, .dv = 72, .decay = DecayKind::kToken, .bounds = bounds};
     const RecurrenceInputs inputs = draw(c, at::kBFloat16);
@@ -190,7 +197,7 @@ TEST(RecurrencePtx, StatesComputedAgain) {
 }
 
 // Results that nobody asked for leave the others as they are.
-TEST(RecurrencePtx, OptionalResults) {
+TEST_F(RecurrencePtx, OptionalResults) {
   namespace rc = recurrence_cuda;
   const RecurrenceCase c{.tokens = 100,
                          .heads = 1,
@@ -230,7 +237,7 @@ TEST(RecurrencePtx, OptionalResults) {
 }
 
 // Empty tensors have no memory; the initial state becomes the final one all the same.
-TEST(RecurrencePtx, NoTokensNoMemory) {
+TEST_F(RecurrencePtx, NoTokensNoMemory) {
   namespace rc = recurrence_cuda;
   const RecurrenceCase c{.tokens = 0, .dk = 8, .dv = 8, .decay = DecayKind::kNone};
   CudaRun gpu;
@@ -246,7 +253,7 @@ TEST(RecurrencePtx, NoTokensNoMemory) {
 }
 
 // No reduction depends on the order in which blocks and warps run.
-TEST(RecurrencePtx, SameBitsInAnyOrder) {
+TEST_F(RecurrencePtx, SameBitsInAnyOrder) {
   const RecurrenceCase c{.tokens = 200,
                          .heads = 4,
                          .key_heads = 2,
@@ -261,7 +268,7 @@ TEST(RecurrencePtx, SameBitsInAnyOrder) {
 }
 
 // Full tiles waste neither shared wavefronts nor global sectors.
-TEST(RecurrencePtx, FullTilesWasteNothing) {
+TEST_F(RecurrencePtx, FullTilesWasteNothing) {
   for (const auto dtype : kDtypes) {
     const RecurrenceCase c{.tokens = 256,
                            .heads = 8,
@@ -314,7 +321,7 @@ void expect_steps_match(const RecurrenceCase& c, at::ScalarType dtype) {
   EXPECT_LE(relative_error(end, exact[1].second), limit(dtype));
 }
 
-TEST(RecurrencePtx, Steps) {
+TEST_F(RecurrencePtx, Steps) {
   for (const auto dtype : kDtypes)
     for (const auto decay : kDecays)
       expect_steps_match({.batch = 2,
@@ -330,7 +337,7 @@ TEST(RecurrencePtx, Steps) {
   expect_steps_match({.tokens = 3, .dk = 17, .dv = 33, .steps = {-kInfinity, -0.1}}, at::kFloat);
 }
 
-TEST(RecurrencePtx, RefusesWhatIsNotBuilt) {
+TEST_F(RecurrencePtx, RefusesWhatIsNotBuilt) {
   namespace rc = recurrence_cuda;
   const RecurrenceCase c{.tokens = 64, .dk = 32, .dv = 32, .decay = DecayKind::kNone};
   CudaShape s(c, at::kBFloat16);
