@@ -64,6 +64,12 @@ TEST_F(RecurrencePtx, EveryLength) {
                      at::kBFloat16);
 }
 
+// So slow that states of the first chunk still count in the last: the other cases forget within a chunk.
+TEST_F(RecurrencePtx, SlowDecays) {
+  for (const auto decay : {DecayKind::kHead, DecayKind::kToken})
+    expect_matches({.tokens = 500, .dk = 32, .dv = 32, .decay = decay, .decay_scale = 0.005}, at::kFloat);
+}
+
 TEST_F(RecurrencePtx, EveryType) {
   for (const auto dtype : kDtypes)
     for (const auto decay : kDecays)
