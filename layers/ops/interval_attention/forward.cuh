@@ -7,7 +7,7 @@
 // through two buffers by cp.async. P is rounded to the input dtype between the two products; everything else is
 // fp32. Border tiles alone are masked.
 // Decoding: rows are the queries of all heads that share a key and a value head; the warps of a block share out
-// the keys of each tile, and blocks (splits) the tiles; merge.cuh joins the splits.
+// the keys of each tile, and blocks (splits) the tiles; merge_splits (rows.cuh) joins the splits.
 // Memory traffic: Q and O once, K and V once for every tile of queries that sees them.
 // Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v are
 // 16-byte aligned (plans copy those that are not).
