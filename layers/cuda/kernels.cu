@@ -1,4 +1,5 @@
-// The small kernels that training needs beside attention, for their element types. Norms: type of x, then of y.
+// The small kernels that training needs beside attention, for their element types. Norms: type of x, then of y. Blocks a
+// multiprocessor are asked for where ptxas would hold registers back for more of them, and spill.
 #include "layers/cuda/cross_entropy.cuh"
 #include "layers/cuda/rms_norm.cuh"
 #include "layers/cuda/rotary.cuh"
@@ -78,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(kRowThreads)
     silu_product_bf16(const __grid_constant__ SiluProductParams p) {
   silu_product<BFloat16>(p);
 }
-extern "C" __global__ void __launch_bounds__(kRowThreads)
+extern "C" __global__ void __launch_bounds__(kRowThreads, 5)
     silu_product_grad_bf16(const __grid_constant__ SiluProductParams p) {
   silu_product_grad<BFloat16>(p);
 }
@@ -86,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(kRowThreads)
     silu_product_fp16(const __grid_constant__ SiluProductParams p) {
   silu_product<Float16>(p);
 }
-extern "C" __global__ void __launch_bounds__(kRowThreads)
+extern "C" __global__ void __launch_bounds__(kRowThreads, 5)
     silu_product_grad_fp16(const __grid_constant__ SiluProductParams p) {
   silu_product_grad<Float16>(p);
 }

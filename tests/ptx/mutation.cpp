@@ -29,9 +29,25 @@ std::string read_file(const std::filesystem::path& path) {
   return text.str();
 }
 
+// Follows braces that begin a line: bodies of kernels, and blocks of inline assembly in them.
+class Depth {
+ public:
+  void read(const std::string& line) {
+    const size_t at = line.find_first_not_of(" \t");
+    if (at == std::string::npos) return;
+    if (line[at] == '{') ++depth_;
+    if (line[at] == '}') --depth_;
+  }
+  int value() const { return depth_; }
+
+ private:
+  int depth_ = 0;
+};
+
 // The file with one kernel alone: what stands outside of kernels stays. Parsing the others would take most of the time.
 std::string only_kernel(const std::string& file, const std::string& kernel) {
   std::string kept;
+  Depth depth;
   bool inside = false, wanted = true, found = false;
   for_lines(file, [&](const std::string& line) {
     const size_t entry = line.find(".entry ");
@@ -41,7 +57,9 @@ std::string only_kernel(const std::string& file, const std::string& kernel) {
       found = found || wanted;
     }
     if (!inside || wanted) kept += line;
-    if (inside && line[0] == '}') inside = false;
+    const int before = depth.value();
+    depth.read(line);
+    if (before == 1 && depth.value() == 0) inside = false;
   });
   check<DataError>(found, "no kernel ", kernel);
   return kept;
@@ -51,11 +69,11 @@ std::string edit(const std::string& code, const Mutant& mutant) {
   const std::regex pattern(mutant.pattern);
   std::string edited;
   int matches = 0;
-  bool inside = false;
+  Depth depth;
   for_lines(code, [&](const std::string& line) {
-    inside = inside || line[0] == '{';
+    depth.read(line);
     const std::string body = line.substr(0, line.find('\n'));
-    if (!inside || !std::regex_search(body, pattern)) {
+    if (depth.value() == 0 || !std::regex_search(body, pattern)) {
       edited += line;
       return;
     }

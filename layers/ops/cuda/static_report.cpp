@@ -174,16 +174,18 @@ std::vector<Resources> parse_ptxas(std::string_view text, const std::string& nam
 std::vector<Code> parse_ptx(std::string_view text) {
   std::vector<Code> all;
   std::optional<CodeReader> reader;
+  int depth = 0;
   for_lines(text, [&](std::string_view line) {
     if (const std::string_view entry = after(line, ".entry "); !entry.empty())
       reader.emplace(until(entry, "("));
     if (!reader) return;
-    if (line.starts_with('}')) {
-      all.push_back(reader->take());
-      reader.reset();
-      return;
-    }
     reader->read(line);
+    // Blocks of inline assembly have braces of their own.
+    const std::string_view trimmed = without_spaces_before(line);
+    if (trimmed.starts_with('{')) ++depth;
+    if (!trimmed.starts_with('}') || --depth > 0) return;
+    all.push_back(reader->take());
+    reader.reset();
   });
   return all;
 }

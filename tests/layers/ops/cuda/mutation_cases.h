@@ -49,18 +49,27 @@ struct Exact {
   }
 };
 
-// Compares bf16 results; what was never written is an error of its own.
-inline void compare(Outcome& outcome, const ptx::Memory& memory, const void* data,
+// Compares results; what was never written is an error of its own.
+inline void compare(Outcome& outcome, const std::function<std::vector<float>()>& download,
                     const std::vector<double>& exact) {
   try {
-    const auto bits = memory.download(static_cast<const uint16_t*>(data), exact.size());
-    std::vector<float> values;
-    for (const uint16_t b : bits) values.push_back(ptx::to_float(ptx::Bfloat{b}));
-    const double error = ptx::relative_rms(values, exact);
+    const double error = ptx::relative_rms(download(), exact);
     outcome.error = error > outcome.error || std::isnan(error) ? error : outcome.error;
   } catch (const DataError& error) {
     outcome.errors.push_back(error.what());
   }
+}
+
+// bf16 results.
+inline void compare(Outcome& outcome, const ptx::Memory& memory, const void* data,
+                    const std::vector<double>& exact) {
+  const auto download = [&] {
+    std::vector<float> values;
+    for (const uint16_t bits : memory.download(static_cast<const uint16_t*>(data), exact.size()))
+      values.push_back(ptx::to_float(ptx::Bfloat{bits}));
+    return values;
+  };
+  compare(outcome, download, exact);
 }
 
 inline void launch_all(Outcome& outcome, const Kernels& kernels, const std::vector<cuda::Launch>& plan,
@@ -185,28 +194,29 @@ class AttentionLaunch {
 class RecurrenceLaunch {
  public:
   explicit RecurrenceLaunch(int64_t tokens)
-      : q_(tokens, kHeads, kSize, 1),
-        k_(tokens, 1, kSize, 2),
+      : q_(tokens, kHeads, kKeySize, 1),
+        k_(tokens, 1, kKeySize, 2),
         v_(tokens, 1, kSize, 3),
         d_o_(tokens, kHeads, kSize, 4),
-        o_(q_),
+        o_(d_o_),
         dq_(q_),
         dk_(k_),
         dv_(v_) {
     std::mt19937 random(5);
-    std::uniform_real_distribution<float> decay(-0.2f, 0.0f);
+    std::uniform_real_distribution<float> decay(-0.03f, 0.0f);  // chunks before still count
     for (int64_t i = 0; i < tokens * kHeads; ++i) log_decay_.push_back(decay(random));
+    d_log_decay_.resize(log_decay_.size());
     for (int64_t h = 0; h < kHeads; ++h)
       for (int64_t i = 0; i < tokens; ++i) solve(h, i);
   }
 
-  // Forward, then backward from the states that it kept.
-  Outcome run(const Kernels& kernels) const {
+  // Forward and, when wanted, backward from the states that it kept.
+  Outcome run(const Kernels& kernels, bool with_backward) const {
     namespace rc = recurrence_cuda;
     Outcome outcome;
     ptx::Memory memory;
     const rc::Sequence sequence{.tokens = q_.tokens};
-    rc::Shape shape{.heads = kHeads, .key_heads = 1, .value_heads = 1, .dk = kSize, .dv = kSize};
+    rc::Shape shape{.heads = kHeads, .key_heads = 1, .value_heads = 1, .dk = kKeySize, .dv = kSize};
     shape.chunk = shape.segment = rc::kChunk;
     shape.sequences = &sequence, shape.sequence_count = 1;
     shape.scale = kScale, shape.dtype = DType::kBFloat16;
@@ -215,35 +225,42 @@ class RecurrenceLaunch {
     shape.segment_count = rc::count_chunks(shape);
     const auto lists = memory.upload("lists", rc::make_lists(shape));
     const rc::View q = view(memory.upload("q", q_.bits), q_), k = view(memory.upload("k", k_.bits), k_),
-                   v = view(memory.upload("v", v_.bits), v_), d_o = view(memory.upload("d_o", d_o_.bits), q_);
+                   v = view(memory.upload("v", v_.bits), v_),
+                   d_o = view(memory.upload("d_o", d_o_.bits), d_o_);
     const auto result = [&](const char* name, const Rows& like) {
       return view(memory.allocate(name, like.bits.size() * 2), like);
     };
-    rc::Forward forward{.shape = shape, .q = q, .k = k, .v = v, .o = result("o", q_)};
+    rc::Forward forward{.shape = shape, .q = q, .k = k, .v = v, .o = result("o", d_o_)};
     forward.checkpoints = static_cast<float*>(memory.allocate("states", rc::checkpoint_bytes(shape)));
     const auto space = [&](size_t bytes) {
       return rc::DeviceMemory{lists, memory.allocate("workspace", bytes)};
     };
     launch_all(outcome, kernels, rc::plan_forward(forward, space(rc::forward_workspace_bytes(forward))),
                memory);
+    compare(outcome, memory, forward.o.data, o_.values);
+    if (!with_backward) return outcome;
     rc::Backward backward{.shape = shape, .q = q, .k = k, .v = v, .grad_o = d_o};
     backward.dq = result("dq", q_), backward.dk = result("dk", k_), backward.dv = result("dv", v_);
     backward.checkpoints = forward.checkpoints;
+    backward.d_log_decay = memory.allocate_array<float>("d_log_decay", d_log_decay_.size());
+    backward.d_decay_row = shape.decay_row;
     launch_all(outcome, kernels, rc::plan_backward(backward, space(rc::backward_workspace_bytes(backward))),
                memory);
-    compare(outcome, memory, forward.o.data, o_.values);
     compare(outcome, memory, backward.dq.data, dq_.values);
     compare(outcome, memory, backward.dk.data, dk_.values);
     compare(outcome, memory, backward.dv.data, dv_.values);
+    compare(
+        outcome, [&] { return memory.download(backward.d_log_decay, d_log_decay_.size()); }, d_log_decay_);
     return outcome;
   }
 
  private:
-  static constexpr int64_t kSize = 64, kHeads = 2;
+  static constexpr int64_t kKeySize = 192, kSize = 64, kHeads = 2;  // three slices of keys
   static constexpr float kScale = 0.125f;
 
   void solve(int64_t h, int64_t i) {
     double decay = 0;
+    std::vector<double> pairs(static_cast<size_t>(i) + 1);  // terms of the loss do . o
     for (int64_t j = i; j >= 0; --j) {
       const double weight = kScale * std::exp(decay);
       const double score = weight * dot(q_, i, h, k_, j, 0), gradient = weight * dot(d_o_, i, h, v_, j, 0);
@@ -251,8 +268,13 @@ class RecurrenceLaunch {
       dv_.add(j, 0, score, d_o_, i, h);
       dq_.add(i, h, gradient, k_, j, 0);
       dk_.add(j, 0, gradient, q_, i, h);
+      pairs[j] = score * dot(d_o_, i, h, v_, j, 0);
       decay += log_decay_[static_cast<size_t>(j * kHeads + h)];
     }
+    // A token's decay stands in the pairs of later and earlier tokens around it.
+    double around = 0;
+    for (int64_t m = 1; m <= i; ++m)
+      d_log_decay_[static_cast<size_t>(m * kHeads + h)] += around += pairs[m - 1];
   }
 
   static recurrence_cuda::View view(void* data, const Rows& like) {
@@ -262,6 +284,7 @@ class RecurrenceLaunch {
   Rows q_, k_, v_, d_o_;
   Exact o_, dq_, dk_, dv_;
   std::vector<float> log_decay_;
+  std::vector<double> d_log_decay_;
 };
 
 }  // namespace longreach::test
