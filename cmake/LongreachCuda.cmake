@@ -109,14 +109,15 @@ function(longreach_cuda_kernels)
   set(LONGREACH_FATBINS ${fatbins} PARENT_SCOPE)
 endfunction()
 
-# images.cpp: the fat binaries and the static table as constants. Assembled in, since a compiler takes minutes over arrays of megabytes.
-function(longreach_binary symbol file data)
-  set(text "asm(\".section .rodata\\n.balign 64\\n.hidden ${symbol}\\n.global ${symbol}\\n${symbol}:\\n.incbin \\\"${file}\\\"\\n.byte 0\\n.previous\");\n"
-      "extern \"C\" const char ${symbol}[];\n")
-  string(CONCAT text ${text})
-  set(${data} "${${data}}${text}" PARENT_SCOPE)
+# Adds a file, with a zero after it, to the C++ text in `result`.
+function(longreach_binary symbol file result)
+  string(CONCAT text "asm(\".section .rodata\\n.balign 64\\n.hidden ${symbol}\\n.global ${symbol}\\n${symbol}:\\n"
+         ".incbin \\\"${file}\\\"\\n.byte 0\\n.previous\");\nextern \"C\" const char ${symbol}[];\n")
+  set(${result} "${${result}}${text}" PARENT_SCOPE)
 endfunction()
 
+# images.cpp: the fat binaries and the static table as constants. Assembled in, since a compiler takes minutes over arrays of
+# megabytes.
 function(longreach_cuda_images result)
   set(number 0)
   set(table ${LONGREACH_CUDA_FOLDER}/static_table.txt)
@@ -138,7 +139,7 @@ std::span<const Image> images() {
 @list@  };
   return all;
 }
-const char* static_table() { return longreach_static_table_text; }
+const char* static_table_text() { return longreach_static_table_text; }
 }  // namespace longreach::cuda
 ")
   set_source_files_properties(${LONGREACH_CUDA_FOLDER}/images.cpp PROPERTIES OBJECT_DEPENDS "${LONGREACH_FATBINS};${table}")

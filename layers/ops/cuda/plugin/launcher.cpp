@@ -101,5 +101,5 @@ extern "C" __attribute__((visibility("default"))) longreach::cuda::Backend* long
 
 // Asks no driver: machines without one can print the table.
 extern "C" __attribute__((visibility("default"))) const char* longreach_cuda_static_table() {
-  return longreach::cuda::static_table();
+  return longreach::cuda::static_table_text();
 }
