@@ -53,13 +53,13 @@ std::string main_loop(const cuda::Code& code) {
 std::string device_columns(const DeviceLimits& device, const StaticRow* row, const NamedLaunch* launch) {
   std::ostringstream out;
   if (row == nullptr) {
-    out << std::setw(6) << "-" << std::setw(7) << "-" << std::setw(8) << "-" << std::setw(9) << "-";
+    out << std::setw(10) << "-" << std::setw(7) << "-" << std::setw(8) << "-" << std::setw(9) << "-";
     return out.str();
   }
   const cuda::Resources& r = row->resources;
   const int64_t shared = r.static_shared + (launch ? launch->launch.shared_bytes : 0);
   const int64_t threads = launch ? launch->launch.block.x : 0;
-  out << std::setw(6) << r.registers << std::setw(7)
+  out << std::setw(10) << r.registers << std::setw(7)
       << std::to_string(r.spill_stores) + "+" + std::to_string(r.spill_loads) << std::setw(8)
       << (launch ? std::to_string(blocks_a_multiprocessor(device, threads, r.registers, shared)) : "-")
       << std::setw(9) << (launch ? estimate(device, launch->work) : "-");
@@ -76,21 +76,21 @@ void print_static_report(const std::string& table, std::ostream& out) {
   std::map<std::string, std::map<std::string, const StaticRow*>> kernels;  // by name, then architecture
   for (const StaticRow& row : rows) kernels[row.resources.kernel][row.resources.arch] = &row;
   out << kLegend << "\n"
-      << std::left << std::setw(46) << "kernel" << std::setw(12) << "problem" << std::right << std::setw(8)
-      << "threads" << std::setw(8) << "shared" << std::setw(11) << "mma" << std::setw(9) << "narrow ld"
+      << std::left << std::setw(48) << "kernel" << std::setw(12) << "problem" << std::right << std::setw(8)
+      << "threads" << std::setw(8) << "shared" << std::setw(11) << "mma" << std::setw(11) << "narrow ld"
       << std::setw(9) << "st";
   for (const DeviceLimits& device : cuda::kDevices)
-    out << " |" << std::setw(6) << device.name << std::setw(7) << "spill" << std::setw(8) << "blocks"
-        << std::setw(9) << ">= us";
+    out << " |" << std::setw(10) << std::string(device.name) + " regs" << std::setw(7) << "spill"
+        << std::setw(8) << "blocks" << std::setw(9) << ">= us";
   out << "\n";
   for (const auto& [kernel, archs] : kernels) {
     const auto found = by_kernel.find(kernel);
     const NamedLaunch* launch = found == by_kernel.end() ? nullptr : found->second;
     const StaticRow& any = *archs.begin()->second;
     const int64_t shared = any.resources.static_shared + (launch ? launch->launch.shared_bytes : 0);
-    out << std::left << std::setw(46) << kernel << std::setw(12) << (launch ? launch->problem : "-")
+    out << std::left << std::setw(48) << kernel << std::setw(12) << (launch ? launch->problem : "-")
         << std::right << std::setw(8) << (launch ? launch->launch.block.x : 0) << std::setw(8) << shared
-        << std::setw(11) << main_loop(any.code) << std::setw(9)
+        << std::setw(11) << main_loop(any.code) << std::setw(11)
         << share(any.code.narrow_loads, any.code.wide_loads) << std::setw(9)
         << share(any.code.narrow_stores, any.code.wide_stores);
     for (const DeviceLimits& device : cuda::kDevices) {
