@@ -4,6 +4,7 @@
 #   X_sm90a.cu    PTX and cubin for sm_90a (wgmma, TMA)
 # Everything lies in build/cuda: NAME.ptx, NAME.ARCH.cubin, ptxas' report NAME.ARCH.txt and NAME.fatbin, which holds the cubins
 # and the PTX of sm_80 for later devices. The interpreter's own kernels, tests/ptx/kernels/X.cu, become tests_X.ptx alone.
+# static_table.txt sums up the reports and the PTX of all (layers/ops/cuda/static_report.h); the plug-in carries it.
 # The fat binaries and the launcher, layers/ops/cuda/plugin, make liblongreach_cuda.so beside the program, which loads it
 # when it is asked for CUDA.
 set(LONGREACH_CUDA_FOLDER ${PROJECT_BINARY_DIR}/cuda)
@@ -42,6 +43,17 @@ function(longreach_ptx source ptx target)
                      VERBATIM)
 endfunction()
 
+# The static table of the kernels NAME.ARCH, by the tool that is built from the very code that reads it.
+function(longreach_static_table kernels cubins)
+  add_executable(longreach_static_report ${PROJECT_SOURCE_DIR}/layers/ops/cuda/plugin/report/main.cpp
+                 ${PROJECT_SOURCE_DIR}/layers/ops/cuda/static_report.cpp)
+  longreach_common(longreach_static_report)
+  target_link_libraries(longreach_static_report PRIVATE longreach_core)
+  add_custom_command(OUTPUT ${LONGREACH_CUDA_FOLDER}/static_table.txt DEPENDS longreach_static_report ${cubins}
+                     COMMAND longreach_static_report ${LONGREACH_CUDA_FOLDER}/static_table.txt ${LONGREACH_CUDA_FOLDER} ${kernels}
+                     VERBATIM)
+endfunction()
+
 function(longreach_cuda_kernels)
   if(LONGREACH_CUDA STREQUAL OFF OR LONGREACH_SANITIZE)
     return()
@@ -73,10 +85,13 @@ function(longreach_cuda_kernels)
     foreach(arch IN LISTS archs)
       longreach_cubin(${ptx} ${arch} cubin)
       list(APPEND outputs ${cubin})
+      list(APPEND kernels ${name}.${arch})
     endforeach()
     longreach_fatbin(${name} "${archs}" fatbin)
     list(APPEND fatbins ${fatbin})
   endforeach()
+  longreach_static_table("${kernels}" "${outputs}")
+  list(APPEND outputs ${LONGREACH_CUDA_FOLDER}/static_table.txt)
   if(LONGREACH_TESTS)
     file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/tests/ptx/kernels/*.cu)
     foreach(source IN LISTS sources)
@@ -94,14 +109,23 @@ function(longreach_cuda_kernels)
   set(LONGREACH_FATBINS ${fatbins} PARENT_SCOPE)
 endfunction()
 
-# images.cpp: the fat binaries as constants. Assembled in, since a compiler takes minutes over arrays of megabytes.
+# Adds a file, with a zero after it, to the C++ text in `result`.
+function(longreach_binary symbol file result)
+  string(CONCAT text "asm(\".section .rodata\\n.balign 64\\n.hidden ${symbol}\\n.global ${symbol}\\n${symbol}:\\n"
+         ".incbin \\\"${file}\\\"\\n.byte 0\\n.previous\");\nextern \"C\" const char ${symbol}[];\n")
+  set(${result} "${${result}}${text}" PARENT_SCOPE)
+endfunction()
+
+# images.cpp: the fat binaries and the static table as constants. Assembled in, since a compiler takes minutes over arrays of
+# megabytes.
 function(longreach_cuda_images result)
   set(number 0)
+  set(table ${LONGREACH_CUDA_FOLDER}/static_table.txt)
+  longreach_binary(longreach_static_table_text ${table} data)
   foreach(fatbin IN LISTS LONGREACH_FATBINS)
     get_filename_component(name ${fatbin} NAME_WE)
     set(symbol longreach_image_${number})
-    string(APPEND data "asm(\".section .rodata\\n.balign 64\\n.hidden ${symbol}\\n.global ${symbol}\\n${symbol}:\\n.incbin \\\"${fatbin}\\\"\\n.previous\");\n"
-           "extern \"C\" const char ${symbol}[];\n")
+    longreach_binary(${symbol} ${fatbin} data)
     string(APPEND list "    {\"${name}\", ${symbol}},\n")
     math(EXPR number "${number} + 1")
   endforeach()
@@ -115,9 +139,10 @@ std::span<const Image> images() {
 @list@  };
   return all;
 }
+const char* static_table_text() { return longreach_static_table_text; }
 }  // namespace longreach::cuda
 ")
-  set_source_files_properties(${LONGREACH_CUDA_FOLDER}/images.cpp PROPERTIES OBJECT_DEPENDS "${LONGREACH_FATBINS}")
+  set_source_files_properties(${LONGREACH_CUDA_FOLDER}/images.cpp PROPERTIES OBJECT_DEPENDS "${LONGREACH_FATBINS};${table}")
   set(${result} ${LONGREACH_CUDA_FOLDER}/images.cpp PARENT_SCOPE)
 endfunction()
 

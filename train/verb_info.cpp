@@ -1,5 +1,5 @@
-// `longreach info [MECHANISM]`: the build, the machine, and every mechanism with its options, defaults and
-// source.
+// `longreach info [MECHANISM|cuda]`: the build, the machine, and every mechanism with its options, defaults and
+// source; or what is known of the CUDA kernels without a device.
 #include <ATen/Version.h>
 
 #include <iomanip>
@@ -7,8 +7,10 @@
 
 #include "core/config.h"
 #include "layers/attention_config.h"
+#include "layers/ops/cuda/backend.h"
 #include "train/build_info.h"
 #include "train/command_line.h"
+#include "train/info_cuda.h"
 #include "train/machine.h"
 
 namespace longreach {
@@ -31,8 +33,12 @@ void print_mechanism(const AttentionConfig& config) {
 int info_verb(const Arguments& arguments) {
   std::string mechanism;
   CLI::App app("build, machine, mechanisms", "info");
-  app.add_option("MECHANISM", mechanism, "only this one");
+  app.add_option("MECHANISM", mechanism, "only this one; cuda: the static report of the CUDA kernels");
   if (!parse_arguments(app, arguments)) return 0;
+  if (mechanism == "cuda") {
+    print_static_report(cuda::static_table(), std::cout);
+    return 0;
+  }
   if (!mechanism.empty()) {
     print_mechanism(make_attention_config(mechanism));
     return 0;

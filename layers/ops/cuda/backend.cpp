@@ -17,13 +17,18 @@ void* open_library(const char* name, const char* way_out) {
   throw UserError(text("CUDA: ", one_line(::dlerror(), 300), "; ", way_out));
 }
 
+template <class Function>
+Function find_in_plugin(const char* name) {
+  void* plugin = open_library("liblongreach_cuda.so", "it is built on machines with nvcc");
+  void* function = ::dlsym(plugin, name);
+  check<UserError>(function != nullptr, "CUDA: liblongreach_cuda.so is not of this version: no ", name);
+  return reinterpret_cast<Function>(function);
+}
+
 MakeBackend load_libraries() {
   open_library("libtorch_cuda.so",
                "it comes with the full LibTorch set-up, which ./longreach takes on machines with nvcc");
-  void* plugin = open_library("liblongreach_cuda.so", "it is built on machines with nvcc");
-  void* maker = ::dlsym(plugin, kMakeBackend);
-  check<UserError>(maker != nullptr, "CUDA: liblongreach_cuda.so is not of this version: no ", kMakeBackend);
-  return reinterpret_cast<MakeBackend>(maker);
+  return find_in_plugin<MakeBackend>(kMakeBackend);
 }
 
 MakeBackend maker() {
@@ -39,5 +44,7 @@ Backend& backend() {
   static const std::unique_ptr<Backend> made(maker()());
   return *made;
 }
+
+std::string static_table() { return find_in_plugin<StaticTable>(kStaticTable)(); }
 
 }  // namespace longreach::cuda

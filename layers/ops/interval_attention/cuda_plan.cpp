@@ -5,7 +5,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <span>
 
 #include "core/error.h"
 #include "layers/ops/interval_attention/cuda_params.h"
@@ -16,11 +15,6 @@ namespace {
 constexpr std::array<HeadDims, 7> kHalfDims{
     {{32, 32}, {64, 64}, {96, 96}, {128, 128}, {192, 128}, {192, 192}, {256, 256}}};
 constexpr std::array<HeadDims, 3> kFloatDims{{{64, 64}, {128, 128}, {256, 256}}};
-
-std::span<const HeadDims> built_dims(DType dtype) {
-  if (dtype == DType::kFloat32) return kFloatDims;
-  return kHalfDims;
-}
 
 int element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
@@ -365,15 +359,20 @@ void plan_hulls(Builder& builder, const Params& p, int columns, const Builder::T
 
 }  // namespace
 
+std::span<const HeadDims> built_head_dims(DType dtype) {
+  if (dtype == DType::kFloat32) return kFloatDims;
+  return kHalfDims;
+}
+
 std::string built_head_dims_text(DType dtype) {
   std::vector<std::string> pairs;
-  for (const HeadDims& d : built_dims(dtype)) pairs.push_back(text(d.qk, '/', d.v));
+  for (const HeadDims& d : built_head_dims(dtype)) pairs.push_back(text(d.qk, '/', d.v));
   return join(pairs);
 }
 
 HeadDims built_head_dims(DType dtype, int64_t qk, int64_t v) {
   const HeadDims* best = nullptr;
-  for (const HeadDims& d : built_dims(dtype))
+  for (const HeadDims& d : built_head_dims(dtype))
     if (qk <= d.qk && v <= d.v && (best == nullptr || d.qk + d.v < best->qk + best->v)) best = &d;
   check<ShapeError>(best != nullptr && qk >= 1 && v >= 1, "q, v: head dimensions ", qk, '/', v,
                     "; CUDA kernels in ", dtype_name(dtype), " are built for ", built_head_dims_text(dtype),

@@ -9,6 +9,7 @@
 // Params and Gradients (kernels.h) hold device pointers, but for cu_queries and cu_keys, which are read here.
 #pragma once
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,8 @@ struct HeadDims {
 };
 HeadDims built_head_dims(DType dtype, int64_t qk, int64_t v);
 
-// All built pairs: "32/32, 64/64, ...".
+// All built pairs, and as text: "32/32, 64/64, ...".
+std::span<const HeadDims> built_head_dims(DType dtype);
 std::string built_head_dims_text(DType dtype);
 
 }  // namespace longreach::interval

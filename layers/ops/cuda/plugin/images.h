@@ -11,4 +11,6 @@ struct Image {
 
 std::span<const Image> images();
 
+const char* static_table_text();  // layers/ops/cuda/static_report.h
+
 }  // namespace longreach::cuda

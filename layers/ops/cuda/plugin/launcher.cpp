@@ -98,3 +98,8 @@ extern "C" __attribute__((visibility("default"))) longreach::cuda::Backend* long
       "no CUDA device: ", error == cudaSuccess ? "the driver shows none" : cudaGetErrorString(error));
   return new longreach::cuda::Launcher;
 }
+
+// Asks no driver: machines without one can print the table.
+extern "C" __attribute__((visibility("default"))) const char* longreach_cuda_static_table() {
+  return longreach::cuda::static_table_text();
+}

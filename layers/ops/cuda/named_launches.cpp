@@ -1,0 +1,219 @@
+// Work is counted as the mathematics needs it: visible pairs alone, each operand moved once. Passes over small tables have
+// none. What a kernel computes twice (scores in the backward pass) is its own affair, but for the products that it cannot
+// do without: dQ needs three, dK and dV four.
+#include "layers/ops/cuda/named_launches.h"
+
+#include <functional>
+#include <set>
+
+#include "core/error.h"
+#include "layers/cuda/plan.h"
+#include "layers/ops/interval_attention/cuda_plan.h"
+#include "layers/ops/recurrence/cuda_plan.h"
+
+namespace longreach::cuda {
+namespace {
+
+constexpr int64_t kTokens = 8192, kHeads = 16, kColumns = 4096, kLogits = 32768, kState = 128;
+constexpr DType kDtypes[] = {DType::kBFloat16, DType::kFloat16, DType::kFloat32};
+
+// Plans look at alignment and at null alone.
+template <class T = void>
+T* nowhere() {
+  return reinterpret_cast<T*>(uintptr_t{256});
+}
+
+double bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+Arithmetic arithmetic_of(DType dtype) {
+  return dtype == DType::kFloat32 ? Arithmetic::kTf32x3 : Arithmetic::kHalf;
+}
+
+using WorkOf = std::function<Work(const std::string& kernel)>;
+
+class Collector {
+ public:
+  void add(const std::string& problem, const std::vector<Launch>& launches, const WorkOf& work) {
+    for (const Launch& launch : launches)
+      if (seen_.insert(launch.kernel).second) all_.push_back({launch, problem, work(launch.kernel)});
+  }
+  std::vector<NamedLaunch> take() { return std::move(all_); }
+
+ private:
+  std::vector<NamedLaunch> all_;
+  std::set<std::string> seen_;
+};
+
+interval::Params attention(DType dtype, const interval::HeadDims& dims, int64_t queries) {
+  interval::Params p{};
+  p.dtype = dtype;
+  p.batches = 1, p.queries = queries, p.keys = kTokens;
+  p.heads = p.key_heads = p.value_heads = kHeads;
+  p.qk_size = dims.qk, p.v_size = dims.v;
+  p.scale = 1.0f;
+  p.causal = true;
+  p.documents = 1;
+  const auto rows = [](int64_t tokens, int64_t size) {
+    return interval::Strided{nowhere(), tokens * kHeads * size, kHeads * size, size};
+  };
+  p.q = rows(queries, dims.qk), p.k = rows(kTokens, dims.qk), p.v = rows(kTokens, dims.v);
+  p.o = rows(queries, dims.v);
+  return p;
+}
+
+interval::Gradients gradients(const interval::Params& p) { return {p.o, nullptr, p.q, p.k, p.v}; }
+
+Work attention_work(const std::string& kernel, DType dtype, const interval::HeadDims& dims, int64_t queries) {
+  const auto is = [&](const char* name) { return kernel.starts_with(text("interval_attention_", name)); };
+  const double pairs = queries == 1 ? kHeads * kTokens : kHeads * 0.5 * kTokens * kTokens;
+  const double qk = dims.qk, v = dims.v, bytes = bytes_of(dtype);
+  const double query_rows = static_cast<double>(kHeads * queries), key_rows = kHeads * kTokens;
+  const double inputs = query_rows * qk + key_rows * (qk + v);  // elements of q, k, v
+  const auto work = [&](double products, double elements, double floats) {
+    return Work{2 * pairs * products, elements * bytes + query_rows * floats * 4, arithmetic_of(dtype)};
+  };
+  if (is("forward") || is("decode")) return work(qk + v, inputs + query_rows * v, 1);
+  if (is("query_gradient")) return work(2 * qk + v, inputs + query_rows * (v + qk), 2);
+  if (is("key_gradient_k")) return work(2 * qk + v, inputs + query_rows * v + key_rows * qk, 2);
+  if (is("key_gradient_v")) return work(qk + v, query_rows * (qk + v) + key_rows * (qk + v), 2);
+  if (is("key_gradient")) return work(2 * qk + 2 * v, inputs + query_rows * v + key_rows * (qk + v), 2);
+  if (is("rows_row_terms")) return work(0, 2 * query_rows * v, 3);
+  return {};
+}
+
+void add_attention(Collector& all) {
+  for (const DType dtype : kDtypes) {
+    for (const interval::HeadDims& dims : interval::built_head_dims(dtype)) {
+      const interval::Params full = attention(dtype, dims, kTokens), one = attention(dtype, dims, 1);
+      const auto work_of = [&](int64_t queries) {
+        return
+            [&, queries](const std::string& kernel) { return attention_work(kernel, dtype, dims, queries); };
+      };
+      all.add("attention",
+              interval::plan_forward(full, nullptr, {.path = interval::ForwardPath::kTiles}).launches,
+              work_of(kTokens));
+      all.add("attention", interval::plan_backward(full, gradients(full), nullptr).launches,
+              work_of(kTokens));
+      all.add("decode",
+              interval::plan_forward(one, nullptr, {.path = interval::ForwardPath::kDecode}).launches,
+              work_of(1));
+    }
+    const auto uncounted = [](const std::string&) { return Work{}; };
+    interval::Params shared = attention(dtype, {64, 64}, kTokens);
+    shared.key_heads = 8;
+    shared.lo = shared.hi = nowhere<const int32_t>();
+    shared.mask_batches = shared.mask_heads = 1;
+    all.add("shared", interval::plan_backward(shared, gradients(shared), nullptr).launches, uncounted);
+    interval::Params misaligned = attention(dtype, {64, 64}, kTokens);
+    misaligned.q.token += 1;
+    all.add("misaligned", interval::plan_forward(misaligned, nullptr).launches, uncounted);
+  }
+}
+
+Work recurrence_work(const std::string& kernel, DType dtype) {
+  const auto is = [&](const char* name) { return kernel.starts_with(text("recurrence_", name)); };
+  const double rows = static_cast<double>(kHeads * kTokens), bytes = bytes_of(dtype);
+  const double states = rows / 64 * kState * kState * 4;  // of all chunks of 64 tokens, fp32
+  const double into_state = 2 * rows * kState * kState;
+  const double in_chunk = 2 * rows * (64 / 2) * 2 * kState;  // both products, half of the pairs
+  const auto work = [&](double flops, double operands, double moved) {
+    return Work{flops, operands * rows * kState * bytes + moved, arithmetic_of(dtype)};
+  };
+  if (is("sums")) return work(into_state, 2, states);
+  if (is("scan")) return work(0, 0, 2 * states);
+  if (is("output") || is("grad_value")) return work(into_state + in_chunk, 4, states);
+  if (is("grad_")) return work(into_state + in_chunk, 5, states);
+  if (is("step")) return {0, 2.0 * kHeads * kState * kState * 4, Arithmetic::kHalf};
+  return {};
+}
+
+void add_recurrence(Collector& all) {
+  namespace rc = recurrence_cuda;
+  for (const DType dtype : kDtypes) {
+    const rc::Sequence sequence{.tokens = kTokens};
+    rc::Shape shape{.heads = kHeads, .key_heads = kHeads, .value_heads = kHeads, .dk = kState, .dv = kState};
+    shape.chunk = shape.segment = rc::kChunk;
+    shape.sequences = &sequence, shape.sequence_count = 1;
+    shape.dtype = dtype;
+    shape.decay = rc::Decay::kToken, shape.log_decay = nowhere<const float>();
+    shape.decay_token = kHeads, shape.decay_head = 1;
+    shape.segment_count = rc::count_chunks(shape);
+    const rc::View view{nowhere(), 0, kHeads * kState, kState};
+    const rc::DeviceMemory memory{nowhere<const void>(), nowhere()};
+    rc::Forward forward{.shape = shape, .q = view, .k = view, .v = view, .o = view};
+    forward.checkpoints = nowhere<float>();
+    rc::Backward backward{
+        .shape = shape, .q = view, .k = view, .v = view, .grad_o = view, .dq = view, .dk = view, .dv = view};
+    backward.checkpoints = nowhere<const float>();
+    backward.d_log_decay = nowhere<float>();
+    rc::Step step{.batch = 1, .heads = kHeads, .key_heads = kHeads, .value_heads = kHeads};
+    step.dk = step.dv = kState, step.dtype = dtype;
+    step.q = step.k = step.v = step.o = view;
+    step.state = step.new_state = nowhere<float>();
+    const auto work = [&](const std::string& kernel) { return recurrence_work(kernel, dtype); };
+    all.add("recurrence", rc::plan_forward(forward, memory), work);
+    all.add("recurrence", rc::plan_backward(backward, memory), work);
+    all.add("recurrence", rc::plan_step(step), work);
+  }
+}
+
+// `moved`: bytes a launch, but for the kernels that add up its small results.
+WorkOf traffic(double moved) {
+  return [moved](const std::string& kernel) {
+    return kernel == "column_sums" || kernel == "loss_sum" ? Work{} : Work{0, moved, Arithmetic::kHalf};
+  };
+}
+
+void add_norms(Collector& all) {
+  const Matrix rows{nowhere(), kColumns};
+  const double elements = static_cast<double>(kTokens * kColumns);
+  for (const DType x : kDtypes)
+    for (const DType y : kDtypes) {
+      if (x != y && x != DType::kFloat32) continue;
+      RmsNorm norm{.rows = kTokens, .columns = kColumns, .x_dtype = x, .y_dtype = y, .x = rows, .y = rows};
+      norm.weight = norm.rstd = nowhere<float>();
+      all.add("rows", plan_rms_norm(norm), traffic(elements * (bytes_of(x) + bytes_of(y))));
+      RmsNormGrad grad{.rows = kTokens, .columns = kColumns, .x_dtype = x, .y_dtype = y};
+      grad.x = grad.dy = grad.dx = rows;
+      grad.weight = grad.rstd = grad.dweight = grad.workspace = nowhere<float>();
+      all.add("rows", plan_rms_norm_grad(grad), traffic(elements * (2 * bytes_of(x) + bytes_of(y))));
+    }
+}
+
+void add_rows(Collector& all) {
+  add_norms(all);
+  const Matrix rows{nowhere(), kColumns};
+  const double elements = static_cast<double>(kTokens * kColumns);
+  for (const DType dtype : kDtypes) {
+    const double bytes = bytes_of(dtype);
+    Rotary rotary{
+        .tokens = kTokens, .heads = kHeads, .half = 64, .dtype = dtype, .x = nowhere(), .y = nowhere()};
+    rotary.x_token = rotary.y_token = kHeads * 128, rotary.x_head = rotary.y_head = 128;
+    rotary.cos = rotary.sin = nowhere<const float>();
+    for (const bool neighbours : {false, true}) {
+      rotary.neighbours = neighbours;
+      all.add("rows", plan_rotary(rotary), traffic(2.0 * kTokens * kHeads * 128 * bytes));
+    }
+    SiluProduct product{
+        .rows = kTokens, .columns = kColumns, .dtype = dtype, .gate = rows, .up = rows, .y = rows};
+    all.add("rows", plan_silu_product(product), traffic(3 * elements * bytes));
+    product.dy = product.dgate = product.dup = rows;
+    all.add("rows", plan_silu_product(product), traffic(5 * elements * bytes));
+    CrossEntropy loss{.rows = kTokens, .columns = kLogits, .dtype = dtype, .logits = {nowhere(), kLogits}};
+    loss.labels = nowhere<const int64_t>();
+    loss.nll = loss.lse = nowhere<float>(), loss.loss = nowhere<double>();
+    loss.gradient = true;
+    all.add("rows", plan_cross_entropy(loss), traffic(2.0 * kTokens * kLogits * bytes));
+  }
+}
+
+}  // namespace
+
+std::vector<NamedLaunch> named_launches() {
+  Collector all;
+  add_attention(all);
+  add_recurrence(all);
+  add_rows(all);
+  return all.take();
+}
+
+}  // namespace longreach::cuda

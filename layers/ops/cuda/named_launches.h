@@ -1,0 +1,27 @@
+// Every kernel once, as its own launch plan starts it on a named problem: threads and shared memory a block for the
+// static report, arithmetic and least traffic for its estimates. The pointers in the launches lead nowhere.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "layers/ops/cuda/launch.h"
+#include "layers/ops/cuda/occupancy.h"
+
+namespace longreach::cuda {
+
+// The problems, B = 1, H = 16 and T = 8192 (a kernel that several of them start belongs to the first):
+//   attention    causal, key heads as query heads, each built pair of head dims and type: forward and backward
+//   decode       one query, 8192 keys, the same pairs
+//   shared       head dims 64, 8 key heads, 16 value heads, explicit intervals: sums of heads, hulls
+//   misaligned   head dims 64, rows an element too long: copies
+//   recurrence   Dk = Dv = 128, a decay per token, states kept: forward, backward and one step
+//   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/cuda
+struct NamedLaunch {
+  Launch launch;
+  std::string problem;
+  Work work;
+};
+
+std::vector<NamedLaunch> named_launches();
+
+}  // namespace longreach::cuda
