@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "layers/ops/interval_attention/cuda_params.h"
+#include "layers/ops/interval_attention/dense_plan.h"
 
 namespace longreach::interval {
 namespace {
@@ -395,6 +396,7 @@ CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& optio
     plan_decode(builder, p, dims, options);
     return builder.finish();
   }
+  if (options.architecture == 90 && takes_dense_forward(p)) return {.launches = {dense_forward_launch(p)}};
   const TileShape shape = forward_shape(bytes, dims.qk, dims.v);
   const auto tiles = builder.query_tiles(shape.rows(), 1);
   CudaForward forward{};
