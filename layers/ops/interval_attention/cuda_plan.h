@@ -41,7 +41,8 @@ CudaPlan plan_forward(const Params& params, void* workspace, const CudaOptions& 
 
 // Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and
 // dv where key and value heads differ in number.
-CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace);
+CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace,
+                       const CudaOptions& options = {});
 
 // The built pair of head dims that serves this one; throws ShapeError.
 struct HeadDims {

@@ -85,6 +85,27 @@ __device__ __forceinline__ void pack_rows(uint32_t (&packed)[kTiles / 2][4], con
       packed[k][i] = Element::pack(x[2 * k + i / 2][i % 2 * 2], x[2 * k + i / 2][i % 2 * 2 + 1]);
 }
 
+// The part of a block: which queries, and how many tiles of keys they see.
+struct DenseQueries {
+  int first, head, batch, shift, tiles;
+
+  __device__ __forceinline__ DenseQueries(const DenseProblem& p, int key_tile) {
+    // Under a causal mask the last tiles are the longest: they begin first.
+    const BlockPlace place(blockIdx.x, p.tile_count, p.heads);
+    first = (p.tile_count - 1 - place.tile) * kDenseRows;
+    head = place.head;
+    batch = place.batch;
+    shift = p.keys - p.queries;
+    const int last = min(first + kDenseRows, p.queries) - 1;
+    const int end = p.causal ? min(max(last + shift + 1, 0), p.keys) : p.keys;
+    tiles = (end + key_tile - 1) / key_tile;
+  }
+  // One beyond the last key that a query sees.
+  __device__ __forceinline__ int end_of(const DenseProblem& p, int query) const {
+    return p.causal ? min(query + shift + 1, p.keys) : p.keys;
+  }
+};
+
 // This thread's warpgroup among the consumers, and its warp and thread in it.
 struct Consumer {
   int group, warp, thread;

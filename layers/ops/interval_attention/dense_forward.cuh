@@ -11,27 +11,6 @@
 
 namespace longreach::interval {
 
-// The part of a block: which queries, and how many tiles of keys they see.
-struct DenseQueries {
-  int first, head, batch, shift, tiles;
-
-  __device__ __forceinline__ DenseQueries(const DenseProblem& p, int key_tile) {
-    // Under a causal mask the last tiles are the longest: they begin first.
-    const BlockPlace place(blockIdx.x, p.tile_count, p.heads);
-    first = (p.tile_count - 1 - place.tile) * kDenseRows;
-    head = place.head;
-    batch = place.batch;
-    shift = p.keys - p.queries;
-    const int last = min(first + kDenseRows, p.queries) - 1;
-    const int end = p.causal ? min(max(last + shift + 1, 0), p.keys) : p.keys;
-    tiles = (end + key_tile - 1) / key_tile;
-  }
-  // One beyond the last key that a query sees.
-  __device__ __forceinline__ int end_of(const DenseProblem& p, int query) const {
-    return p.causal ? min(query + shift + 1, p.keys) : p.keys;
-  }
-};
-
 template <int kSize>
 struct DenseForwardLayout {
   static constexpr int kStages = dense_forward_stages(kSize);

@@ -85,4 +85,57 @@ cuda::Launch dense_forward_launch(const Params& p) {
   return launch;
 }
 
+bool takes_dense_backward(const Params& p, const Gradients& g) {
+  constexpr int64_t kMostTerms = int64_t{1} << 30;  // coordinates of TMA have 31 bits, and terms two numbers
+  return takes_dense_forward(p) && p.key_heads == p.value_heads &&
+         p.batches * p.heads * p.queries <= kMostTerms && tma_reaches(g.d_o, p.queries, p.heads, p.batches) &&
+         tma_reaches(g.dq, p.queries, p.heads, p.batches) &&
+         tma_reaches(g.dk, p.keys, p.key_heads, p.batches) &&
+         tma_reaches(g.dv, p.keys, p.value_heads, p.batches);
+}
+
+namespace {
+
+// All terms as one row: a stage's begin anywhere in it.
+cuda::TensorMap term_map(const Params& p, const CudaTerms* terms) {
+  const auto count = static_cast<uint64_t>(2 * p.batches * p.heads * p.queries);
+  return {.data = terms,
+          .element_bytes = 4,
+          .rank = 2,
+          .size = {count, 1},
+          .stride = {(count * 4 + 15) / 16 * 16},
+          .box = {2 * kDenseKeyGradientColumns, 1},
+          .swizzle_bytes = 0};
+}
+
+// Maps of q, dO, k and v, with boxes of so many rows.
+std::vector<cuda::TensorMapArgument> input_maps(const Params& p, const Gradients& g, uint32_t query_rows,
+                                                uint32_t key_rows) {
+  return {{offsetof(DenseBackward, q), map_of(p, p.q, p.queries, p.heads, query_rows)},
+          {offsetof(DenseBackward, d_o), map_of(p, g.d_o, p.queries, p.heads, query_rows)},
+          {offsetof(DenseBackward, k), map_of(p, p.k, p.keys, p.key_heads, key_rows)},
+          {offsetof(DenseBackward, v), map_of(p, p.v, p.keys, p.value_heads, key_rows)}};
+}
+
+}  // namespace
+
+std::vector<cuda::Launch> dense_backward_launches(const Params& p, const Gradients& g,
+                                                  const CudaTerms* terms) {
+  const int size = static_cast<int>(p.qk_size);
+  DenseBackward backward{};
+  backward.scale = p.scale;
+  backward.terms = terms;
+  backward.problem = problem_of(p, p.queries);
+  cuda::Launch queries = launch_of("query_gradient", p, p.heads, dense_query_gradient_shared(size), backward);
+  queries.tensor_maps = input_maps(p, g, 64, static_cast<uint32_t>(dense_query_gradient_columns(size)));
+  queries.tensor_maps.push_back({offsetof(DenseBackward, dq), map_of(p, g.dq, p.queries, p.heads, 64)});
+  backward.problem = problem_of(p, p.keys);
+  cuda::Launch keys = launch_of("key_gradient", p, p.key_heads, dense_key_gradient_shared(size), backward);
+  keys.tensor_maps = input_maps(p, g, kDenseKeyGradientColumns, 64);
+  keys.tensor_maps.push_back({offsetof(DenseBackward, dk), map_of(p, g.dk, p.keys, p.key_heads, 64)});
+  keys.tensor_maps.push_back({offsetof(DenseBackward, dv), map_of(p, g.dv, p.keys, p.value_heads, 64)});
+  keys.tensor_maps.push_back({offsetof(DenseBackward, term_rows), term_map(p, terms)});
+  return {std::move(queries), std::move(keys)};
+}
+
 }  // namespace longreach::interval

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "layers/ops/cuda/launch.h"
+#include "layers/ops/interval_attention/cuda_params.h"
 #include "layers/ops/interval_attention/kernels.h"
 
 namespace longreach::interval {
@@ -13,5 +14,12 @@ namespace longreach::interval {
 bool takes_dense_forward(const Params& params);
 
 cuda::Launch dense_forward_launch(const Params& params);
+
+// The same for the backward pass, whose gradients TMA must reach too; key and value heads are equally many.
+bool takes_dense_backward(const Params& params, const Gradients& gradients);
+
+// After row_terms has written `terms` [batches, heads, queries].
+std::vector<cuda::Launch> dense_backward_launches(const Params& params, const Gradients& gradients,
+                                                  const CudaTerms* terms);
 
 }  // namespace longreach::interval
