@@ -55,9 +55,10 @@ __device__ __forceinline__ void load_rows(uint32_t to, const cuda::EncodedTensor
     ptx::tma_load(to + c * kRows * 128, map, barrier, c * kDenseColumns, token, head, batch);
 }
 
-// scores = a b^T: 64 rows of a, kColumns rows of b, each as tiles of 64 columns. Not waited for.
+// scores = a b^T, not waited for: 64 rows of a, kColumns rows of b, each as tiles of 64 columns.
 template <class Element, int kSize, int kColumns>
-__device__ __forceinline__ void start_scores(float (&scores)[kColumns / 8][4], uint32_t a, uint32_t b) {
+__device__ __forceinline__ void multiply_rows_async(float (&scores)[kColumns / 8][4], uint32_t a,
+                                                    uint32_t b) {
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     const int chunk = k / 4, step = k % 4 * 2;
@@ -66,10 +67,11 @@ __device__ __forceinline__ void start_scores(float (&scores)[kColumns / 8][4], u
   }
 }
 
-// acc += weights b: 64 x kDepth weights, kDepth rows of b. Not waited for.
+// acc += weights b, not waited for: 64 x kDepth weights, kDepth rows of b.
 template <class Element, int kSize, int kDepth>
-__device__ __forceinline__ void start_sum(float (&acc)[kSize / 8][4],
-                                          const uint32_t (&weights)[kDepth / 16][4], uint32_t b) {
+__device__ __forceinline__ void multiply_weights_async(float (&acc)[kSize / 8][4],
+                                                       const uint32_t (&weights)[kDepth / 16][4],
+                                                       uint32_t b) {
 #pragma unroll
   for (int k = 0; k < kDepth / 16; ++k)
     ptx::wgmma<Element>(acc, weights[k], ptx::wgmma_tile(b, kDepth * 128) + k * 128);
@@ -106,12 +108,13 @@ struct DenseQueries {
   }
 };
 
-// This thread's warpgroup among the consumers, and its warp and thread in it.
+// This thread's warpgroup among the consumers, and its warp and thread in it. The shuffle tells the compiler that a warp
+// agrees on its group, so that what follows from it lies in uniform registers.
 struct Consumer {
   int group, warp, thread;
 
   __device__ __forceinline__ Consumer()
-      : group(static_cast<int>(threadIdx.x) / 128 - 1),
+      : group(__shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 128 - 1, 0)),
         warp(static_cast<int>(threadIdx.x) % 128 / 32),
         thread(static_cast<int>(threadIdx.x) % 128) {}
 };

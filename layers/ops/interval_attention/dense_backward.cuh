@@ -58,18 +58,23 @@ struct DenseBackwardLayout {
   }
 };
 
-// A warpgroup's scores and gradients of a tile, and the products that make them.
+// A warpgroup's scores and gradients of weights of a tile: products of a held tile with a streamed one, not waited for.
 template <class Element, int kSize, int kColumns>
 struct DenseTile {
   float scores[kColumns / 8][4], gradients[kColumns / 8][4];
 
-  // Both start; the first `wait` of one pending group ends the scores and everything that was started before.
-  __device__ __forceinline__ void start(uint32_t first_held, uint32_t second_held, uint32_t first_tile,
-                                        uint32_t second_tile) {
+  __device__ __forceinline__ void start_scores(uint32_t held, uint32_t streamed) {
+    start(scores, held, streamed);
+  }
+  __device__ __forceinline__ void start_gradients(uint32_t held, uint32_t streamed) {
+    start(gradients, held, streamed);
+  }
+
+ private:
+  __device__ __forceinline__ static void start(float (&product)[kColumns / 8][4], uint32_t held,
+                                               uint32_t streamed) {
     ptx::wgmma_fence();
-    start_scores<Element, kSize, kColumns>(scores, first_held, first_tile);
-    ptx::wgmma_commit();
-    start_scores<Element, kSize, kColumns>(gradients, second_held, second_tile);
+    multiply_rows_async<Element, kSize, kColumns>(product, held, streamed);
     ptx::wgmma_commit();
   }
 };
@@ -81,7 +86,7 @@ __device__ __forceinline__ void start_gradient(float (&acc)[1][kSize / 8][4],
   ptx::wgmma_hold(acc[0]);
   ptx::wgmma_hold(factors);
   ptx::wgmma_fence();
-  start_sum<Element, kSize, kColumns>(acc[0], factors, tile);
+  multiply_weights_async<Element, kSize, kColumns>(acc[0], factors, tile);
   ptx::wgmma_commit();
 }
 
@@ -117,8 +122,9 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   CudaTerms terms[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    terms[h] = {INFINITY, 0.0f};
-    if (query + h * 8 < p.queries) terms[h] = head_terms[query + h * 8];
+    float2 both = make_float2(INFINITY, 0.0f);
+    if (query + h * 8 < p.queries) both = *reinterpret_cast<const float2*>(head_terms + query + h * 8);
+    terms[h] = {both.x, both.y};
   }
 
   float acc[1][kSize / 8][4];
@@ -128,7 +134,8 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   typename Layout::StageRing filled = at.ring, done = at.ring;
   const auto start = [&] {
     filled.wait();
-    tile.start(queries, d_outputs, at.first_tile(filled), at.second_tile(filled));
+    tile.start_scores(queries, at.first_tile(filled));
+    tile.start_gradients(d_outputs, at.second_tile(filled));
   };
   const auto weigh = [&](int first_key) {
     ptx::wgmma_hold(tile.scores);
@@ -228,8 +235,8 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   const DenseProblem& p = params.problem;
   const Consumer me;
   const int first = block.first + me.group * 64, key = first + me.warp * 16 + (lane_id() >> 2);
-  // The first query that sees each row, and the first that sees all rows.
-  const int begin[2] = {p.causal ? key - block.shift : 0, p.causal ? key + 8 - block.shift : 0};
+  // The first query that sees the row of this thread (its other row is 8 further on), and the first that sees all rows.
+  const int begin = p.causal ? key - block.shift : -8;
   const int all_see = p.causal ? first + 63 - block.shift : 0;
   const uint32_t keys = at.first_held + me.group * Layout::kHeldBytes;
   const uint32_t values = at.second_held + me.group * Layout::kHeldBytes;
@@ -242,7 +249,7 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   typename Layout::StageRing filled = at.ring, done = at.ring;
   const auto start = [&] {
     filled.wait();
-    tile.start(keys, values, at.first_tile(filled), at.second_tile(filled));
+    tile.start_scores(keys, at.first_tile(filled));
   };
   // lse and delta of this thread's two queries of eight.
   const auto terms = [&](int n) {
@@ -261,12 +268,15 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
         const int here = query + n * 8 + (e & 1);
         const float weight =
             ptx::exp2_approx(fmaf(tile.scores[n][e], p.scale_log2, -(e & 1 ? pair.z : pair.x)));
-        tile.scores[n][e] = !border || (here >= begin[e >> 1] && here < p.queries) ? weight : 0.0f;
+        tile.scores[n][e] = !border || (here >= begin + (e >> 1) * 8 && here < p.queries) ? weight : 0.0f;
       }
     }
   };
-  // dV starts as soon as there are weights, and runs while the gradients of scores are made.
+  // After the scores. dV starts as soon as there are weights, and runs while the gradients of scores are made. More in flight
+  // at once would not fit the registers.
   const auto finish_tile = [&](int index) {
+    ptx::wgmma_hold(tile.scores);
+    tile.start_gradients(values, at.second_tile(filled));
     weigh(index);
     pack_rows<Element>(weights, tile.scores);
     start_gradient<Element, kSize, kColumns>(acc_v, weights, at.second_tile(filled));
@@ -289,7 +299,7 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   if (steps > 0) {
     int index = block.first_tile;
     start();
-    ptx::wgmma_wait<1>();
+    ptx::wgmma_wait<0>();
     finish_tile(index);
 #pragma unroll 1
     for (int step = 1; step < steps; ++step) {
@@ -297,7 +307,7 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
       start_gradient<Element, kSize, kColumns>(acc_k, factors, at.first_tile(done));
       filled.advance();
       start();
-      ptx::wgmma_wait<1>();
+      ptx::wgmma_wait<0>();
       ptx::wgmma_hold(acc_k[0]);
       ptx::wgmma_hold(factors);
       done.release();

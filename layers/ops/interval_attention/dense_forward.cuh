@@ -73,13 +73,13 @@ struct DenseRowState {
     ptx::wgmma_hold(acc[0]);
     ptx::wgmma_hold(weights);
     ptx::wgmma_fence();
-    start_sum<Element, kSize, kDenseKeys>(acc[0], weights, values);
+    multiply_weights_async<Element, kSize, kDenseKeys>(acc[0], weights, values);
     ptx::wgmma_commit();
   }
-  __device__ __forceinline__ void start_scores_of(uint32_t queries, uint32_t keys) {
+  __device__ __forceinline__ void start_scores(uint32_t queries, uint32_t keys) {
     ptx::wgmma_hold(scores[0]);
     ptx::wgmma_fence();
-    start_scores<Element, kSize, kDenseKeys>(scores[0], queries, keys);
+    multiply_rows_async<Element, kSize, kDenseKeys>(scores[0], queries, keys);
     ptx::wgmma_commit();
   }
 };
@@ -104,7 +104,7 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
   if (block.tiles > 0) {
     int first_key = (block.tiles - 1) * kDenseKeys;
     at.key_ring.wait();
-    rows.start_scores_of(queries, key_stage());
+    rows.start_scores(queries, key_stage());
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(rows.scores[0]);
     at.key_ring.release();
@@ -113,7 +113,7 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
 #pragma unroll 1
     for (first_key -= kDenseKeys; first_key >= 0; first_key -= kDenseKeys) {
       at.key_ring.wait();
-      rows.start_scores_of(queries, key_stage());
+      rows.start_scores(queries, key_stage());
       at.value_ring.wait();
       rows.start_product(value_stage());
       ptx::wgmma_wait<1>();
