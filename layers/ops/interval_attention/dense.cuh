@@ -119,6 +119,20 @@ struct Consumer {
         thread(static_cast<int>(threadIdx.x) % 128) {}
 };
 
+// The two warpgroups start their products in turns, so that one's softmax runs beside the other's products
+// (FlashAttention-3's ping-pong). The first turn is group 0's, the last group 1's; both have equally many.
+struct Turns {
+  static constexpr int kFirstBarrier = 1 + kDenseConsumers, kThreads = 128 * kDenseConsumers;
+  int group;
+
+  __device__ __forceinline__ void begin(bool first) const {
+    if (!first || group != 0) ptx::named_barrier(kFirstBarrier + group, kThreads);
+  }
+  __device__ __forceinline__ void pass(bool last) const {
+    if (!last || group == 0) ptx::named_barrier_arrive(kFirstBarrier + (group ^ 1), kThreads);
+  }
+};
+
 // Writes a warpgroup's 64 rows through `shared`, tiles that nothing reads any more.
 template <class Element, int kSize>
 __device__ __forceinline__ void store_rows(uint32_t shared, const float (&acc)[kSize / 8][4],

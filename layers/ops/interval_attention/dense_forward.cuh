@@ -2,7 +2,8 @@
 //
 // Work: a block has 128 queries of one head. One thread loads: Q once, then tiles of 128 keys and values into two rings of
 // stages, the last keys first. Two warpgroups have 64 queries each: S = Q K^T by wgmma from shared memory, softmax in
-// registers, P V with P from registers. The product P V of a tile runs while the next tile's scores become weights.
+// registers, P V with P from registers. The product P V of a tile runs while the next tile's scores become weights, and
+// one warpgroup's products run beside the other's softmax.
 // Tiles that cross the causal border or the end of the keys are masked.
 // Memory traffic: Q and O once, K and V once a tile of queries (half of that under the causal mask); O leaves by TMA.
 // Limits: bf16 and fp16, head dims 64 and 128, rows aligned to 16 bytes; at least one key.
@@ -96,6 +97,7 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
   const auto key_stage = [&] { return at.keys + at.key_ring.stage * Layout::kTileBytes; };
   const auto value_stage = [&] { return at.values + at.value_ring.stage * Layout::kTileBytes; };
 
+  const Turns turns{me.group};
   DenseRowState<Element, kSize> rows;
   cuda::clear(rows.scores);
   cuda::clear(rows.acc);
@@ -104,7 +106,9 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
   if (block.tiles > 0) {
     int first_key = (block.tiles - 1) * kDenseKeys;
     at.key_ring.wait();
+    turns.begin(true);
     rows.start_scores(queries, key_stage());
+    turns.pass(first_key == 0);
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(rows.scores[0]);
     at.key_ring.release();
@@ -113,9 +117,11 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
 #pragma unroll 1
     for (first_key -= kDenseKeys; first_key >= 0; first_key -= kDenseKeys) {
       at.key_ring.wait();
+      turns.begin(false);
       rows.start_scores(queries, key_stage());
       at.value_ring.wait();
       rows.start_product(value_stage());
+      turns.pass(first_key == 0);
       ptx::wgmma_wait<1>();
       ptx::wgmma_hold(rows.scores[0]);
       at.key_ring.release();
