@@ -19,6 +19,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual void run(const std::vector<Launch>& launches) = 0;
   virtual int multiprocessors() = 0;  // of the current device
+  virtual int architecture() = 0;     // its compute capability, major and minor digit: 80, 90
 };
 
 // The two symbols of the plug-in that are looked up.

@@ -19,15 +19,19 @@ void run(const at::Tensor& like, const MakePlan& make) {
   cuda::backend().run(make(workspace.mutable_data_ptr()).launches);
 }
 
+CudaOptions options() {
+  return {.multiprocessors = cuda::backend().multiprocessors(),
+          .architecture = cuda::backend().architecture()};
+}
+
 }  // namespace
 
 void forward_cuda(const Params& params, const at::Tensor& like) {
-  const CudaOptions options{.multiprocessors = cuda::backend().multiprocessors()};
-  run(like, [&](void* workspace) { return plan_forward(params, workspace, options); });
+  run(like, [&](void* workspace) { return plan_forward(params, workspace, options()); });
 }
 
 void backward_cuda(const Params& params, const Gradients& gradients, const at::Tensor& like) {
-  run(like, [&](void* workspace) { return plan_backward(params, gradients, workspace); });
+  run(like, [&](void* workspace) { return plan_backward(params, gradients, workspace, options()); });
 }
 
 }  // namespace longreach::interval

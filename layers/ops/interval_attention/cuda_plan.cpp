@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "layers/ops/interval_attention/cuda_params.h"
+#include "layers/ops/interval_attention/dense_plan.h"
 
 namespace longreach::interval {
 namespace {
@@ -357,6 +358,22 @@ void plan_hulls(Builder& builder, const Params& p, int columns, const Builder::T
   builder.launch_rows("rows_hulls", count, 1, hulls);
 }
 
+// Writes the terms of all queries.
+CudaTerms* plan_row_terms(Builder& builder, const Params& p, const Gradients& g) {
+  const int64_t rows = p.batches * p.heads * p.queries;
+  CudaTerms* terms = builder.allocate<CudaTerms>(rows);
+  const CudaRowTerms row_terms{builder.rows(p.o, p.v_size),
+                               builder.rows(g.d_o, p.v_size),
+                               p.lse,
+                               g.d_lse,
+                               terms,
+                               static_cast<int32_t>(p.batches),
+                               static_cast<int32_t>(p.heads),
+                               static_cast<int32_t>(p.queries)};
+  builder.launch_rows(text("rows_row_terms_", dtype_name(p.dtype)), rows, 4, row_terms);
+  return terms;
+}
+
 }  // namespace
 
 std::span<const HeadDims> built_head_dims(DType dtype) {
@@ -391,6 +408,7 @@ CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& optio
     plan_decode(builder, p, dims, options);
     return builder.finish();
   }
+  if (options.architecture == 90 && takes_dense_forward(p)) return {.launches = {dense_forward_launch(p)}};
   const TileShape shape = forward_shape(bytes, dims.qk, dims.v);
   const auto tiles = builder.query_tiles(shape.rows(), 1);
   CudaForward forward{};
@@ -406,10 +424,17 @@ CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& optio
   return builder.finish();
 }
 
-CudaPlan plan_backward(const Params& p, const Gradients& g, void* workspace) {
+CudaPlan plan_backward(const Params& p, const Gradients& g, void* workspace, const CudaOptions& options) {
   const HeadDims dims = built_head_dims(p.dtype, p.qk_size, p.v_size);
   check_sizes(p);
   Builder builder(p, workspace);
+  if (options.architecture == 90 && takes_dense_backward(p, g)) {
+    const CudaTerms* terms = plan_row_terms(builder, p, g);
+    CudaPlan plan = builder.finish();
+    for (cuda::Launch& launch : dense_backward_launches(p, g, terms))
+      plan.launches.push_back(std::move(launch));
+    return plan;
+  }
   const int bytes = element_bytes(p.dtype);
   const TileShape query_shape = query_gradient_shape(bytes, dims.qk, dims.v),
                   key_shape = key_gradient_shape(bytes, dims.qk, dims.v);
@@ -421,18 +446,7 @@ CudaPlan plan_backward(const Params& p, const Gradients& g, void* workspace) {
   backward.d_o = builder.aligned_rows(g.d_o, p.queries, p.heads, p.v_size);
   backward.dq = builder.rows(g.dq, p.qk_size);
   backward.scale = p.scale;
-  const int64_t rows = p.batches * p.heads * p.queries;
-  CudaTerms* terms = builder.allocate<CudaTerms>(rows);
-  backward.terms = terms;
-  const CudaRowTerms row_terms{builder.rows(p.o, p.v_size),
-                               builder.rows(g.d_o, p.v_size),
-                               p.lse,
-                               g.d_lse,
-                               terms,
-                               static_cast<int32_t>(p.batches),
-                               static_cast<int32_t>(p.heads),
-                               static_cast<int32_t>(p.queries)};
-  builder.launch_rows(text("rows_row_terms_", dtype_name(p.dtype)), rows, 4, row_terms);
+  backward.terms = plan_row_terms(builder, p, g);
   if (p.lo != nullptr) plan_hulls(builder, p, key_shape.columns, hull_tiles, backward);
   backward.problem.tiles = query_tiles.data;
   backward.problem.tile_count = query_tiles.count;

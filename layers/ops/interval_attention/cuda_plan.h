@@ -28,6 +28,8 @@ enum class ForwardPath { kAuto, kTiles, kDecode };
 
 struct CudaOptions {
   int multiprocessors = 108;  // of the device: how many splits decoding needs to fill it
+  int architecture =
+      80;  // its compute capability, major and minor digit; 90 has kernels of its own (dense_plan.h)
   ForwardPath path =
       ForwardPath::kAuto;  // kAuto: decode where a document's rows fill two small tiles at most
   int splits = 0;          // of decoding; 0: by the number of multiprocessors
@@ -40,7 +42,8 @@ CudaPlan plan_forward(const Params& params, void* workspace, const CudaOptions& 
 
 // Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and
 // dv where key and value heads differ in number.
-CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace);
+CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace,
+                       const CudaOptions& options = {});
 
 // The built pair of head dims that serves this one; throws ShapeError.
 struct HeadDims {

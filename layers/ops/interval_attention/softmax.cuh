@@ -21,6 +21,17 @@ __device__ __forceinline__ float reference_exponent(float maximum, float scale_l
   return maximum == -INFINITY ? 0.0f : maximum * scale_log2;
 }
 
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void scale_rows(float (&acc)[kRowTiles][kColumnTiles][4],
+                                           const float (&factor)[kRowTiles][2]) {
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) acc[m][n][e] *= factor[m][e >> 1];
+}
+
 template <int kRowTiles>
 struct SoftmaxRows {
   float maximum[kRowTiles][2], sum[kRowTiles][2];
@@ -35,10 +46,10 @@ struct SoftmaxRows {
       }
   }
 
-  // Scores become weights; what `acc` holds is brought to the new maximum.
-  template <int kColumnTiles, int kValueTiles>
-  __device__ __forceinline__ void step(float (&scores)[kRowTiles][kColumnTiles][4],
-                                       float (&acc)[kRowTiles][kValueTiles][4], float scale_log2) {
+  // Scores become weights relative to the new maximum; `shrink` brings what was summed before to it.
+  template <int kColumnTiles>
+  __device__ __forceinline__ void weigh(float (&scores)[kRowTiles][kColumnTiles][4],
+                                        float (&shrink)[kRowTiles][2], float scale_log2) {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
@@ -49,7 +60,7 @@ struct SoftmaxRows {
           largest = fmaxf(largest, fmaxf(scores[m][n][h * 2], scores[m][n][h * 2 + 1]));
         largest = quad_max(largest);
         const float exponent = reference_exponent(largest, scale_log2);
-        const float shrink = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
+        shrink[m][h] = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
         maximum[m][h] = largest;
         float added = 0.0f;
 #pragma unroll
@@ -59,13 +70,17 @@ struct SoftmaxRows {
             scores[m][n][e] = ptx::exp2_approx(fmaf(scores[m][n][e], scale_log2, -exponent));
             added += scores[m][n][e];
           }
-        sum[m][h] = sum[m][h] * shrink + added;
-#pragma unroll
-        for (int n = 0; n < kValueTiles; ++n) {
-          acc[m][n][h * 2] *= shrink;
-          acc[m][n][h * 2 + 1] *= shrink;
-        }
+        sum[m][h] = sum[m][h] * shrink[m][h] + added;
       }
+  }
+
+  // Scores become weights; what `acc` holds is brought to the new maximum.
+  template <int kColumnTiles, int kValueTiles>
+  __device__ __forceinline__ void step(float (&scores)[kRowTiles][kColumnTiles][4],
+                                       float (&acc)[kRowTiles][kValueTiles][4], float scale_log2) {
+    float shrink[kRowTiles][2];
+    weigh(scores, shrink, scale_log2);
+    scale_rows(acc, shrink);
   }
 
   // Ends the pass. `factor` brings accumulators to output; lse is natural. Where kKeyWarps warps have seen

@@ -52,14 +52,21 @@ class Launcher final : public Backend {
     for (const Launch& launch : launches) start(launch, stream);
   }
 
-  int multiprocessors() override {
-    int device = 0, count = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
-    return count;
+  int multiprocessors() override { return attribute(cudaDevAttrMultiProcessorCount, "multiprocessors"); }
+
+  int architecture() override {
+    return 10 * attribute(cudaDevAttrComputeCapabilityMajor, "compute capability") +
+           attribute(cudaDevAttrComputeCapabilityMinor, "compute capability");
   }
 
  private:
+  static int attribute(cudaDeviceAttr which, const char* what) {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&value, which, device), what);
+    return value;
+  }
+
   void start(const Launch& launch, cudaStream_t stream) {
     const void* kernel = kernels_.find(launch.kernel);
     constexpr uint32_t kWithoutAsking = 48 * 1024;

@@ -96,6 +96,58 @@ TEST(IntervalAttentionPlan, PackedDocumentsBecomeTiles) {
   EXPECT_GE(plan.workspace_bytes, plan.upload.size());
 }
 
+// Compute capability 9.0 has kernels of its own for what they can do; everything else keeps those for all devices.
+TEST(IntervalAttentionPlan, Sm90TakesDenseProblems) {
+  const CudaOptions sm90{.architecture = 90};
+  for (const int64_t size : {64, 128}) {
+    const Params p = dense_params(DType::kBFloat16, 2, 1000, 900, 8, 2, size);
+    const CudaPlan forward = plan_forward(p, nullptr, sm90);
+    EXPECT_THAT(kernels(forward), ElementsAre("dense_forward_bf16_" + std::to_string(size)));
+    EXPECT_EQ(forward.launches[0].grid.x, 8u * 8 * 2);
+    EXPECT_EQ(forward.workspace_bytes, 0u);
+    const CudaPlan backward = plan_backward(p, dense_gradients(p), nullptr, sm90);
+    EXPECT_THAT(kernels(backward),
+                ElementsAre("rows_row_terms_bf16", "dense_query_gradient_bf16_" + std::to_string(size),
+                            "dense_key_gradient_bf16_" + std::to_string(size)));
+    EXPECT_EQ(backward.launches[2].grid.x, 8u * 2 * 2);
+  }
+}
+
+TEST(IntervalAttentionPlan, Sm90LeavesOtherProblemsToTheKernelsOfAllDevices) {
+  const Params dense = dense_params(DType::kBFloat16, 2, 1000, 1000, 8, 2, 64);
+  const auto expect_general = [](const Params& p, int architecture = 90) {
+    const std::string name = kernels(plan_forward(p, nullptr, {.architecture = architecture})).back();
+    EXPECT_THAT(name, testing::StartsWith("forward_"));
+  };
+  expect_general(dense, 80);
+  expect_general(dense, 100);
+  expect_general(dense_params(DType::kFloat32, 2, 1000, 1000, 8, 2, 64));
+  expect_general(dense_params(DType::kBFloat16, 2, 1000, 1000, 8, 2, 96));
+  const std::array<int32_t, 3> bounds{0, 500, 1000};
+  const auto changed = [&](auto change) {
+    Params p = dense;
+    change(p);
+    return p;
+  };
+  expect_general(changed([](Params& p) { p.window = 100; }));
+  expect_general(changed([](Params& p) { p.sinks = 1; }));
+  expect_general(changed([](Params& p) { p.scale = -1.0f; }));
+  expect_general(changed([](Params& p) { p.keys = 0; }));
+  expect_general(changed([](Params& p) { p.v.token += 1; }));
+  expect_general(changed([](Params& p) { p.o.data = static_cast<char*>(p.o.data) + 2; }));
+  expect_general(changed([](Params& p) { p.k.batch = -p.k.batch; }));
+  expect_general(changed([](Params& p) { p.lo = p.hi = reinterpret_cast<const int32_t*>(0x6000000); }));
+  expect_general(changed([&](Params& p) {
+    p.batches = 1, p.documents = 2;
+    p.cu_queries = p.cu_keys = bounds.data();
+  }));
+  // Groups of dk and dv that differ are summed from parts, which the dense kernels do not make.
+  const Params p = changed([](Params& x) { x.value_heads = 1; });
+  EXPECT_THAT(kernels(plan_forward(p, nullptr, {.architecture = 90})), ElementsAre("dense_forward_bf16_64"));
+  EXPECT_THAT(kernels(plan_backward(p, dense_gradients(p), nullptr, {.architecture = 90})),
+              testing::Contains("query_gradient_bf16_64_64"));
+}
+
 TEST(IntervalAttentionPlan, NothingToDoLaunchesNothing) {
   EXPECT_TRUE(plan_forward(dense_params(DType::kBFloat16, 0, 300, 300, 4, 2, 64), nullptr).launches.empty());
   EXPECT_TRUE(plan_forward(dense_params(DType::kBFloat16, 1, 0, 300, 4, 2, 64), nullptr).launches.empty());
