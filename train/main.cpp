@@ -31,7 +31,8 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
       {"verify", {verify_verb, "verify FILE...: compare operators and modules with reference vectors"}},
       {"bench", {bench_verb, "bench [NAME...]: speed and memory, alternated with a peer"}},
       {"plot", {plot_verb, "plot RUN...: loss and scaling curves as PNG or SVG"}},
-      {"info", {info_verb, "info [MECHANISM]: build, machine, mechanisms and their options"}},
+      {"info",
+       {info_verb, "info [MECHANISM|cuda]: build, machine, mechanisms and their options, CUDA kernels"}},
   };
   return list;
 }

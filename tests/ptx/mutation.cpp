@@ -116,6 +116,7 @@ Kernels Kernels::with(const Mutant& mutant) const {
 void Outcome::add(const Report& report) {
   errors.insert(errors.end(), report.errors.begin(), report.errors.end());
   wavefronts = std::max(wavefronts, report.shared_wavefront_ratio());
+  sectors = std::max(sectors, report.sector_ratio());
 }
 
 std::string judge(const Mutant& mutant, const Outcome& outcome, double limit) {

@@ -51,8 +51,8 @@ class Kernels {
 // What a run of the test's launches showed.
 struct Outcome {
   std::vector<std::string> errors;
-  double error = 0;       // largest relative RMS error of the results; NaN counts as wrong
-  double wavefronts = 1;  // largest ratio of found to ideal
+  double error = 0;                    // largest relative RMS error of the results; NaN counts as wrong
+  double wavefronts = 1, sectors = 1;  // largest ratios of found to ideal
 
   void add(const Report& report);
 };

@@ -1,5 +1,5 @@
 // The mutation gate over the kernels of interval attention that ship.
-#include "tests/layers/ops/cuda/mutation_cases.h"
+#include "tests/layers/ops/cuda/kernel_cases.h"
 
 namespace longreach::test {
 namespace {

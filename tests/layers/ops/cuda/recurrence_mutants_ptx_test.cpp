@@ -1,5 +1,5 @@
 // The mutation gate over the kernels of the recurrence that ship.
-#include "tests/layers/ops/cuda/mutation_cases.h"
+#include "tests/layers/ops/cuda/kernel_cases.h"
 
 namespace longreach::test {
 namespace {
@@ -9,6 +9,7 @@ using ptx::kNumbers;
 using ptx::Mutant;
 
 constexpr double kLimit = 1e-2;  // as the tests of these kernels
+// Three chunks, the last one ragged; three slices of keys where their two buffers must come round.
 constexpr int64_t kTokens = 150;
 
 constexpr const char* kTables = "recurrence_decay_tables";
@@ -25,8 +26,8 @@ constexpr const char* kSwapped = "$1$2, $4, $3, $5}, $6";
 constexpr const char* kPack = "(cvt\\.rn\\.bf16x2\\.f32\\s+\\S+) (\\S+), (\\S+);";
 constexpr const char* kPackSwapped = "$1 $3, $2;";
 
-TEST(RecurrenceMutants, Forward) {
-  const RecurrenceLaunch launch(kTokens);
+TEST(RecurrenceMutants, States) {
+  const RecurrenceLaunch launch(kTokens, 64, 64);
   const Mutant mutants[] = {
       {"tables: warps do not wait for one another", kTables, "bar\\.sync.*", "", 0, "another warp"},
       {"sums: copies are not waited for", kSums, "cp\\.async\\.wait_group.*", "", 0, "unfinished cp.async"},
@@ -36,6 +37,14 @@ TEST(RecurrenceMutants, Forward) {
       {"sums: keys are not transposed", kSums, "\\.trans", "", 0, kNumbers},
       {"scan: states do not decay", kScan, "fma\\.rn\\.f32(\\s+\\S+) (\\S+), \\S+, (\\S+);",
        "add.f32$1 $2, $3;", kEverywhere, kNumbers},
+  };
+  ptx::expect_all_caught(mutants, Kernels(file_of), kLimit,
+                         [&](const Kernels& kernels) { return launch.run(kernels, false); });
+}
+
+TEST(RecurrenceMutants, Outputs) {
+  const RecurrenceLaunch launch(kTokens, 192, 64);
+  const Mutant mutants[] = {
       {"output: copies are not waited for", kOutput, "cp\\.async\\.wait_group.*", "", 0,
        "unfinished cp.async"},
       {"output: one group too many may be under way", kOutput, "wait_group 1;", "wait_group 2;", 0,
@@ -54,8 +63,8 @@ TEST(RecurrenceMutants, Forward) {
                          [&](const Kernels& kernels) { return launch.run(kernels, false); });
 }
 
-TEST(RecurrenceMutants, Backward) {
-  const RecurrenceLaunch launch(kTokens);
+TEST(RecurrenceMutants, GradientsOfQueriesKeysAndDecays) {
+  const RecurrenceLaunch launch(kTokens, 64, 64);
   const Mutant mutants[] = {
       {"dK: heads that share a key are not kept apart", kGradKey, "bar\\.sync.*", "", 0, "another"},
       {"dK: no barrier before a slice is used", kGradKey, "bar\\.sync.*", "", 1, "another warp"},
@@ -63,9 +72,17 @@ TEST(RecurrenceMutants, Backward) {
        "unfinished cp.async"},
       {"dQ: parts of the decay's gradient meet without a barrier", kGradQuery, "bar\\.sync.*", "", 3,
        "another warp"},
+      {"decay: parts with the wrong sign", kDecayGradient, "add\\.f64", "sub.f64", kEverywhere, kNumbers},
+  };
+  ptx::expect_all_caught(mutants, Kernels(file_of), kLimit,
+                         [&](const Kernels& kernels) { return launch.run(kernels, true); });
+}
+
+TEST(RecurrenceMutants, GradientOfValues) {
+  const RecurrenceLaunch launch(kTokens, 192, 64);
+  const Mutant mutants[] = {
       {"dV: registers of A change places", kGradValue, kMma, kSwapped, 0, kNumbers},
       {"dV: a slice is overwritten while it is read", kGradValue, "bar\\.sync.*", "", 2, "another warp"},
-      {"decay: parts with the wrong sign", kDecayGradient, "add\\.f64", "sub.f64", kEverywhere, kNumbers},
   };
   ptx::expect_all_caught(mutants, Kernels(file_of), kLimit,
                          [&](const Kernels& kernels) { return launch.run(kernels, true); });

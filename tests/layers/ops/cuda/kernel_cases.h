@@ -1,5 +1,5 @@
-// Small launches of the shipped kernels for the mutation gate, against plain float64 formulas: no torch. Each touches what
-// the faults break: more than one tile, ragged ends, two streamed stages, shared heads.
+// Small launches of the shipped kernels for the mutation gate and counts of traffic, against plain float64 formulas: no torch.
+// Each can touch what the faults break: more than one tile, ragged ends, two streamed stages, shared heads.
 #pragma once
 #include <cmath>
 #include <random>
@@ -193,11 +193,11 @@ class AttentionLaunch {
 // gradients.
 class RecurrenceLaunch {
  public:
-  explicit RecurrenceLaunch(int64_t tokens)
-      : q_(tokens, kHeads, kKeySize, 1),
-        k_(tokens, 1, kKeySize, 2),
-        v_(tokens, 1, kSize, 3),
-        d_o_(tokens, kHeads, kSize, 4),
+  RecurrenceLaunch(int64_t tokens, int64_t dk, int64_t dv)
+      : q_(tokens, kHeads, dk, 1),
+        k_(tokens, 1, dk, 2),
+        v_(tokens, 1, dv, 3),
+        d_o_(tokens, kHeads, dv, 4),
         o_(d_o_),
         dq_(q_),
         dk_(k_),
@@ -216,7 +216,7 @@ class RecurrenceLaunch {
     Outcome outcome;
     ptx::Memory memory;
     const rc::Sequence sequence{.tokens = q_.tokens};
-    rc::Shape shape{.heads = kHeads, .key_heads = 1, .value_heads = 1, .dk = kKeySize, .dv = kSize};
+    rc::Shape shape{.heads = kHeads, .key_heads = 1, .value_heads = 1, .dk = q_.size, .dv = v_.size};
     shape.chunk = shape.segment = rc::kChunk;
     shape.sequences = &sequence, shape.sequence_count = 1;
     shape.scale = kScale, shape.dtype = DType::kBFloat16;
@@ -255,7 +255,7 @@ class RecurrenceLaunch {
   }
 
  private:
-  static constexpr int64_t kKeySize = 192, kSize = 64, kHeads = 2;  // three slices of keys
+  static constexpr int64_t kHeads = 2;
   static constexpr float kScale = 0.125f;
 
   void solve(int64_t h, int64_t i) {
