@@ -88,6 +88,13 @@ TEST(DenseAttentionPtx, LargeLogits) {
   }
 }
 
+// Behind the last query of a head lie the terms of the next, whose lse may be so low that exp(-lse) is infinite.
+TEST(DenseAttentionPtx, TermsOfTheNextHeadAddNothing) {
+  AttentionCase c = dense_case(70, 70, 8, 8, 64);
+  c.magnitude = 500.0;
+  expect_cuda_matches(c, at::kBFloat16, sm90());
+}
+
 TEST(DenseAttentionPtx, StridedInputs) {
   for (const Layout layout : {Layout::kHeadMajor, Layout::kGaps}) {
     AttentionCase c = dense_case(70, 90, 4, 2, 64);
