@@ -26,10 +26,9 @@ constexpr const char* kLegend =
     "threads\n"
     "  >= us    ESTIMATE: arithmetic or traffic, whichever is longer, at published peaks (A100 SXM 80 GB, "
     "H100 SXM)\n"
-    "Problems, B = 1, H = 16, T = 8192: attention and decode (one query) causal, of the head dims in the "
-    "name; "
-    "recurrence\n"
-    "Dk = Dv = 128 with a decay per token; rows 8192 of 4096 (logits 32768).\n";
+    "Problems, B = 1, H = 16, T = 8192: attention, sm_90 (on such a device) and decode (one query) causal, "
+    "of the head\n"
+    "dims in the name; recurrence Dk = Dv = 128 with a decay per token; rows 8192 of 4096 (logits 32768).\n";
 
 std::string share(int64_t part, int64_t whole) {
   return std::to_string(part) + "/" + std::to_string(part + whole);
@@ -74,9 +73,11 @@ void print_static_report(const std::string& table, std::ostream& out) {
   std::map<std::string, const NamedLaunch*> by_kernel;
   for (const NamedLaunch& launch : launches) by_kernel[launch.launch.kernel] = &launch;
   std::map<std::string, std::map<std::string, const StaticRow*>> kernels;  // by name, then architecture
-  for (const StaticRow& row : rows) kernels[row.resources.kernel][row.resources.arch] = &row;
+  for (const StaticRow& row : rows)
+    kernels[row.resources.kernel][row.resources.arch.substr(0, 5)] =
+        &row;  // sm_90a belongs to the device of sm_90
   out << kLegend << "\n"
-      << std::left << std::setw(48) << "kernel" << std::setw(12) << "problem" << std::right << std::setw(8)
+      << std::left << std::setw(50) << "kernel" << std::setw(12) << "problem" << std::right << std::setw(8)
       << "threads" << std::setw(8) << "shared" << std::setw(11) << "mma" << std::setw(11) << "narrow ld"
       << std::setw(9) << "st";
   for (const DeviceLimits& device : cuda::kDevices)
@@ -88,7 +89,7 @@ void print_static_report(const std::string& table, std::ostream& out) {
     const NamedLaunch* launch = found == by_kernel.end() ? nullptr : found->second;
     const StaticRow& any = *archs.begin()->second;
     const int64_t shared = any.resources.static_shared + (launch ? launch->launch.shared_bytes : 0);
-    out << std::left << std::setw(48) << kernel << std::setw(12) << (launch ? launch->problem : "-")
+    out << std::left << std::setw(50) << kernel << std::setw(12) << (launch ? launch->problem : "-")
         << std::right << std::setw(8) << (launch ? launch->launch.block.x : 0) << std::setw(8) << shared
         << std::setw(11) << main_loop(any.code) << std::setw(11)
         << share(any.code.narrow_loads, any.code.wide_loads) << std::setw(9)

@@ -63,7 +63,10 @@ interval::Params attention(DType dtype, const interval::HeadDims& dims, int64_t 
 interval::Gradients gradients(const interval::Params& p) { return {p.o, nullptr, p.q, p.k, p.v}; }
 
 Work attention_work(const std::string& kernel, DType dtype, const interval::HeadDims& dims, int64_t queries) {
-  const auto is = [&](const char* name) { return kernel.starts_with(text("interval_attention_", name)); };
+  const auto is = [&](const char* name) {
+    return kernel.starts_with(text("interval_attention_", name)) ||
+           kernel.starts_with(text("interval_attention_dense_", name));
+  };
   const double pairs = queries == 1 ? kHeads * kTokens : kHeads * 0.5 * kTokens * kTokens;
   const double qk = dims.qk, v = dims.v, bytes = bytes_of(dtype);
   const double query_rows = static_cast<double>(kHeads * queries), key_rows = kHeads * kTokens;
@@ -96,6 +99,15 @@ void add_attention(Collector& all) {
       all.add("decode",
               interval::plan_forward(one, nullptr, {.path = interval::ForwardPath::kDecode}).launches,
               work_of(1));
+    }
+    for (const interval::HeadDims& dims : {interval::HeadDims{64, 64}, interval::HeadDims{128, 128}}) {
+      const interval::Params full = attention(dtype, dims, kTokens);
+      const auto work = [&](const std::string& kernel) {
+        return attention_work(kernel, dtype, dims, kTokens);
+      };
+      all.add("sm_90", interval::plan_forward(full, nullptr, {.architecture = 90}).launches, work);
+      all.add("sm_90", interval::plan_backward(full, gradients(full), nullptr, {.architecture = 90}).launches,
+              work);
     }
     const auto uncounted = [](const std::string&) { return Work{}; };
     interval::Params shared = attention(dtype, {64, 64}, kTokens);

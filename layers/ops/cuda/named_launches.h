@@ -11,6 +11,7 @@ namespace longreach::cuda {
 
 // The problems, B = 1, H = 16 and T = 8192 (a kernel that several of them start belongs to the first):
 //   attention    causal, key heads as query heads, each built pair of head dims and type: forward and backward
+//   sm_90        as attention, head dims 64 and 128, on a device of compute capability 9.0
 //   decode       one query, 8192 keys, the same pairs
 //   shared       head dims 64, 8 key heads, 16 value heads, explicit intervals: sums of heads, hulls
 //   misaligned   head dims 64, rows an element too long: copies
