@@ -408,7 +408,8 @@ CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& optio
     plan_decode(builder, p, dims, options);
     return builder.finish();
   }
-  if (options.architecture == 90 && takes_dense_forward(p)) return {.launches = {dense_forward_launch(p)}};
+  if (options.architecture == 90 && takes_dense_forward(p))
+    return {.launches = {dense_forward_launch(p)}, .workspace_bytes = 0, .upload = {}};
   const TileShape shape = forward_shape(bytes, dims.qk, dims.v);
   const auto tiles = builder.query_tiles(shape.rows(), 1);
   CudaForward forward{};
