@@ -50,7 +50,9 @@ target_include_directories(longreach_torch SYSTEM INTERFACE $<BUILD_INTERFACE:${
 target_compile_definitions(longreach_torch INTERFACE AT_PER_OPERATOR_HEADERS)
 # Nothing of this folder goes into the installed package, which looks for its own (cmake/LongreachConfig.cmake.in).
 target_link_libraries(longreach_torch INTERFACE $<BUILD_INTERFACE:${_torch}/lib/libtorch_cpu.so>
-                      $<BUILD_INTERFACE:${_torch}/lib/libc10.so>)
+                      $<BUILD_INTERFACE:${_torch}/lib/libc10.so>
+                      # The one OpenMP run time of LibTorch: at::parallel_for is a template whose parallel region lies in our code.
+                      $<BUILD_INTERFACE:${_torch}/lib/libgomp.so.1>)
 target_link_options(longreach_torch INTERFACE $<BUILD_INTERFACE:-Wl,-rpath-link,${LONGREACH_TORCH_ROOT}/nvidia/cu13/lib>
                     $<BUILD_INTERFACE:-Wl,-rpath,${_torch}/lib>)
 

@@ -82,6 +82,8 @@ function(longreach_kernel_library)
   add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/parallel.cpp)
   longreach_common(longreach_parallel)
   target_link_libraries(longreach_parallel PRIVATE longreach_torch)
+  # Without it at::parallel_for quietly runs on one thread.
+  target_compile_options(longreach_parallel PRIVATE -fopenmp)
   target_link_libraries(longreach_kernels INTERFACE $<LINK_ONLY:longreach_parallel>)
   foreach(source IN LISTS sources)
     if(source MATCHES "_avx512bf16\\.cpp$")

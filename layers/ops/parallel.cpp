@@ -3,6 +3,10 @@
 
 #include <ATen/Parallel.h>
 
+#ifndef INTRA_OP_PARALLEL
+#error "compile with -fopenmp: at::parallel_for would run everything on one thread"
+#endif
+
 #include <algorithm>
 #include <atomic>
 
