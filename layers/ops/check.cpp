@@ -1,6 +1,8 @@
 // Shape and dtype checks of operators: the message names the argument, what was given and what is allowed.
 #include "layers/ops/check.h"
 
+#include <limits>
+
 #include <c10/core/ScalarType.h>
 
 namespace longreach {
@@ -47,6 +49,39 @@ void expect_cu_seqlens(const at::Tensor& cu_seqlens, std::string_view name, int6
   for (int64_t i = 0; i < last; ++i)
     check<ShapeError>(bounds[i] <= bounds[i + 1], name, ": falls from ", bounds[i], " to ", bounds[i + 1],
                       " at ", i + 1);
+}
+
+void expect_packed(const at::Tensor& cu_seqlens_q, const at::Tensor& cu_seqlens_k, int64_t batch,
+                   int64_t queries, int64_t keys) {
+  if (!cu_seqlens_q.defined() && !cu_seqlens_k.defined()) return;
+  expect_defined(cu_seqlens_q, "cu_seqlens_q (cu_seqlens_k is given)");
+  expect_defined(cu_seqlens_k, "cu_seqlens_k (cu_seqlens_q is given)");
+  check<ShapeError>(batch == 1, "q: ", batch, " batch entries, expected 1 with cu_seqlens");
+  expect_cu_seqlens(cu_seqlens_q, "cu_seqlens_q", queries);
+  expect_cu_seqlens(cu_seqlens_k, "cu_seqlens_k", keys);
+  expect_shape(cu_seqlens_k, "cu_seqlens_k", cu_seqlens_q.sizes());
+}
+
+void expect_attention_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  constexpr int64_t kMaxQk = 256, kMaxV = 512;
+  expect_shape(q, "q", {-1, -1, -1, -1});
+  const int64_t batch = q.size(0), heads = q.size(2), size = q.size(3);
+  expect_shape(k, "k", {batch, -1, -1, size});
+  expect_shape(v, "v", {batch, k.size(1), -1, -1});
+  expect_dtype(k, "k", {q.scalar_type()});
+  expect_dtype(v, "v", {q.scalar_type()});
+  expect_same_device(k, "k", q, "q");
+  expect_same_device(v, "v", q, "q");
+  check<ShapeError>(heads >= 1, "q: 0 heads, expected at least 1");
+  check<ShapeError>(size >= 1 && size <= kMaxQk, "q: head dimension ", size, ", expected 1 to ", kMaxQk);
+  check<ShapeError>(v.size(3) >= 1 && v.size(3) <= kMaxV, "v: head dimension ", v.size(3), ", expected 1 to ",
+                    kMaxV);
+  check<ShapeError>(k.size(2) >= 1 && heads % k.size(2) == 0, "k: ", k.size(2),
+                    " heads, expected a divisor of ", heads);
+  check<ShapeError>(v.size(2) >= 1 && heads % v.size(2) == 0, "v: ", v.size(2),
+                    " heads, expected a divisor of ", heads);
+  check<ShapeError>(k.size(1) <= std::numeric_limits<int32_t>::max() - 64, "k: ", k.size(1),
+                    " tokens, expected fewer than 2^31 - 64");
 }
 
 }  // namespace longreach

@@ -1,25 +1,18 @@
 // Interval attention from its formula: the whole score matrix, any floating dtype, gradients by autograd.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/exp.h>
-#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
-#include <limits>
 
 #include "layers/ops/check.h"
 #include "layers/ops/interval_attention/checks.h"
+#include "layers/ops/masked_attention.h"
 
 namespace longreach {
 namespace {
-
-// [B, T, heads of x, D] -> [B, H, T, D], query head h reading head h * heads of x / H.
-at::Tensor by_head(const at::Tensor& x, int64_t heads) {
-  return x.repeat_interleave(heads / x.size(2), 2).transpose(1, 2);
-}
 
 // Visible pairs of one document, [B or 1, H or 1, queries, keys]; key 0 of the document is key `offset` of
 // the tensor.
@@ -75,24 +68,10 @@ IntervalAttentionOutput interval_attention_reference(const at::Tensor& q, const 
   expect_dtype(q, "q", {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
   const int64_t heads = q.size(2);
   const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  const auto lse_dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const double infinity = std::numeric_limits<double>::infinity();
   const at::Tensor visible =
       interval_mask_matrix(mask, q.size(0), heads, q.size(1), k.size(1)).to(q.device());
-  at::Tensor scores = q.transpose(1, 2).matmul(by_head(k, heads).transpose(-1, -2)).to(lse_dtype) * factor;
-  // Rows that see nothing take a finite score everywhere, so that no NaN arises in their gradients, and are
-  // cut off last.
-  const at::Tensor some = visible.any(-1, true);
-  scores = scores.masked_fill(visible.logical_not() & some, -infinity).masked_fill(some.logical_not(), 0.0);
-  if (k.size(1) == 0) {
-    const at::Tensor empty = q.sum(-1).transpose(1, 2).to(lse_dtype) * 0.0;
-    const at::Tensor o = at::zeros({q.size(0), q.size(1), heads, v.size(3)}, q.options());
-    return {o + empty.transpose(1, 2).unsqueeze(-1).to(q.scalar_type()), empty - infinity};
-  }
-  const at::Tensor lse = at::logsumexp(scores, {-1});
-  const at::Tensor weights = (scores - lse.unsqueeze(-1)).exp().masked_fill(some.logical_not(), 0.0);
-  const at::Tensor o = weights.to(q.scalar_type()).matmul(by_head(v, heads)).transpose(1, 2);
-  return {o, lse.masked_fill(some.squeeze(-1).logical_not(), -infinity)};
+  auto [o, lse, weights] = masked_attention(q, k, v, visible, factor);
+  return {o, lse};
 }
 
 }  // namespace longreach

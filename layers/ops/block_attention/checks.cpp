@@ -1,0 +1,38 @@
+// Argument checks of block attention, and the count of rows that lists must have.
+#include "layers/ops/block_attention/checks.h"
+
+#include "layers/ops/check.h"
+#include "layers/ops/document_rows.h"
+
+namespace longreach {
+
+int64_t query_block_count(const BlockLists& lists, int64_t queries) {
+  return row_count(
+      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_q, queries, queries, lists.query_block));
+}
+
+void check_block_lists(const BlockLists& lists, int64_t batch, int64_t heads, int64_t queries, int64_t keys) {
+  const at::Tensor& indices = lists.indices;
+  check<ShapeError>(lists.query_block >= 1 && lists.query_block <= 4096, "query_block: ", lists.query_block,
+                    ", expected 1 to 4096");
+  check<ShapeError>(
+      lists.key_block == 16 || lists.key_block == 32 || lists.key_block == 64 || lists.key_block == 128,
+      "key_block: ", lists.key_block, ", expected 16, 32, 64 or 128");
+  expect_packed(lists.cu_seqlens_q, lists.cu_seqlens_k, batch, queries, keys);
+  expect_defined(indices, "indices");
+  expect_dtype(indices, "indices", {at::kInt});
+  expect_shape(indices, "indices", {-1, -1, query_block_count(lists, queries), -1});
+  check<ShapeError>(indices.size(0) == 1 || indices.size(0) == batch, "indices: ", indices.size(0),
+                    " batch entries, expected 1 or ", batch);
+  check<ShapeError>(indices.size(1) >= 1 && heads % indices.size(1) == 0, "indices: ", indices.size(1),
+                    " heads, expected a divisor of ", heads);
+}
+
+void check_block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const BlockLists& lists) {
+  expect_attention_inputs(q, k, v);
+  check_block_lists(lists, q.size(0), q.size(2), q.size(1), k.size(1));
+  expect_same_device(lists.indices, "indices", q, "q");
+}
+
+}  // namespace longreach

@@ -1,0 +1,137 @@
+// Pooling and scores of blocks from their formulae: any floating dtype, whole maps in memory.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+
+#include "layers/ops/check.h"
+#include "layers/ops/selection/rows.h"
+#include "layers/ops/selection/windows.h"
+
+namespace longreach {
+namespace {
+
+using selection::DocumentWindows;
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// x [B, n, H, D] of one window -> [B, H, D]. The gradient of index_select goes to the first of tied tokens.
+at::Tensor pool_window(const at::Tensor& x, Pool pool) {
+  if (pool == Pool::mean) return x.mean(1);
+  const at::Tensor best = pool == Pool::max ? x.argmax(1, true) : x.argmin(1, true);
+  return x.gather(1, best).squeeze(1);
+}
+
+// overlap / stride of windows (rows) and blocks (columns).
+at::Tensor overlaps(const BlockScores& how, int64_t windows, int64_t blocks, int64_t key_block,
+                    const at::TensorOptions& options) {
+  const at::Tensor window = at::arange(windows, options).unsqueeze(1) * static_cast<double>(how.stride);
+  const at::Tensor block = at::arange(blocks, options) * static_cast<double>(key_block);
+  const at::Tensor end =
+      (window + static_cast<double>(how.width)).minimum(block + static_cast<double>(key_block));
+  return (end - window.maximum(block)).clamp_min(0.0) / static_cast<double>(how.stride);
+}
+
+// Which windows the rows of a document score: bool [rows, windows].
+at::Tensor scored_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
+                          int64_t windows) {
+  at::Tensor scored = at::ones({document.rows, windows}, at::kBool);
+  const at::Tensor begin = at::arange(windows, at::kLong) * how.stride;
+  for (int64_t r = 0; r < document.rows; ++r) {
+    const int64_t first = selection::first_query(geometry, r);
+    at::Tensor row = scored[r];
+    switch (how.visible) {
+      case BlockScores::Visible::started:
+        row.copy_(begin <= selection::last_query(geometry, document, r));
+        break;
+      case BlockScores::Visible::complete:
+        row.copy_(begin + how.width - 1 <= first);
+        break;
+      case BlockScores::Visible::past:
+        row.copy_(begin + how.width <= first / geometry.key_block * geometry.key_block);
+        break;
+      case BlockScores::Visible::all:
+        break;
+    }
+  }
+  return scored;
+}
+
+// q [B, rows, H, D], k [B, windows, HK, D] of one document -> scores [B, Hl, rows, blocks].
+at::Tensor document_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
+                           const BlockGeometry& geometry, const DocumentRows& document) {
+  const int64_t blocks = ceil_div(document.keys, geometry.key_block), windows = k.size(1);
+  const double scale = how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
+  const at::Tensor keys = k.repeat_interleave(q.size(2) / k.size(2), 2).transpose(1, 2);
+  const auto dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor scores = q.transpose(1, 2).matmul(keys.transpose(-1, -2)).to(dtype) * scale;
+  const at::Tensor hidden = scored_windows(how, geometry, document, windows).logical_not().to(q.device());
+  scores = scores.masked_fill(hidden, -kInfinity);
+  if (how.softmax) scores = scores.softmax(-1).masked_fill(hidden, 0.0);
+  scores = scores.unflatten(1, {lists, -1});
+  scores = how.vote == BlockScores::Vote::mean  ? scores.mean(2)
+           : how.vote == BlockScores::Vote::sum ? scores.sum(2)
+                                                : std::get<0>(scores.max(2));
+  if (how.width == geometry.key_block && how.stride == geometry.key_block) {
+    // Blocks past the last window: a partial block that has none.
+    const at::Tensor rest = at::full({scores.size(0), scores.size(1), scores.size(2), blocks - windows},
+                                     how.softmax ? 0.0 : -kInfinity, scores.options());
+    return at::cat({scores, rest}, 3);
+  }
+  return scores.matmul(overlaps(how, windows, blocks, geometry.key_block, scores.options()));
+}
+
+}  // namespace
+
+at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& pools,
+                                 const PoolWindows& windows) {
+  expect_shape(x, "x", {-1, -1, -1, -1});
+  if (windows.cu_seqlens.defined()) expect_cu_seqlens(windows.cu_seqlens, "cu_seqlens", x.size(1));
+  std::vector<at::Tensor> pooled;
+  for (const DocumentWindows& document : selection::document_windows(windows, x.size(1))) {
+    for (int64_t i = 0; i < document.windows; ++i) {
+      const int64_t first = i * windows.stride, count = std::min(windows.width, document.tokens - first);
+      const at::Tensor window = x.narrow(1, document.first_token + first, count);
+      std::vector<at::Tensor> sides;
+      for (const Pool pool : pools) sides.push_back(pool_window(window, pool));
+      pooled.push_back(at::cat(sides, -1).unsqueeze(1));
+    }
+  }
+  const auto sides = static_cast<int64_t>(pools.size());
+  if (pooled.empty()) return at::zeros({x.size(0), 0, x.size(2), sides * x.size(3)}, x.options());
+  return at::cat(pooled, 1);
+}
+
+Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int64_t lists,
+                                  const BlockScores& how, const BlockGeometry& geometry,
+                                  const SelectionRule& rule, bool keep_scores) {
+  selection::check_scores(q, k, lists, how, geometry);
+  selection::check_rule(rule, geometry);
+  const auto documents = selection::documents(geometry, q.size(1));
+  const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
+  const PoolWindows windows{how.width, how.stride, how.partial, geometry.cu_seqlens};
+  const auto pooled = selection::document_windows(windows, geometry.tokens);
+  at::Tensor scores = at::full({q.size(0), lists, q.size(1), blocks}, -kInfinity,
+                               q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
+  for (size_t n = 0; n < documents.size(); ++n) {
+    const DocumentRows& document = documents[n];
+    if (document.rows == 0) continue;
+    const at::Tensor part = document_scores(q.narrow(1, document.row, document.rows).detach(),
+                                            k.narrow(1, pooled[n].first_window, pooled[n].windows).detach(),
+                                            lists, how, geometry, document);
+    scores.narrow(2, document.row, document.rows).narrow(3, 0, part.size(3)).copy_(part);
+  }
+  const auto rows = selection::rows(documents, geometry, rule);
+  for (size_t r = 0; r < rows.size(); ++r)
+    scores.select(2, static_cast<int64_t>(r))
+        .narrow(2, rows[r].candidates, blocks - rows[r].candidates)
+        .fill_(-kInfinity);
+  return {choose_blocks(scores, geometry, rule), keep_scores ? scores : at::Tensor()};
+}
+
+}  // namespace longreach

@@ -1,0 +1,104 @@
+// The rule of selection, row by row.
+#include "layers/ops/selection/rows.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "layers/ops/check.h"
+#include "layers/ops/selection/windows.h"
+
+namespace longreach::selection {
+namespace {
+
+int64_t row_budget(const SelectionRule& rule, int64_t blocks) {
+  if (rule.density > 0)
+    return std::max<int64_t>(
+        1, static_cast<int64_t>((1.0 - std::sqrt(1.0 - rule.density)) * static_cast<double>(blocks)));
+  return rule.top_k > 0 ? rule.top_k : blocks;
+}
+
+}  // namespace
+
+void check_rule(const SelectionRule& rule, const BlockGeometry& geometry) {
+  check<ConfigError>(rule.top_k >= 0, "top_k: ", rule.top_k, ", expected 0 (no limit) or more");
+  check<ConfigError>(rule.first >= 0 && rule.latest >= 0, "first, latest: ", rule.first, " and ", rule.latest,
+                     ", expected 0 or more forced blocks");
+  check<ConfigError>(rule.density >= 0 && rule.density <= 1, "density: ", rule.density, ", expected 0 to 1");
+  check<ConfigError>(rule.density == 0 || rule.top_k == 0, "density and top_k: both given, expected one");
+  check<ConfigError>(rule.top_k == 0 || rule.first + rule.latest <= rule.top_k, "top_k: ", rule.top_k,
+                     ", expected at least the ", rule.first + rule.latest, " forced blocks");
+  check<ConfigError>(!rule.mass || (*rule.mass > 0 && *rule.mass <= 1), "mass: ", rule.mass.value_or(0),
+                     ", expected more than 0 and at most 1");
+  check<ShapeError>(geometry.query_block >= 1, "query_block: ", geometry.query_block, ", expected 1 or more");
+  check<ShapeError>(geometry.key_block >= 1, "key_block: ", geometry.key_block, ", expected 1 or more");
+  check<ShapeError>(geometry.offset >= 0 && (geometry.offset == 0 || !geometry.cu_seqlens.defined()),
+                    "offset: ", geometry.offset, ", expected 0 or more, and 0 with cu_seqlens");
+}
+
+void check_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
+                  const BlockGeometry& geometry) {
+  expect_shape(q, "q", {-1, -1, -1, -1});
+  const int64_t heads = q.size(2);
+  const PoolWindows windows{how.width, how.stride, how.partial, geometry.cu_seqlens};
+  expect_shape(k, "k", {q.size(0), window_count(windows, geometry.tokens), -1, q.size(3)});
+  expect_dtype(k, "k", {q.scalar_type()});
+  expect_same_device(k, "k", q, "q");
+  check<ShapeError>(k.size(2) >= 1 && heads % k.size(2) == 0, "k: ", k.size(2),
+                    " heads, expected a divisor of ", heads);
+  check<ShapeError>(lists >= 1 && heads % lists == 0, "lists: ", lists, ", expected a divisor of ", heads,
+                    " heads");
+  check<ConfigError>(how.softmax || (how.width == geometry.key_block && how.stride == geometry.key_block),
+                     "softmax: false, expected true where windows (", how.width, " tokens, stride ",
+                     how.stride, ") are not the blocks of ", geometry.key_block);
+}
+
+std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows) {
+  if (geometry.cu_seqlens.defined()) {
+    const auto all = document_rows(geometry.cu_seqlens, geometry.cu_seqlens, 0, 0, geometry.query_block);
+    check<ShapeError>(row_count(all) == rows, "q: ", rows, " rows, expected ", row_count(all),
+                      " of the documents in cu_seqlens");
+    return all;
+  }
+  const int64_t queries = geometry.tokens - geometry.offset;
+  check<ShapeError>(queries >= 0 && ceil_div(queries, geometry.query_block) == rows, "q: ", rows, " rows of ",
+                    geometry.query_block, " queries, expected those of tokens ", geometry.offset, " to ",
+                    geometry.tokens);
+  return {{0, queries, 0, geometry.tokens, 0, rows}};
+}
+
+int64_t most_blocks(const std::vector<DocumentRows>& documents, int64_t key_block) {
+  int64_t most = 0;
+  for (const DocumentRows& document : documents) most = std::max(most, ceil_div(document.keys, key_block));
+  return most;
+}
+
+int64_t first_query(const BlockGeometry& geometry, int64_t row) {
+  return geometry.offset + row * geometry.query_block;
+}
+
+int64_t last_query(const BlockGeometry& geometry, const DocumentRows& document, int64_t row) {
+  return std::min(first_query(geometry, row) + geometry.query_block, document.keys) - 1;
+}
+
+std::vector<Row> rows(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+                      const SelectionRule& rule) {
+  std::vector<Row> all;
+  all.reserve(static_cast<size_t>(row_count(documents)));
+  for (const DocumentRows& document : documents) {
+    const int64_t blocks = ceil_div(document.keys, geometry.key_block);
+    for (int64_t r = 0; r < document.rows; ++r) {
+      const int64_t candidates =
+          rule.causal ? last_query(geometry, document, r) / geometry.key_block + 1 : blocks;
+      all.push_back({candidates, rule.first, rule.latest, row_budget(rule, blocks)});
+    }
+  }
+  return all;
+}
+
+int64_t list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+                  const SelectionRule& rule) {
+  if (rule.top_k == 0 && rule.density == 0) return 0;
+  return std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)));
+}
+
+}  // namespace longreach::selection

@@ -1,0 +1,60 @@
+// Counting windows.
+#include "layers/ops/selection/windows.h"
+
+#include <ATen/ops/empty.h>
+
+#include "layers/ops/check.h"
+#include "layers/ops/document_rows.h"
+
+namespace longreach {
+namespace {
+
+int64_t windows_in(const PoolWindows& windows, int64_t tokens) {
+  if (windows.partial) return ceil_div(tokens, windows.stride);
+  return tokens < windows.width ? 0 : (tokens - windows.width) / windows.stride + 1;
+}
+
+}  // namespace
+
+namespace selection {
+
+void check_windows(const PoolWindows& windows) {
+  check<ShapeError>(windows.width >= 1 && windows.stride >= 1, "width, stride: ", windows.width, " and ",
+                    windows.stride, ", expected 1 or more");
+  check<ShapeError>(!windows.partial || windows.width == windows.stride, "stride: ", windows.stride,
+                    ", expected the width ", windows.width, " where partial windows are kept");
+}
+
+std::vector<DocumentWindows> document_windows(const PoolWindows& windows, int64_t tokens) {
+  check_windows(windows);
+  if (!windows.cu_seqlens.defined()) return {{0, tokens, 0, windows_in(windows, tokens)}};
+  const int32_t* bounds = windows.cu_seqlens.const_data_ptr<int32_t>();
+  std::vector<DocumentWindows> documents;
+  int64_t first = 0;
+  for (int64_t n = 0; n + 1 < windows.cu_seqlens.numel(); ++n) {
+    const int64_t length = bounds[n + 1] - bounds[n], count = windows_in(windows, length);
+    documents.push_back({bounds[n], length, first, count});
+    first += count;
+  }
+  return documents;
+}
+
+}  // namespace selection
+
+int64_t window_count(const PoolWindows& windows, int64_t tokens) {
+  int64_t count = 0;
+  for (const auto& document : selection::document_windows(windows, tokens)) count += document.windows;
+  return count;
+}
+
+at::Tensor window_cu_seqlens(const PoolWindows& windows) {
+  if (!windows.cu_seqlens.defined()) return {};
+  at::Tensor bounds = at::empty({windows.cu_seqlens.numel()}, windows.cu_seqlens.options());
+  auto* to = bounds.mutable_data_ptr<int32_t>();
+  *to = 0;
+  for (const auto& document : selection::document_windows(windows, 0))
+    *++to = static_cast<int32_t>(document.first_window + document.windows);
+  return bounds;
+}
+
+}  // namespace longreach
