@@ -86,6 +86,7 @@ template <class Element>
 class FloatProduct {
  public:
   using Input = Element;
+  using Copy = float;  // of copied rows of keys and values
 
   // The operand of scores(): Q^T, zero in columns past `count`.
   void set_queries(const Element* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
@@ -202,6 +203,7 @@ class FloatProduct {
 class DotProduct {
  public:
   using Input = uint16_t;
+  using Copy = uint16_t;
 
   void set_queries(const uint16_t* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
     simd::pair_columns(q, stride, count, size, q_t_.get(even(size) * kTile), kTile, columns);
