@@ -19,8 +19,8 @@ namespace {
 
 TEST(BlockAttention, AllBlockSizes) {
   for (const int64_t key_block : {16, 32, 64, 128})
-    for (const int64_t query_block : {1, 5, 16, 64, 128, 4096}) {
-      BlockCase c{.queries = 201, .keys = 201, .query_block = query_block, .key_block = key_block};
+    for (const int64_t query_block : {1, 16, 64, 4096}) {
+      BlockCase c{.queries = 161, .keys = 161, .query_block = query_block, .key_block = key_block};
       c.seed = static_cast<uint64_t>(query_block + key_block);
       expect_matches_reference(c, at::kFloat);
       c.causal = false;
