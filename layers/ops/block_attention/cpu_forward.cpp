@@ -57,7 +57,12 @@ class ForwardTile {
     if (report) entries_.open(params.slots);
     const int64_t list = work.head * params.list_heads / params.heads;
     ListWalk walk(params, tile.row, list_of(params, work.batch, list, tile.row.row), last_end);
-    for (ListedKeys keys; walk.next(keys);) {
+    ListedKeys both[2];
+    bool more = walk.next(both[0]);
+    for (int turn = 0; more; turn ^= 1) {
+      const ListedKeys& keys = both[turn];
+      more = walk.next(both[turn ^ 1]);
+      if (more) prefetch(work, both[turn ^ 1]);
       const bool whole = keys.key_end <= first_end;
       const ListedVisibility seen{visible_end, keys};
       const Regions regions =
@@ -122,6 +127,23 @@ class ForwardTile {
     product_.set_keys(rows, first, keys.count, params.qk_size);
     product_.set_values(rows, first, keys.count, params.v_size);
     product_.pair_values();
+  }
+
+  // Brings the next keys and values near: blocks follow in no order that the CPU could guess.
+  static void prefetch(const TileWork& work, const ListedKeys& keys) {
+    const KeyValueRows& rows = work.key_values;
+    prefetch(rows.k, rows.k_row, rows.k_dtype, work.params->qk_size, keys);
+    prefetch(rows.v, rows.v_row, rows.v_dtype, work.params->v_size, keys);
+  }
+  static void prefetch(const void* from, int64_t row, DType dtype, int64_t size, const ListedKeys& keys) {
+    constexpr int64_t kLine = 64;
+    constexpr int kSecondLevel = 2;
+    const int64_t width = dtype == DType::kFloat32 ? 4 : 2;
+    for (int64_t j = 0; j < keys.count; ++j) {
+      const char* at = static_cast<const char*>(from) + keys.key[j] * row * width;
+      for (int64_t line = 0; line < size * width; line += kLine)
+        __builtin_prefetch(at + line, 0, kSecondLevel);
+    }
   }
 
   static const void* gather(const void* from, int64_t row, DType dtype, int64_t size, const ListedKeys& keys,
