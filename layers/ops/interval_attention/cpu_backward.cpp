@@ -155,7 +155,7 @@ void backward_tile(const TileWork& work) {
     }
     const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
     to_gradient(seen, terms, keys, columns, params.scale, s, ds);
-    product.finish_probabilities(s, keys, columns);
+    product.finish_probability_rows(s, keys);
     product.finish_gradients(ds, keys, columns);
     for (int i = 0; i < regions.strip_count; ++i) {
       product.add_value_gradient(regions.strips[i], s, work.dv + first_key * work.dv_row, work.dv_row);

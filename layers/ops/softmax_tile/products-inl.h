@@ -95,6 +95,7 @@ class FloatProduct {
  public:
   using Input = Element;
   using Session = NoSession;
+  using Copy = float;  // of copied rows of keys and values
 
   // The operand of scores(): Q^T, zero in columns past `count`.
   void set_queries(const Element* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
@@ -125,8 +126,10 @@ class FloatProduct {
   void scores(const Region& r, float* s) const { product_into(k_, q_t_.data(), qk_size_, r, s); }
   void value_scores(const Region& r, float* s) const { product_into(v_, do_t_.data(), v_size_, r, s); }
 
-  // P^T or dS^T complete in `keys` rows: gets ready what the products below need.
+  // P^T or dS^T complete in `keys` rows: gets ready what the products below need; of P^T what add_output needs, or what
+  // add_value_gradient does.
   void finish_probabilities(float*, int64_t, int64_t) {}
+  void finish_probability_rows(const float*, int64_t) {}
   void finish_gradients(float*, int64_t, int64_t) {}
 
   // O^T += V^T P^T; dQ^T += K^T dS^T.
@@ -214,6 +217,7 @@ class PairProduct {
  public:
   using Input = uint16_t;
   using Session = std::conditional_t<kTileRegisters, simd::TileRegisters, NoSession>;
+  using Copy = uint16_t;
 
   void set_queries(const uint16_t* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
     simd::pair_columns(q, stride, count, size, q_t_.get(even(size) * kTile), kTile, columns);
@@ -241,10 +245,8 @@ class PairProduct {
   void scores(const Region& r, float* s) const { product_into(k_, q_t_.data(), qk_size_, r, s); }
   void value_scores(const Region& r, float* s) const { product_into(v_, do_t_.data(), values_.size, r, s); }
 
-  void finish_probabilities(float* p, int64_t keys, int64_t columns) {
-    pair(p, keys, columns, p_pairs_);
-    round(p, keys, p_rows_);
-  }
+  void finish_probabilities(float* p, int64_t keys, int64_t columns) { pair(p, keys, columns, p_pairs_); }
+  void finish_probability_rows(const float* p, int64_t keys) { round(p, keys, p_rows_); }
   void finish_gradients(float* ds, int64_t keys, int64_t columns) {
     pair(ds, keys, columns, ds_pairs_);
     round(ds, keys, ds_rows_);
