@@ -26,7 +26,7 @@ namespace longreach::block::HWY_NAMESPACE {
 // Calls f(the calling thread's BackwardUnit of the work's product).
 template <class F>
 void with_unit(const Params& params, F&& f) {
-  softmax_tile::HWY_NAMESPACE::with_product(params.dtype, params.bf16_product, [&]<class Product>() {
+  with_product(params.dtype, params.bf16_product, [&]<class Product>() {
     thread_local BackwardUnit<Product> unit;
     const typename Product::Session session;
     f(unit);

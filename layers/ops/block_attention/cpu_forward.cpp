@@ -173,8 +173,8 @@ void forward_tile(const TileWork& work) {
 }
 
 void forward_one(const TileWork& work) {
-  softmax_tile::HWY_NAMESPACE::with_product(work.params->dtype, work.params->bf16_product,
-                                            [&]<class Product>() { forward_tile<Product>(work); });
+  with_product(work.params->dtype, work.params->bf16_product,
+               [&]<class Product>() { forward_tile<Product>(work); });
 }
 
 }  // namespace longreach::block::HWY_NAMESPACE

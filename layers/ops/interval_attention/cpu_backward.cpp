@@ -169,8 +169,8 @@ void backward_tile(const TileWork& work) {
 }
 
 void backward_one(const TileWork& work) {
-  softmax_tile::HWY_NAMESPACE::with_product(work.params->dtype, work.params->bf16_product,
-                                            [&]<class Product>() { backward_tile<Product>(work); });
+  with_product(work.params->dtype, work.params->bf16_product,
+               [&]<class Product>() { backward_tile<Product>(work); });
 }
 
 // parts[0] += parts[1] + ... of `count` elements each, `stride` apart.

@@ -68,9 +68,8 @@ void forward_tile(const Params& params, const KeyValueRows& key_values, const Qu
 
 void forward_one(const Params& params, const KeyValueRows& key_values, const QueryTile& tile, int64_t batch,
                  int64_t head) {
-  softmax_tile::HWY_NAMESPACE::with_product(params.dtype, params.bf16_product, [&]<class Product>() {
-    forward_tile<Product>(params, key_values, tile, batch, head);
-  });
+  with_product(params.dtype, params.bf16_product,
+               [&]<class Product>() { forward_tile<Product>(params, key_values, tile, batch, head); });
 }
 
 }  // namespace longreach::interval::HWY_NAMESPACE
