@@ -28,16 +28,11 @@ namespace longreach::block::HWY_NAMESPACE {
 // Calls f(the calling thread's BackwardUnit of the work's product).
 template <class F>
 void with_unit(const Params& params, F&& f) {
-  if (params.dtype == DType::kFloat32) {
-    thread_local BackwardUnit<FloatProduct<float>> unit;
-    return f(unit);
-  }
-  if (params.bf16_product == Bf16Product::kFloat) {
-    thread_local BackwardUnit<FloatProduct<uint16_t>> unit;
-    return f(unit);
-  }
-  thread_local BackwardUnit<DotProduct> unit;
-  f(unit);
+  with_product(params.dtype, params.bf16_product, [&]<class Product>() {
+    thread_local BackwardUnit<Product> unit;
+    const typename Product::Session session;
+    f(unit);
+  });
 }
 
 void backward_unit(const UnitWork& work) {

@@ -191,13 +191,13 @@ class ForwardTile {
 template <class Product>
 void forward_tile(const TileWork& work) {
   thread_local ForwardTile<Product> tile;
+  const typename Product::Session session;
   tile.run(work);
 }
 
 void forward_one(const TileWork& work) {
-  if (work.params->dtype == DType::kFloat32) return forward_tile<FloatProduct<float>>(work);
-  if (work.params->bf16_product == Bf16Product::kFloat) return forward_tile<FloatProduct<uint16_t>>(work);
-  forward_tile<DotProduct>(work);
+  with_product(work.params->dtype, work.params->bf16_product,
+               [&]<class Product>() { forward_tile<Product>(work); });
 }
 
 }  // namespace longreach::block::HWY_NAMESPACE

@@ -10,6 +10,7 @@
 #include "layers/ops/block_attention/kernels.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/parallel.h"
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "tests/layers/ops/block_attention/cases.h"
 #include "tests/support/gradients.h"
@@ -306,6 +307,7 @@ class Target : public testing::TestWithParam<int64_t> {
 TEST_P(Target, MatchesReference) {
   std::vector<softmax_tile::Bf16Product> products{softmax_tile::Bf16Product::kFloat};
   if (simd::has_bf16_dot()) products.push_back(softmax_tile::Bf16Product::kDot);
+  if (simd::has_amx()) products.push_back(softmax_tile::Bf16Product::kTiles);
   for (const auto product : products) {
     softmax_tile::set_bf16_product_for_test(product);
     for (uint64_t seed = 1001; seed <= 1030; ++seed) {
