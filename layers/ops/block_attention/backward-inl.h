@@ -179,8 +179,8 @@ class BackwardUnit {
     const int64_t columns = pad_to_strip(tile_->count), count = pairs_.count;
     float *s = scores_.get(kTile * kTile), *ds = gradient_scores_.get(kTile * kTile);
     pack_keys(columns);
-    const Rows q = rows_of(params.q, params.qk_size, q_copy_);
-    const Rows d_o = rows_of(work_->gradients->d_o, params.v_size, do_copy_);
+    const Rows q = rows_of(*work_->q, params.qk_size, q_copy_);
+    const Rows d_o = rows_of(*work_->d_o, params.v_size, do_copy_);
     const softmax_tile::KeyValueRows rows{q.data, d_o.data, q.stride, d_o.stride, q.dtype, d_o.dtype};
     product_.set_keys(rows, 0, count, params.qk_size);
     product_.set_values(rows, 0, count, params.v_size);
@@ -223,21 +223,30 @@ class BackwardUnit {
     DType dtype;
   };
   // Where they lie, if the products read them there; else copies.
-  Rows rows_of(const Strided& x, int64_t size, simd::Scratch<Copy>& scratch) const {
+  Rows rows_of(const PackedHeads& x, int64_t size, simd::Scratch<Copy>& scratch) const {
+    return x.dtype() == DType::kFloat32 ? rows_of<float>(x, size, scratch)
+                                        : rows_of<uint16_t>(x, size, scratch);
+  }
+  template <class From>
+  Rows rows_of(const PackedHeads& x, int64_t size, simd::Scratch<Copy>& scratch) const {
     constexpr DType kCopied = std::is_same_v<Copy, float> ? DType::kFloat32 : DType::kBFloat16;
-    if (std::is_same_v<Copy, Element> && pairs_.one_run() &&
-        (std::is_same_v<Copy, uint16_t> || x.token == size))
-      return {row_pointer<Element>(x, work_->batch, pairs_.runs[0].query, pairs_.runs[0].head), x.token,
-              kCopied};
+    const int64_t stride = x.stride();
+    const auto first_row = [&](const Pairs::Run& run) {
+      return static_cast<const From*>(x.rows(work_->batch, run.head, run.head - work_->head)) +
+             run.query * stride;
+    };
+    const bool readable = std::is_same_v<Copy, float> ? stride == size : stride % 2 == 0;
+    if (std::is_same_v<Copy, From> && pairs_.one_run() && readable)
+      return {first_row(pairs_.runs[0]), stride, kCopied};
     Copy* to = scratch.get(kTile * size);
     for (int64_t r = 0; r < pairs_.run_count; ++r) {
       const Pairs::Run& run = pairs_.runs[r];
-      const Element* from = row_pointer<Element>(x, work_->batch, run.query, run.head);
+      const From* from = first_row(run);
       for (int64_t i = 0; i < run.count; ++i) {
-        if constexpr (std::is_same_v<Copy, Element>) {
-          std::copy_n(from + i * x.token, size, to + (run.at + i) * size);
+        if constexpr (std::is_same_v<Copy, float>) {
+          vec::row_to_float(from + i * stride, size, to + (run.at + i) * size);
         } else {
-          vec::row_to_float(from + i * x.token, size, to + (run.at + i) * size);
+          std::memcpy(to + (run.at + i) * size, from + i * stride, static_cast<size_t>(size) * sizeof(Copy));
         }
       }
     }
@@ -263,7 +272,7 @@ class BackwardUnit {
     }
   }
   float* query_gradient(const Pairs::Run& run) const {
-    return work_->dq + run.head * work_->dq_head + run.query * work_->dq_token;
+    return work_->dq + (run.head - work_->head) * work_->dq_head + run.query * work_->dq_token;
   }
 
   void store(const float* sums) {

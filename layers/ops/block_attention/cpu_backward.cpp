@@ -8,6 +8,8 @@
 // are dealt out to `chunks` tasks; each has rows of dQ for itself and a part of dK and dV, and the parts are
 // added in order. Shapes and lists alone decide on that, so that bits do not depend on threads.
 #include <algorithm>
+#include <memory>
+#include <mutex>
 #include <numeric>
 
 #include "layers/ops/block_attention/plan.h"
@@ -92,61 +94,45 @@ class Backward {
       lists_[static_cast<size_t>(i)] = transposed(params_, i / params_.list_heads, i % params_.list_heads);
     });
     chunks_ = chunk_count();
-    open_queries();
+    fill_delta();
     chunks_ == 1 ? run_units() : run_chunks();
-    close_queries();
   }
 
  private:
-  // A chunk packs each tile of keys again: some tile of queries must be there for it.
-  int64_t chunk_count() const {
+  // How many tiles of queries read a tile of keys.
+  int64_t mean_readers() const {
     int64_t entries = 0;
     for (const TransposedList& list : lists_) entries += list.start.back();
-    const int64_t readers = entries * params_.query_block * heads_per_group(params_) / kTile;
-    const int64_t useful =
-        readers / std::max<int64_t>(static_cast<int64_t>(lists_.size() * tiles_.size()), 1);
+    const int64_t tiles = static_cast<int64_t>(lists_.size() * tiles_.size());
+    return entries * params_.query_block * heads_per_group(params_) / (kTile * std::max<int64_t>(tiles, 1));
+  }
+  // A chunk packs each tile of keys again: some tile of queries must be there for it.
+  int64_t chunk_count() const {
     return std::clamp<int64_t>(ceil_div(kTasks, std::max<int64_t>(units_, 1)), 1,
-                               std::max<int64_t>(useful, 1));
+                               std::max<int64_t>(mean_readers(), 1));
   }
 
-  bool in_place() const { return params_.dtype == DType::kFloat32; }
-  int64_t padded() const { return ceil_div(params_.qk_size, 16) * 16; }
-
-  // delta, and dQ = 0: in the output, or in work space for all heads.
-  void open_queries() {
+  void fill_delta() const {
     constexpr int64_t kRows = 256;
     const int64_t pieces = ceil_div(params_.queries, kRows);
-    if (!in_place()) dq_space_.get(params_.batches * params_.heads * params_.queries * padded());
     parallel_tiles(params_.batches * params_.heads * pieces, [&](int64_t task) {
       const int64_t row = task / pieces, first = task % pieces * kRows,
                     last = std::min(first + kRows, params_.queries);
-      const int64_t batch = row / params_.heads, head = row % params_.heads;
       HWY_DYNAMIC_DISPATCH(delta_rows)
-      (params_, gradients_, batch, head, first, last, delta_.data() + row * params_.queries);
-      for (int64_t i = first; i < last; ++i)
-        std::fill_n(query_gradient(batch) + head * dq_head() + i * dq_token(), params_.qk_size, 0.0f);
+      (params_, gradients_, row / params_.heads, row % params_.heads, first, last,
+       delta_.data() + row * params_.queries);
     });
   }
-  void close_queries() {
-    if (in_place()) return;
-    parallel_tiles(params_.batches * params_.heads, [&](int64_t row) {
-      const int64_t batch = row / params_.heads, head = row % params_.heads;
-      const Strided& out = gradients_.dq;
-      HWY_DYNAMIC_DISPATCH(store_rows)
-      (query_gradient(batch) + head * dq_head(), dq_token(), params_.queries, params_.qk_size, params_.dtype,
-       static_cast<uint16_t*>(out.data) + batch * out.batch + head * out.head, out.token);
-    });
+
+  int64_t heads() const { return params_.heads / head_groups_; }  // of a unit
+  int64_t padded() const { return ceil_div(params_.qk_size, 16) * 16; }
+
+  PackedHeads packed(const Strided& input, int64_t size, int64_t reuse) const {
+    return {input, params_.queries, size, params_.dtype, params_.bf16_product, reuse};
   }
-  float* query_gradient(int64_t batch) const {
-    if (in_place()) return static_cast<float*>(gradients_.dq.data) + batch * gradients_.dq.batch;
-    return dq_space_.data() + batch * params_.heads * params_.queries * padded();
-  }
-  int64_t dq_token() const { return in_place() ? gradients_.dq.token : padded(); }
-  int64_t dq_head() const { return in_place() ? gradients_.dq.head : params_.queries * padded(); }
 
   UnitWork work(int64_t unit, int64_t first, int64_t last) const {
-    const int64_t batch = unit / head_groups_, heads = params_.heads / head_groups_;
-    const int64_t list_batch = params_.list_batches > 1 ? batch : 0;
+    const int64_t batch = unit / head_groups_, list_batch = params_.list_batches > 1 ? batch : 0;
     return {.params = &params_,
             .gradients = &gradients_,
             .lists = lists_.data() + list_batch * params_.list_heads,
@@ -154,26 +140,99 @@ class Backward {
             .first = first,
             .last = last,
             .batch = batch,
-            .head = unit % head_groups_ * heads,
-            .heads = heads,
+            .head = unit % head_groups_ * heads(),
+            .heads = heads(),
             .group = heads_per_group(params_),
             .chunk = 0,
             .chunks = chunks_,
             .delta = delta_.data(),
-            .dq = query_gradient(batch),
-            .dq_token = dq_token(),
-            .dq_head = dq_head(),
+            .q = nullptr,
+            .d_o = nullptr,
+            .dq = nullptr,
+            .dq_token = padded(),
+            .dq_head = params_.queries * padded(),
             .parts = nullptr};
   }
 
-  void run_units() const {
-    parallel_tiles(units_, [&](int64_t unit) {
-      HWY_DYNAMIC_DISPATCH(backward_unit)(work(unit, 0, static_cast<int64_t>(tiles_.size())));
+  void clear_query_gradients(const UnitWork& unit, int64_t first, int64_t last) const {
+    for (int64_t head = 0; head < unit.heads; ++head)
+      for (int64_t i = first; i < last; ++i)
+        std::fill_n(unit.dq + head * unit.dq_head + i * unit.dq_token, params_.qk_size, 0.0f);
+  }
+  void store_query_gradients(const UnitWork& unit) const {
+    const Strided& out = gradients_.dq;
+    const int64_t width = params_.dtype == DType::kFloat32 ? 4 : 2;
+    for (int64_t head = 0; head < unit.heads; ++head) HWY_DYNAMIC_DISPATCH(store_rows)
+    (unit.dq + head * unit.dq_head, unit.dq_token, params_.queries, params_.qk_size, params_.dtype,
+     static_cast<char*>(out.data) + (unit.batch * out.batch + (unit.head + head) * out.head) * width,
+     out.token);
+  }
+
+  // Copies of what the queries of a unit bring and the accumulator of dQ: rows of a head close together. As many
+  // as there are threads at work.
+  struct Storage {
+    PackedHeads q, d_o;
+    simd::Scratch<float> dq;
+  };
+  std::unique_ptr<Storage> take_storage() {
+    const std::lock_guard lock(mutex_);
+    if (!free_.empty()) {
+      auto storage = std::move(free_.back());
+      free_.pop_back();
+      return storage;
+    }
+    const int64_t reuse = mean_readers();
+    auto storage = std::make_unique<Storage>(packed(params_.q, params_.qk_size, reuse),
+                                             packed(gradients_.d_o, params_.v_size, reuse));
+    storage->q.open(heads());
+    storage->d_o.open(heads());
+    storage->dq.get(heads() * params_.queries * padded());
+    return storage;
+  }
+  void give_back(std::unique_ptr<Storage> storage) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(storage));
+  }
+
+  void run_units() {
+    parallel_tiles(units_, [&](int64_t index) {
+      auto storage = take_storage();
+      UnitWork unit = work(index, 0, static_cast<int64_t>(tiles_.size()));
+      unit.q = &storage->q, unit.d_o = &storage->d_o, unit.dq = storage->dq.data();
+      for (int64_t head = 0; head < unit.heads; ++head) {
+        storage->q.fill(unit.batch, unit.head + head, head);
+        storage->d_o.fill(unit.batch, unit.head + head, head);
+      }
+      clear_query_gradients(unit, 0, params_.queries);
+      HWY_DYNAMIC_DISPATCH(backward_unit)(unit);
+      store_query_gradients(unit);
+      give_back(std::move(storage));
     });
   }
 
-  void run_chunks() const {
+  // dQ of all units adds up in the output where that is fp32.
+  UnitWork shared_work(int64_t unit, int64_t first, int64_t last, const Storage& storage) const {
+    UnitWork mine = work(unit, first, last);
+    mine.q = &storage.q, mine.d_o = &storage.d_o;
+    mine.dq = storage.dq.data() + (mine.batch * params_.heads + mine.head) * mine.dq_head;
+    if (params_.dtype != DType::kFloat32) return mine;
+    const Strided& out = gradients_.dq;
+    mine.dq = static_cast<float*>(out.data) + mine.batch * out.batch + mine.head * out.head;
+    mine.dq_token = out.token, mine.dq_head = out.head;
+    return mine;
+  }
+
+  void run_chunks() {
+    Storage storage{packed(params_.q, params_.qk_size, 0), packed(gradients_.d_o, params_.v_size, 0), {}};
+    if (params_.dtype != DType::kFloat32)
+      storage.dq.get(params_.batches * params_.heads * params_.queries * padded());
     const auto count = static_cast<int64_t>(tiles_.size());
+    const int64_t pieces = ceil_div(params_.queries, kTile);
+    parallel_tiles(units_ * pieces, [&](int64_t task) {
+      const int64_t first = task % pieces * kTile;
+      clear_query_gradients(shared_work(task / pieces, 0, count, storage), first,
+                            std::min(first + kTile, params_.queries));
+    });
     const int64_t floats =
         part_floats(params_, params_.key_heads / head_groups_, params_.value_heads / head_groups_);
     const int64_t all = static_cast<int64_t>(sizeof(float)) * floats * units_ * chunks_;
@@ -183,18 +242,21 @@ class Backward {
     for (int64_t first = 0; first < count; first += room) {
       const int64_t last = std::min(first + room, count);
       parallel_tiles(units_ * chunks_, [&](int64_t task) {
-        UnitWork mine = work(task / chunks_, first, last);
+        UnitWork mine = shared_work(task / chunks_, first, last, storage);
         mine.chunk = task % chunks_;
         mine.parts = parts.data() + task * part;
         HWY_DYNAMIC_DISPATCH(backward_unit)(mine);
       });
       parallel_tiles(units_ * (last - first), [&](int64_t task) {
         const int64_t unit = task / (last - first), tile = task % (last - first);
-        UnitWork mine = work(unit, first, last);
+        UnitWork mine = shared_work(unit, first, last, storage);
         mine.parts = parts.data() + unit * chunks_ * part + tile * floats;
         HWY_DYNAMIC_DISPATCH(store_parts)(mine, first + tile, part);
       });
     }
+    if (params_.dtype == DType::kFloat32) return;
+    parallel_tiles(units_,
+                   [&](int64_t unit) { store_query_gradients(shared_work(unit, 0, count, storage)); });
   }
 
   const Params& params_;
@@ -202,7 +264,9 @@ class Backward {
   std::vector<KeyTile> tiles_;
   int64_t head_groups_, units_, chunks_ = 1;
   std::vector<TransposedList> lists_;
-  simd::Scratch<float> delta_, dq_space_;
+  simd::Scratch<float> delta_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Storage>> free_;
 };
 
 }  // namespace

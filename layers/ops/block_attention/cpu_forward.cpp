@@ -7,6 +7,7 @@
 // row of the lists. Memory traffic: the listed keys and values once a tile of rows. Statistics and O^T in fp32.
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "layers/ops/block_attention/plan.h"
 #include "layers/ops/parallel.h"
@@ -56,7 +57,12 @@ class ForwardTile {
     if (report) entries_.open(params.slots);
     const int64_t list = work.head * params.list_heads / params.heads;
     ListWalk walk(params, tile.row, list_of(params, work.batch, list, tile.row.row), last_end);
-    for (ListedKeys keys; walk.next(keys);) {
+    ListedKeys both[2];
+    bool more = walk.next(both[0]);
+    for (int turn = 0; more; turn ^= 1) {
+      const ListedKeys& keys = both[turn];
+      more = walk.next(both[turn ^ 1]);
+      if (more) prefetch(work, both[turn ^ 1]);
       const bool whole = keys.key_end <= first_end;
       const ListedVisibility seen{visible_end, keys};
       const Regions regions =
@@ -121,6 +127,23 @@ class ForwardTile {
     product_.set_keys(rows, first, keys.count, params.qk_size);
     product_.set_values(rows, first, keys.count, params.v_size);
     product_.pair_values();
+  }
+
+  // Brings the next keys and values near: blocks follow in no order that the CPU could guess.
+  static void prefetch(const TileWork& work, const ListedKeys& keys) {
+    const KeyValueRows& rows = work.key_values;
+    prefetch(rows.k, rows.k_row, rows.k_dtype, work.params->qk_size, keys);
+    prefetch(rows.v, rows.v_row, rows.v_dtype, work.params->v_size, keys);
+  }
+  static void prefetch(const void* from, int64_t row, DType dtype, int64_t size, const ListedKeys& keys) {
+    constexpr int64_t kLine = 64;
+    constexpr int kSecondLevel = 2;
+    const int64_t width = dtype == DType::kFloat32 ? 4 : 2;
+    for (int64_t j = 0; j < keys.count; ++j) {
+      const char* at = static_cast<const char*>(from) + keys.key[j] * row * width;
+      for (int64_t line = 0; line < size * width; line += kLine)
+        __builtin_prefetch(at + line, 0, kSecondLevel);
+    }
   }
 
   static const void* gather(const void* from, int64_t row, DType dtype, int64_t size, const ListedKeys& keys,
@@ -192,29 +215,40 @@ int64_t key_reuse(const Params& params, int64_t row_tiles, int64_t kv_heads) {
   return readers * params.slots * params.key_block / std::max<int64_t>(params.keys, 1);
 }
 
+// Walks over units: the smallest ranges of query heads that own their key and value heads and what they report.
+// Keys and values of few units at a time are copied: the copies stay in cache, and their pages are used again.
 class Forward {
  public:
   explicit Forward(const Params& params)
       : params_(params),
         tiles_(row_tiles(params)),
         group_(heads_per_group(params)),
+        unit_(params.heads / std::gcd(params.key_heads, params.value_heads)),
+        owner_(params.block_max != nullptr && params.per_list ? params.heads / params.list_heads : group_),
         k_(packed(params.k, params.qk_size, params.key_heads)),
-        v_(packed(params.v, params.v_size, params.value_heads)) {}
+        v_(packed(params.v, params.v_size, params.value_heads)) {
+    unit_ = std::lcm(unit_, owner_);
+  }
 
   void run() {
-    fill(k_, params_.key_heads);
-    fill(v_, params_.value_heads);
-    const auto tiles = static_cast<int64_t>(tiles_.tiles.size());
-    if (params_.block_max == nullptr) {
-      for_tasks(params_.heads / group_, tiles,
-                [&](int64_t batch, int64_t head, int64_t tile) { run_tile(batch, head, tile); });
-    } else {
-      for_tasks(params_.per_list ? params_.list_heads : params_.heads / group_, params_.rows,
-                [&](int64_t batch, int64_t head, int64_t row) { report_row(batch, head, row); });
+    const int64_t units = params_.batches * (params_.heads / unit_);
+    const int64_t floats = params_.keys * (key_heads() * params_.qk_size + value_heads() * params_.v_size);
+    const int64_t bytes = std::max<int64_t>(floats * static_cast<int64_t>(sizeof(float)), 1);
+    const int64_t wave = std::clamp<int64_t>(kCopyBytes / bytes, 1, std::max<int64_t>(units, 1));
+    k_.open(wave * key_heads());
+    v_.open(wave * value_heads());
+    for (int64_t first = 0; first < units; first += wave) {
+      first_unit_ = first;
+      run_units(std::min(wave, units - first));
     }
   }
 
  private:
+  static constexpr int64_t kCopyBytes = int64_t{8} << 20;
+
+  int64_t key_heads() const { return unit_ * params_.key_heads / params_.heads; }
+  int64_t value_heads() const { return unit_ * params_.value_heads / params_.heads; }
+
   PackedHeads packed(const Strided& input, int64_t size, int64_t heads) const {
     return {input,
             params_.keys,
@@ -223,45 +257,60 @@ class Forward {
             params_.bf16_product,
             key_reuse(params_, static_cast<int64_t>(tiles_.tiles.size()), heads)};
   }
-  void fill(PackedHeads& input, int64_t heads) const {
-    input.open(params_.batches * heads);
-    parallel_tiles(params_.batches * heads, [&](int64_t i) { input.fill(i / heads, i % heads, i); });
+
+  void fill(PackedHeads& input, int64_t units, int64_t heads, int64_t all_heads) const {
+    constexpr int64_t kRows = 512;
+    if (!input.packed()) return;
+    const int64_t pieces = ceil_div(params_.keys, kRows);
+    parallel_tiles(units * heads * pieces, [&](int64_t task) {
+      const int64_t slot = task / pieces, head = first_unit_ * heads + slot, first = task % pieces * kRows;
+      input.fill_rows(head / all_heads, head % all_heads, slot, first, std::min(first + kRows, params_.keys));
+    });
   }
 
-  // Calls f(batch, first of the owner's heads, i) for all owners of equally many heads and i < count. The last
-  // rows see most under a causal mask: longest first, so that threads finish together.
-  template <class F>
-  void for_tasks(int64_t owners, int64_t count, F&& f) const {
-    parallel_tiles(params_.batches * owners * count, [&](int64_t task) {
-      const int64_t owner = task / count % owners;
-      f(task / count / owners, owner * (params_.heads / owners), count - 1 - task % count);
+  // The last rows see most under a causal mask: longest first, so that threads finish together.
+  void run_units(int64_t units) {
+    fill(k_, units, key_heads(), params_.key_heads);
+    fill(v_, units, value_heads(), params_.value_heads);
+    const bool report = params_.block_max != nullptr;
+    const int64_t count = report ? params_.rows : static_cast<int64_t>(tiles_.tiles.size());
+    const int64_t owners = unit_ / owner_;
+    parallel_tiles(units * owners * count, [&](int64_t task) {
+      const int64_t head = (first_unit_ * owners + task / count) * owner_, at = count - 1 - task % count;
+      if (report)
+        report_row(head / params_.heads, head % params_.heads, at);
+      else
+        run_tile(head / params_.heads, head % params_.heads, at);
     });
   }
 
   void run_tile(int64_t batch, int64_t head, int64_t tile) const {
     const int64_t key_head = head * params_.key_heads / params_.heads,
                   value_head = head * params_.value_heads / params_.heads;
+    const int64_t first = first_unit_ * unit_;  // of the heads of all batches
+    const int64_t key_slot = batch * params_.key_heads + key_head - first * params_.key_heads / params_.heads,
+                  value_slot =
+                      batch * params_.value_heads + value_head - first * params_.value_heads / params_.heads;
     HWY_DYNAMIC_DISPATCH(forward_one)
     ({&params_,
       &tiles_.tiles[static_cast<size_t>(tile)],
       batch,
       head,
-      {k_.rows(batch, key_head, batch * params_.key_heads + key_head),
-       v_.rows(batch, value_head, batch * params_.value_heads + value_head), k_.stride(), v_.stride(),
+      {k_.rows(batch, key_head, key_slot), v_.rows(batch, value_head, value_slot), k_.stride(), v_.stride(),
        k_.dtype(), v_.dtype()}});
   }
 
   // All tiles of a row of the lists that add to the same statistics, in order.
   void report_row(int64_t batch, int64_t head, int64_t row) const {
-    const int64_t heads = params_.per_list ? params_.heads / params_.list_heads : group_;
     const int64_t reported = params_.per_list ? params_.list_heads : params_.heads;
-    const int64_t first = head * reported / params_.heads, count = heads * reported / params_.heads;
-    for (int64_t h = first; h < first + count; ++h) {
+    const int64_t first = head * reported / params_.heads,
+                  last = std::max(first + 1, (head + owner_) * reported / params_.heads);
+    for (int64_t h = first; h < last; ++h) {
       const int64_t at = ((batch * reported + h) * params_.rows + row) * params_.slots;
       std::fill_n(params_.block_max + at, params_.slots, 0.0f);
       std::fill_n(params_.block_sum + at, params_.slots, 0.0f);
     }
-    for (int64_t h = head; h < head + heads; h += group_)
+    for (int64_t h = head; h < head + owner_; h += group_)
       for (int64_t t = tiles_.start[static_cast<size_t>(row)]; t < tiles_.start[static_cast<size_t>(row) + 1];
            ++t)
         run_tile(batch, h, t);
@@ -269,7 +318,7 @@ class Forward {
 
   const Params& params_;
   RowTiles tiles_;
-  int64_t group_;
+  int64_t group_, unit_, owner_, first_unit_ = 0;
   PackedHeads k_, v_;
 };
 

@@ -122,8 +122,9 @@ struct UnitWork {
   int64_t batch, head, heads;  // of the unit
   int64_t group;               // heads that share their list, key head and value head
   int64_t chunk, chunks;
-  const float* delta;  // [batches, heads, queries]
-  // fp32 accumulator of dQ; head 0 is the first of all.
+  const float* delta;          // [batches, heads, queries]
+  const PackedHeads *q, *d_o;  // slot 0 is the first head of the unit
+  // fp32 accumulator of dQ, from the first head of the unit on.
   float* dq;
   int64_t dq_token, dq_head;
   // Null: dK and dV go to the outputs. Else parts of them, part_floats(...) a tile.

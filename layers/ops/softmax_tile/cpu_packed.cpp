@@ -42,12 +42,13 @@ void PackedHeads::open(int64_t slots) {
   if (packed_) space_.get(slots * keys_ * size_);
 }
 
-void PackedHeads::fill(int64_t batch, int64_t head, int64_t slot) {
+void PackedHeads::fill_rows(int64_t batch, int64_t head, int64_t slot, int64_t first, int64_t last) {
   if (!packed_) return;
-  const int64_t offset = batch * input_.batch + head * input_.head, width = dtype_ == DType::kFloat32 ? 4 : 2;
+  const int64_t offset = batch * input_.batch + head * input_.head + first * input_.token,
+                width = dtype_ == DType::kFloat32 ? 4 : 2;
   HWY_DYNAMIC_DISPATCH(pack_rows)
-  (static_cast<const char*>(input_.data) + offset * width, input_.token, keys_, size_, dtype_,
-   space_.data() + slot * keys_ * size_);
+  (static_cast<const char*>(input_.data) + offset * width, input_.token, last - first, size_, dtype_,
+   space_.data() + (slot * keys_ + first) * size_);
 }
 
 const void* PackedHeads::rows(int64_t batch, int64_t head, int64_t slot) const {

@@ -24,9 +24,11 @@ class PackedHeads {
               int64_t reuse);
 
   void open(int64_t slots);
-  void fill(int64_t batch, int64_t head, int64_t slot);
+  void fill(int64_t batch, int64_t head, int64_t slot) { fill_rows(batch, head, slot, 0, keys_); }
+  void fill_rows(int64_t batch, int64_t head, int64_t slot, int64_t first, int64_t last);
   const void* rows(int64_t batch, int64_t head, int64_t slot) const;
   int64_t stride() const { return packed_ ? size_ : input_.token; }
+  bool packed() const { return packed_; }
   DType dtype() const { return packed_ ? DType::kFloat32 : dtype_; }
 
  private:
