@@ -9,16 +9,18 @@
 #include <vector>
 
 #include "core/fields.h"
+#include "layers/biformer/biformer.h"
 #include "layers/dense/dense.h"
 #include "layers/layer_site.h"
 #include "layers/lightning/lightning.h"
+#include "layers/s2/s2.h"
 #include "layers/sliding/sliding.h"
 
 namespace longreach {
 
 class Attention;
 
-using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig>;
+using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, S2Config, BiformerConfig>;
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {

@@ -13,6 +13,7 @@
 #include "layers/ops/merge/merge.h"
 #include "layers/rope.h"
 #include "train/verify/runners.h"
+#include "train/verify/s2_pattern.h"
 
 namespace longreach::verify {
 namespace {
@@ -77,44 +78,28 @@ Output cache_positions(const Case& run, const Qkv& in, int64_t sinks, int64_t wi
   return merge(run, {first, recent});
 }
 
-// S2-Attention's pattern. Query block i of kv head h sees key block j <= i when i - j < local_blocks, or when
-// j + h step + offset is a multiple of vert_stride; inside the diagonal block, causally.
-struct BlockPattern {
-  int64_t block, local, stride, step, offset;
-
-  BlockPattern(const VectorFile& file, int64_t kv_heads)
-      : block(file.integer("block_size")),
-        local(file.integer("local_blocks")),
-        stride(file.integer("vert_stride")) {
-    if (block < 1 || local < 1 || stride < 1)
-      throw UnknownCase(
-          one_line(text(file.path(), ": block_size, local_blocks and vert_stride must be at least 1")));
-    step = file.truth_or("homo_head", false)
-               ? 0
-               : file.integer_or("head_sliding_step", std::max<int64_t>(1, stride / kv_heads));
-    offset = file.integer_or("head_sliding_offset", 0);
-  }
-  // The first vertical block of a kv head.
-  int64_t first_vertical(int64_t head) const {
-    const int64_t shift = (head * step + offset) % stride;
-    return (stride - shift) % stride;
-  }
-};
+// The first block of a head's strides.
+int64_t first_vertical(const S2Pattern& pattern, int64_t head) {
+  const int64_t shift =
+      (head * pattern.head_sliding_step + pattern.head_sliding_offset) % pattern.vert_stride;
+  return (pattern.vert_stride - shift) % pattern.vert_stride;
+}
 
 using Interval = std::pair<at::Tensor, at::Tensor>;  // lo, hi: [H, T], or [T] for all heads
 
 // The pattern as disjoint intervals: the local one, then the n-th vertical block of every head, for the rows
 // to which that block is not local.
-std::vector<Interval> block_sparse_intervals(const BlockPattern& pattern, int64_t tokens, int64_t heads,
-                                             int64_t kv_heads) {
-  const at::Tensor at = at::arange(tokens, at::kLong), row = at.div(pattern.block, "floor");
-  std::vector<Interval> intervals = {{row.sub(pattern.local - 1).clamp_min(0).mul(pattern.block), at.add(1)}};
-  for (int64_t turn = 0; turn * pattern.stride * pattern.block < tokens; ++turn) {
+std::vector<Interval> block_sparse_intervals(const S2Pattern& pattern, int64_t tokens, int64_t heads) {
+  const at::Tensor at = at::arange(tokens, at::kLong), row = at.div(pattern.block_size, "floor");
+  std::vector<Interval> intervals = {
+      {row.sub(pattern.local_blocks - 1).clamp_min(0).mul(pattern.block_size), at.add(1)}};
+  for (int64_t turn = 0; turn * pattern.vert_stride * pattern.block_size < tokens; ++turn) {
     std::vector<at::Tensor> lo, hi;
     for (int64_t head = 0; head < heads; ++head) {
-      const int64_t vertical = pattern.first_vertical(head * kv_heads / heads) + turn * pattern.stride;
-      lo.push_back(at::full_like(at, std::min(vertical * pattern.block, tokens)));
-      hi.push_back(lo.back() + row.sub(vertical).ge(pattern.local).to(at::kLong) * pattern.block);
+      const int64_t vertical =
+          first_vertical(pattern, head * pattern.heads / heads) + turn * pattern.vert_stride;
+      lo.push_back(at::full_like(at, std::min(vertical * pattern.block_size, tokens)));
+      hi.push_back(lo.back() + row.sub(vertical).ge(pattern.local_blocks).to(at::kLong) * pattern.block_size);
     }
     intervals.emplace_back(at::stack(lo), at::stack(hi));
   }
@@ -177,8 +162,11 @@ void run_lse_merge(Case& run) {
   const Qkv in = read_qkv(run);
   const int64_t tokens = in.q.size(1);
   const double scale = scale_of(run, in.q);
-  const int64_t heads = in.q.size(2), kv_heads = in.k.size(2);
-  const auto intervals = block_sparse_intervals({run.file, kv_heads}, tokens, heads, kv_heads);
+  const S2Pattern pattern = read_s2_pattern(run.file, in.k.size(2), in.k.size(2));
+  if (!pattern.causal || pattern.num_dense_heads > 0)
+    throw UnknownCase(one_line(
+        text(run.file.path(), ": key partitions of a pattern that is not causal, or has dense heads")));
+  const auto intervals = block_sparse_intervals(pattern, tokens, in.q.size(2));
   std::vector<int64_t> bounds = run.file.integers("cuts");
   bounds.insert(bounds.begin(), 0);
   bounds.push_back(tokens);

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "core/error.h"
+#include "layers/attention.h"
 #include "tests/support/mechanism_checks.h"
 #include "tests/support/random_tensors.h"
 

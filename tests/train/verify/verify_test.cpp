@@ -22,11 +22,15 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-std::vector<std::string> vectors() {
-  // Other folders of tests/vectors belong to other tests.
+// Other folders of tests/vectors belong to other tests.
+const std::vector<std::string> kSmooth{"lightning", "retention", "simple_gla",  "sink_window",
+                                       "lse_merge", "longlora",  "s2_attention"};
+// What they read is chosen from scores: rounded to bfloat16 the inputs choose otherwise.
+const std::vector<std::string> kChoosing{"biformer_bra", "topk_token"};
+
+std::vector<std::string> vectors(const std::vector<std::string>& mechanisms) {
   std::vector<std::string> paths;
-  for (const char* mechanism :
-       {"lightning", "retention", "simple_gla", "sink_window", "lse_merge", "longlora"})
+  for (const std::string& mechanism : mechanisms)
     for (const auto& entry : fs::directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
       if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
   std::sort(paths.begin(), paths.end());
@@ -79,6 +83,7 @@ struct Edited {
 };
 
 class EveryVector : public ::testing::TestWithParam<std::string> {};
+class EverySmoothVector : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(EveryVector, AgreesInFloat64AndFused) {
   const Outcome outcome = outcome_of({GetParam()});
@@ -86,15 +91,19 @@ TEST_P(EveryVector, AgreesInFloat64AndFused) {
   EXPECT_THAT(outcome.last_line(), HasSubstr("1 files, "));
 }
 
-TEST_P(EveryVector, AgreesFusedInBfloat16) {
+TEST_P(EverySmoothVector, AgreesFusedInBfloat16) {
   const Outcome outcome = outcome_of({GetParam()}, {Implementation::fused, at::kBFloat16});
   EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.errors;
 }
 
-INSTANTIATE_TEST_SUITE_P(Verify, EveryVector, ::testing::ValuesIn(vectors()), [](const auto& about) {
+std::string name_of(const ::testing::TestParamInfo<std::string>& about) {
   const fs::path path(about.param);
   return path.parent_path().filename().string() + "_" + path.stem().string();
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Smooth, EveryVector, ::testing::ValuesIn(vectors(kSmooth)), name_of);
+INSTANTIATE_TEST_SUITE_P(Choosing, EveryVector, ::testing::ValuesIn(vectors(kChoosing)), name_of);
+INSTANTIATE_TEST_SUITE_P(Verify, EverySmoothVector, ::testing::ValuesIn(vectors(kSmooth)), name_of);
 
 TEST(Verify, NoticesASmallErrorInEveryComparedTensor) {
   const Edited good("lightning/varlen");
