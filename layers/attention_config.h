@@ -12,13 +12,14 @@
 #include "layers/dense/dense.h"
 #include "layers/layer_site.h"
 #include "layers/lightning/lightning.h"
+#include "layers/nsa/nsa.h"
 #include "layers/sliding/sliding.h"
 
 namespace longreach {
 
 class Attention;
 
-using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig>;
+using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, NsaConfig>;
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {

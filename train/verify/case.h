@@ -36,13 +36,19 @@ class Case {
   at::Tensor sequence(const std::string& name);
 
   void produce(const std::string& name, const at::Tensor& value) { outputs[name] = value; }
+  // Lists of indices along the last axis, compared as sets (-1 pads).
+  void produce_lists(const std::string& name, const at::Tensor& value) {
+    produce(name, value);
+    lists.insert(name);
+  }
   // A [B, T, H, D] output, turned into the file's layout.
   void produce_sequence(const std::string& name, const at::Tensor& value);
 
   // What the driver reads afterwards, by name without prefix.
   std::map<std::string, at::Tensor> outputs;
   std::map<std::string, at::Tensor> leaves;
-  std::set<std::string> used;  // with prefix
+  std::set<std::string> used;   // with prefix
+  std::set<std::string> lists;  // outputs that are index lists
 
  private:
   at::Tensor read(const std::string& name);

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <map>
 #include <ostream>
+#include <set>
 
 #include "train/verify/compare.h"
 #include "train/verify/runners.h"
@@ -19,6 +20,7 @@ namespace {
 // One run of a file: every tensor it names, got or not.
 struct Produced {
   std::map<std::string, at::Tensor> tensors;  // out.* and grad.*
+  std::set<std::string> lists;                // out.* whose last axis holds sets
   std::vector<std::string> unused;            // in.* and param.* that nothing read
   std::vector<std::string> without_output;    // gout.* of outputs that do not exist
 };
@@ -55,6 +57,7 @@ Produced produce(const VectorFile& file, Implementation implementation, at::Scal
   runner_of(file)(run);
   Produced produced;
   for (const auto& [name, value] : run.outputs) produced.tensors["out." + name] = value.detach();
+  for (const std::string& name : run.lists) produced.lists.insert("out." + name);
   differentiate(run, produced);
   for (const char* prefix : {"in.", "param."})
     for (const std::string& name : file.names(prefix))
@@ -79,9 +82,11 @@ TensorResult judge(const std::string& name, const at::Tensor& wanted, const Prod
   TensorResult result{.name = name};
   const auto found = got.tensors.find(name);
   if (found == got.tensors.end()) return {.name = name, .failed = true, .why = "is not produced"};
-  const Difference difference = verify::difference(found->second, wanted);
-  const double own_error =
-      own && own->tensors.count(name) ? verify::difference(own->tensors.at(name), wanted).relative() : 0;
+  const bool as_sets = got.lists.count(name) > 0;
+  const Difference difference = verify::difference(found->second, wanted, as_sets);
+  const double own_error = own && own->tensors.count(name)
+                               ? verify::difference(own->tensors.at(name), wanted, as_sets).relative()
+                               : 0;
   result.error = difference.relative();
   result.limit = relative_limit(dtype, own_error);
   result.failed = !difference.broken.empty() || !(result.error <= result.limit || difference.rms <= floor);
