@@ -36,7 +36,7 @@ void NsaConfig::fields(FieldVisitor& visit) {
       "window", window,
       {.help = "keys of the window, the query's own included (xunhaolai, lucidrains: their value + 1)",
        .allowed = between(1, most)});
-  visit.field("rope", rope,
+  visit.field("compress_rope", compress_rope,
               {.help = "keys (compress rotated keys, fla), compressed (rotate compressed keys at i * stride, "
                        "xunhaolai), or auto (fla with means: keys, else compressed); lucidrains: neither",
                .allowed = one_of({"auto", "keys", "compressed"})});
@@ -50,8 +50,8 @@ void NsaConfig::fields(FieldVisitor& visit) {
     if (block_size % compress_stride != 0)
       visit.reject("compress_stride", text("found ", compress_stride, ", expected a divisor of block_size = ",
                                            block_size, " (lucidrains)"));
-    if (rope == "keys")
-      visit.reject("rope", "found keys, expected auto or compressed (lucidrains rotates neither)");
+    if (compress_rope == "keys")
+      visit.reject("compress_rope", "found keys, expected auto or compressed (lucidrains rotates neither)");
   } else if (first_blocks + latest_blocks > num_blocks) {
     visit.reject("num_blocks", text("found ", num_blocks, ", expected at least the ",
                                     first_blocks + latest_blocks, " forced blocks"));

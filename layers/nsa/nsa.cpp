@@ -74,8 +74,8 @@ double average(int64_t tokens, Seen seen) {
 
 NsaAttention::NsaAttention(const NsaConfig& config, const LayerSite& site)
     : SoftmaxAttention(site, true), config_(config), options_(options_of(config)) {
-  compress_turned_ =
-      config.rope == "keys" || (config.rope == "auto" && config.layout == "fla" && config.compress == "mean");
+  compress_turned_ = config.compress_rope == "keys" ||
+                     (config.compress_rope == "auto" && config.layout == "fla" && config.compress == "mean");
   const int64_t gates = config.layout == "xunhaolai" ? 3 : 3 * site.num_heads;
   gate_ = register_module("g_proj",
                           std::make_shared<Linear>(site.hidden_size, gates, site.initializer_range,

@@ -22,13 +22,14 @@ struct NsaConfig {
   static constexpr std::string_view kind = "nsa";
   static constexpr std::string_view source =
       "Yuan et al., arXiv 2502.11089; flash-linear-attention, XunhaoLai's and lucidrains' codes";
+  static constexpr bool rope = true;  // q and k are always rotated
   std::string layout = "fla";
   std::string compress = "mean";
   int64_t compress_block = 64, compress_stride = 64;
   int64_t block_size = 64;
   int64_t num_blocks = 16, first_blocks = 1, latest_blocks = 2;
   int64_t window = 512;
-  std::string rope = "auto";
+  std::string compress_rope = "auto";
   int64_t memory_slots = 1;
   void fields(FieldVisitor& visit);
 };
