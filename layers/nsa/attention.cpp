@@ -59,8 +59,8 @@ Selection choose(const NsaInput& in, const NsaOptions& options, bool keep_scores
                                .cu_seqlens = in.cu_seqlens};
   const SelectionRule rule{
       .top_k = options.num_blocks, .first = options.first_blocks, .latest = options.latest_blocks};
-  return select_blocks_reference((in.q_cmp.defined() ? in.q_cmp : in.q).detach(), in.k_cmp.detach(), lists,
-                                 how, geometry, rule, keep_scores);
+  return select_blocks((in.q_cmp.defined() ? in.q_cmp : in.q).detach(), in.k_cmp.detach(), lists, how,
+                       geometry, rule, keep_scores);
 }
 
 at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
@@ -73,7 +73,7 @@ at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const 
                          .key_block = size,
                          .cu_seqlens_q = in.cu_seqlens,
                          .cu_seqlens_k = in.cu_seqlens};
-  return block_attention_reference(in.q, in.k, in.v, lists, {.scale = options.scale}).o;
+  return block_attention(in.q, in.k, in.v, lists, {.scale = options.scale}).o;
 }
 
 }  // namespace

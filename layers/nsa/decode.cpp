@@ -9,8 +9,8 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "layers/kv_cache.h"
 #include "layers/nsa/module.h"
-#include "layers/token_cache.h"
 
 namespace longreach::nsa {
 namespace {
@@ -32,32 +32,31 @@ struct Tail {
 };
 
 struct SparseCache : DecodeState {
-  SparseCache(int64_t batch_size, int64_t max_tokens) : batch(batch_size), limit(max_tokens) {}
+  SparseCache(int64_t batch_size, int64_t max_tokens, int64_t stride)
+      : all(batch_size, max_tokens), windows(batch_size, max_tokens / stride + 1) {}
   int64_t bytes() const override {
-    return keys.bytes() + values.bytes() + compressed_keys.bytes() + compressed_values.bytes() +
-           key_tail.bytes() + value_tail.bytes();
+    return all.bytes() + windows.bytes() + key_tail.bytes() + value_tail.bytes();
   }
-  int64_t tokens() const override { return keys.tokens(); }
+  int64_t tokens() const override { return all.tokens(); }
 
-  TokenCache keys, values;                        // positions applied
-  TokenCache compressed_keys, compressed_values;  // complete windows
+  KvCache all;      // positions applied
+  KvCache windows;  // complete ones, compressed
   Tail key_tail, value_tail;
-  int64_t batch, limit;
 };
 
 }  // namespace
 
 std::unique_ptr<DecodeState> NsaAttention::start_decoding(int64_t batch_size, int64_t max_tokens) const {
-  return std::make_unique<SparseCache>(batch_size, max_tokens);
+  return std::make_unique<SparseCache>(batch_size, max_tokens, options_.compress_stride);
 }
 
 at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<SparseCache&>(state);
-  expect_decode_input(x, cache.batch, cache.tokens(), cache.limit);
-  const auto [plain, turned] = piece(x, consecutive(x.size(0), cache.tokens(), x.size(1)), cache.limit);
-  cache.keys.append(turned.k, cache.limit);
-  cache.values.append(turned.v, cache.limit);
+  const int64_t limit = cache.all.limit, seen = cache.tokens();
+  expect_decode_input(x, cache.all.batch, seen, limit);
+  const auto [plain, turned] = piece(x, consecutive(x.size(0), seen, x.size(1)), limit);
+  cache.all.append(turned.k, turned.v);
 
   // Windows of the tail alone: those of the paper's form, as zeros stand before lucidrains' first.
   NsaOptions tail = options_;
@@ -66,19 +65,19 @@ at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   const int64_t lead = options_.form == NsaForm::lucidrains ? block - stride : 0;
   cache.key_tail.append(compress_turned_ ? turned.k : plain.k, lead);
   cache.value_tail.append(plain.v, lead);
-  const int64_t first = cache.compressed_keys.tokens(), most = cache.limit / stride + 1;
+  const int64_t first = cache.windows.tokens();
   const int64_t complete = window_count(nsa_windows(tail), cache.key_tail.tokens.size(1));
   const at::Tensor places = (at::arange(first, first + complete, at::kLong) * stride).unsqueeze(0);
-  const at::Tensor k_cmp = nsa_compress(cache.key_tail.tokens, key_phi(), tail);
-  cache.compressed_keys.append(place(k_cmp, places, cache.limit), most);
-  cache.compressed_values.append(nsa_compress(cache.value_tail.tokens, value_phi(), tail), most);
+  const at::Tensor k_cmp = place(nsa_compress(cache.key_tail.tokens, key_phi(), tail), places, limit);
+  const at::Tensor v_cmp = nsa_compress(cache.value_tail.tokens, value_phi(), tail);
+  if (complete > 0) cache.windows.append(k_cmp, v_cmp);
   cache.key_tail.forget(complete * stride);
   cache.value_tail.forget(complete * stride);
 
-  NsaInput in{.q = turned.q, .k = cache.keys.all(), .v = cache.values.all()};
+  NsaInput in{.q = turned.q, .k = cache.all.filled_keys(), .v = cache.all.filled_values()};
   if (options_.form == NsaForm::lucidrains) in.q_cmp = plain.q;
-  in.k_cmp = cache.compressed_keys.all();
-  in.v_cmp = cache.compressed_values.all();
+  in.k_cmp = first + complete > 0 ? cache.windows.filled_keys() : k_cmp;
+  in.v_cmp = first + complete > 0 ? cache.windows.filled_values() : v_cmp;
   return finish(x, in);
 }
 

@@ -30,7 +30,7 @@ struct Blocks {
 Blocks mean_blocks(const NsaInput& in, const NsaOptions& options, const std::vector<Document>& documents) {
   const int64_t ratio = options.block_size / options.compress_stride;
   const PoolWindows pool{ratio, ratio, false, window_cu_seqlens(nsa_windows(options, in.cu_seqlens))};
-  Blocks blocks{pool_blocks_reference(in.k_cmp, {Pool::mean}, pool), documents};
+  Blocks blocks{pool_blocks(in.k_cmp, {Pool::mean}, pool), documents};
   int64_t first = 0;
   for (Document& document : blocks.documents) {
     document.windows /= ratio;
@@ -81,7 +81,7 @@ Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
                                .cu_seqlens = in.cu_seqlens};
   const SelectionRule rule{
       .top_k = options.num_blocks, .threshold = -std::numeric_limits<double>::infinity(), .latest = 0};
-  const at::Tensor chosen = select_blocks_reference(q, blocks.keys, lists, how, geometry, rule).indices;
+  const at::Tensor chosen = select_blocks(q, blocks.keys, lists, how, geometry, rule).indices;
 
   at::Tensor own;
   const Bounds past = past_blocks(options, blocks.documents, queries, own);
