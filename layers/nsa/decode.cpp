@@ -78,7 +78,7 @@ at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   if (options_.form == NsaForm::lucidrains) in.q_cmp = plain.q;
   in.k_cmp = first + complete > 0 ? cache.windows.filled_keys() : k_cmp;
   in.v_cmp = first + complete > 0 ? cache.windows.filled_values() : v_cmp;
-  return finish(x, in);
+  return finish(x, in, kAllBranches).y;
 }
 
 }  // namespace longreach::nsa

@@ -5,6 +5,8 @@
 
 namespace longreach::nsa {
 
+inline constexpr std::array<double, 3> kAllBranches{1.0, 1.0, 1.0};
+
 class NsaAttention : public SoftmaxAttention {
  public:
   NsaAttention(const NsaConfig& config, const LayerSite& site);
@@ -13,6 +15,8 @@ class NsaAttention : public SoftmaxAttention {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+
+  NsaProbe probe(const at::Tensor& x, const Batch& batch, const std::array<double, 3>& branches) const;
 
  private:
   // What a piece of tokens gives: heads before and after the rotary embedding.
@@ -29,7 +33,7 @@ class NsaAttention : public SoftmaxAttention {
   // Compressed keys [B, M, HK, D] get the positions of their windows, int64 [1, M], where the form says so.
   at::Tensor place(const at::Tensor& k_cmp, const at::Tensor& positions, int64_t length) const;
   // The rest of the layer: attention, gates, output projection.
-  at::Tensor finish(const at::Tensor& x, NsaInput in) const;
+  NsaProbe finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const;
 
   NsaConfig config_;
   NsaOptions options_;

@@ -162,19 +162,21 @@ at::Tensor NsaAttention::place(const at::Tensor& k_cmp, const at::Tensor& positi
   return turn(k_cmp, positions.expand({k_cmp.size(0), -1}), length);
 }
 
-at::Tensor NsaAttention::finish(const at::Tensor& x, NsaInput in) const {
+NsaProbe NsaAttention::finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const {
   in.gate = gate(x);
+  if (branches != kAllBranches)
+    in.gate = in.gate * at::tensor(at::ArrayRef<double>(branches), in.gate.options());
   if (memory_.defined()) {
     in.memory_k = memory_.select(0, 0);
     in.memory_v = memory_.select(0, 1);
   }
   const bool fused = site_.implementation == Implementation::fused;
-  return merge((fused ? static_cast<NsaOutput (*)(const NsaInput&, const NsaOptions&, bool)>(nsa_attention)
-                      : nsa_attention_reference)(in, options_, false)
-                   .o);
+  const NsaOutput out = fused ? nsa_attention(in, options_) : nsa_attention_reference(in, options_);
+  return {merge(out.o), out.block_indices};
 }
 
-AttentionOutput NsaAttention::forward(const at::Tensor& x, const Batch& batch) {
+NsaProbe NsaAttention::probe(const at::Tensor& x, const Batch& batch,
+                             const std::array<double, 3>& branches) const {
   expect_whole_sequence(batch, NsaConfig::kind);
   expect_shape(batch.positions, "positions", {x.size(0), x.size(1)});
   const int64_t length = batch.positions.numel() == 0 ? 0 : batch.positions.max().item<int64_t>() + 1;
@@ -187,7 +189,11 @@ AttentionOutput NsaAttention::forward(const at::Tensor& x, const Batch& batch) {
   in.k_cmp = place(k_cmp, places, length);
   in.v_cmp = nsa_compress(plain.v, value_phi(), options_, batch.cu_seqlens);
   in.cu_seqlens = batch.cu_seqlens;
-  return {finish(x, in), {}};
+  return finish(x, in, branches);
+}
+
+AttentionOutput NsaAttention::forward(const at::Tensor& x, const Batch& batch) {
+  return {probe(x, batch, kAllBranches).y, {}};
 }
 
 double NsaAttention::flops_per_token(int64_t seq_len) const {
@@ -212,6 +218,13 @@ double NsaAttention::flops_per_token(int64_t seq_len) const {
 }
 
 }  // namespace nsa
+
+NsaProbe nsa_probe(Attention& layer, const at::Tensor& x, const Batch& batch,
+                   const std::array<double, 3>& branches) {
+  const auto* module = dynamic_cast<const nsa::NsaAttention*>(&layer);
+  check<ConfigError>(module != nullptr, "nsa_probe: the layer is no `nsa` attention");
+  return module->probe(x, batch, branches);
+}
 
 std::shared_ptr<Attention> make_attention(const NsaConfig& config, const LayerSite& site) {
   return std::make_shared<nsa::NsaAttention>(config, site);

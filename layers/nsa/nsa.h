@@ -3,6 +3,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 namespace longreach {
 
 class Attention;
+struct Batch;
 
 struct NsaConfig {
   static constexpr std::string_view kind = "nsa";
@@ -112,6 +114,15 @@ NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tens
 // that ends in a row range, such as `to_qkv.weight[64:96]`, is those rows of a tensor that ours share.
 std::vector<std::pair<std::string, std::string>> nsa_checkpoint_names(const NsaConfig& config,
                                                                       const LayerSite& site);
+
+// What a layer does with x [B, T, C], for plots and ablations: y and the lists of blocks it chose. branches:
+// factors of the compressed, the selected and the window branch; 0 cuts one off.
+struct NsaProbe {
+  at::Tensor y, block_indices;
+};
+// Throws ConfigError when `layer` is no native sparse attention.
+NsaProbe nsa_probe(Attention& layer, const at::Tensor& x, const Batch& batch,
+                   const std::array<double, 3>& branches = {1.0, 1.0, 1.0});
 
 std::shared_ptr<Attention> make_attention(const NsaConfig& config, const LayerSite& site);
 

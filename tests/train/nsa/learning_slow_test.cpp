@@ -1,22 +1,25 @@
-// What native sparse attention must learn: to find one key among many blocks and read the value beside it, and
-// to copy from beyond the window.
+// What native sparse attention must learn: to find one key among many blocks, far outside the window, and to read
+// its value from the selected block.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/randint.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <numeric>
 #include <random>
 
 #include "layers/attention.h"
+#include "layers/attention_config.h"
+#include "layers/initialization.h"
+#include "layers/norm.h"
 #include "layers/nsa/nsa.h"
-#include "layers/loss.h"
-#include "models/transformer.h"
 #include "train/optimizer.h"
 
 namespace longreach {
@@ -26,127 +29,195 @@ double env(const char* name, double otherwise) {
   const char* value = std::getenv(name);
   return value ? std::atof(value) : otherwise;
 }
+int64_t ienv(const char* name, int64_t otherwise) {
+  return static_cast<int64_t>(env(name, static_cast<double>(otherwise)));
+}
 
-// Pairs of a key and a value stand in the first part, `pairs_a_block` in a block; the rest are fillers. The last
-// part asks for each key once: the label of a key there is its value.
+constexpr int64_t kIgnored = -100;
+
+// Tokens: pairs (key, value) as key * values + value, then questions (a key each), then fillers. Pairs with
+// different keys stand `a_block` in a block, anywhere before the last `asked` tokens, of which one in each
+// stretch asks for a key; its label is the value.
 struct Recall {
-  int64_t tokens = 512, block = 16, keys = 32, values = 32, fillers = 8, pairs = 16, a_block = 4, asked = 64;
-  int64_t vocabulary() const { return keys + values + fillers; }
+  int64_t tokens = 512, block = 16, keys = 32, values = 8, fillers = 8, a_block = 4, asked = 64;
+  int64_t vocabulary() const { return keys * values + keys + fillers; }
 };
 
 struct Rows {
-  at::Tensor tokens, labels, needle;  // int64 [B, T]; needle: block of the asked pair, -1 elsewhere
+  at::Tensor tokens, labels, needle;  // int64 [B, T]; needle: the block of the pair asked for, else -1
 };
 
-Rows draw(const Recall& task, int64_t rows, std::mt19937_64& random) {
-  const auto below = [&](int64_t n) {
-    return static_cast<int64_t>(std::uniform_int_distribution<int64_t>(0, n - 1)(random));
-  };
-  const at::Tensor tokens = at::empty({rows, task.tokens}, at::kLong),
-                   labels = at::full({rows, task.tokens}, kIgnoredLabel, at::kLong),
-                   needle = at::full({rows, task.tokens}, -1, at::kLong);
-  for (int64_t row = 0; row < rows; ++row) {
-    auto* t = tokens.mutable_data_ptr<int64_t>() + row * task.tokens;
-    auto* l = labels.mutable_data_ptr<int64_t>() + row * task.tokens;
-    auto* b = needle.mutable_data_ptr<int64_t>() + row * task.tokens;
-    for (int64_t i = 0; i < task.tokens; ++i) t[i] = task.keys + task.values + below(task.fillers);
-    std::vector<int64_t> keys(static_cast<size_t>(task.keys));
-    for (size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<int64_t>(i);
-    std::shuffle(keys.begin(), keys.end(), random);
-    // Block 0 is forced and holds no pair; the blocks just before the questions neither.
-    const int64_t last = (task.tokens - task.asked) / task.block - 2;
-    std::vector<int64_t> blocks;
-    for (int64_t i = 1; i < last; ++i) blocks.push_back(i);
-    std::shuffle(blocks.begin(), blocks.end(), random);
-    std::vector<int64_t> value(static_cast<size_t>(task.pairs)), where(static_cast<size_t>(task.pairs));
-    for (int64_t p = 0; p < task.pairs; ++p) {
-      const auto i = static_cast<size_t>(p);
-      value[i] = below(task.values);
-      where[i] = blocks[static_cast<size_t>(p / task.a_block)];
-      const int64_t room = task.block / task.a_block;
-      const int64_t at = where[i] * task.block + (p % task.a_block) * room + below(room - 1);
-      t[at] = keys[i];
-      t[at + 1] = task.keys + value[i];
+class Source {
+ public:
+  Source(const Recall& task, uint64_t seed) : task_(task), random_(seed) {}
+
+  Rows draw(int64_t count) {
+    Rows rows{at::empty({count, task_.tokens}, at::kLong),
+              at::full({count, task_.tokens}, kIgnored, at::kLong),
+              at::full({count, task_.tokens}, -1, at::kLong)};
+    for (int64_t row = 0; row < count; ++row)
+      fill(rows.tokens.mutable_data_ptr<int64_t>() + row * task_.tokens,
+           rows.labels.mutable_data_ptr<int64_t>() + row * task_.tokens,
+           rows.needle.mutable_data_ptr<int64_t>() + row * task_.tokens);
+    return rows;
+  }
+
+ private:
+  int64_t below(int64_t n) { return std::uniform_int_distribution<int64_t>(0, n - 1)(random_); }
+  std::vector<int64_t> shuffled(int64_t first, int64_t end) {
+    std::vector<int64_t> order(static_cast<size_t>(end - first));
+    std::iota(order.begin(), order.end(), first);
+    std::shuffle(order.begin(), order.end(), random_);
+    return order;
+  }
+
+  void fill(int64_t* tokens, int64_t* labels, int64_t* needle) {
+    const int64_t questions = task_.keys * task_.values, first_asked = task_.tokens - task_.asked;
+    for (int64_t t = 0; t < task_.tokens; ++t) tokens[t] = questions + task_.keys + below(task_.fillers);
+    // The first block is always selected and holds no pair; neither do the blocks before the questions.
+    const std::vector<int64_t> blocks = shuffled(1, first_asked / task_.block - 2),
+                               keys = shuffled(0, task_.keys), order = shuffled(0, task_.keys);
+    const int64_t room = task_.block / task_.a_block, stretch = task_.asked / task_.keys;
+    std::vector<int64_t> value(keys.size()), where(keys.size());
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const auto n = static_cast<int64_t>(i);
+      value[i] = below(task_.values);
+      where[i] = blocks[static_cast<size_t>(n / task_.a_block)];
+      tokens[where[i] * task_.block + n % task_.a_block * room + below(room)] =
+          keys[i] * task_.values + value[i];
     }
-    std::vector<int64_t> order(static_cast<size_t>(task.pairs));
-    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
-    std::shuffle(order.begin(), order.end(), random);
-    const int64_t step = task.asked / task.pairs;
-    for (int64_t p = 0; p < task.pairs; ++p) {
-      const auto i = static_cast<size_t>(order[static_cast<size_t>(p)]);
-      const int64_t at = task.tokens - task.asked + p * step + below(step);
-      t[at] = keys[i];
-      l[at] = task.keys + value[i];
-      b[at] = where[i];
+    for (int64_t n = 0; n < task_.keys; ++n) {
+      const auto i = static_cast<size_t>(order[static_cast<size_t>(n)]);
+      const int64_t t = first_asked + n * stretch + below(stretch);
+      tokens[t] = questions + keys[i];
+      labels[t] = value[i];
+      needle[t] = where[i];
     }
   }
-  return {tokens, labels, needle};
+
+  Recall task_;
+  std::mt19937_64 random_;
+};
+
+// Two attention layers between an embedding and a head.
+class Model {
+ public:
+  Model(const Recall& task, const AttentionConfig& attention) {
+    LayerSite site{.hidden_size = ienv("C", 64),
+                   .num_heads = ienv("H", 4),
+                   .num_kv_heads = 1,
+                   .head_dim = ienv("D", 16),
+                   .num_layers = 2,
+                   .max_position_embeddings = task.tokens,
+                   .initializer_range = env("INIT", 0.1),
+                   .qk_norm = env("QKNORM", 0) > 0,
+                   .seed = 3};
+    site.rope.theta = env("THETA", 10000);
+    for (int64_t layer = 0; layer < ienv("LAYERS", 2); ++layer) {
+      LayerSite here = site;
+      here.layer = layer;
+      here.seed = derive_seed(site.seed, layer == 0 ? "first" : "second");
+      layers_.push_back(make_attention(attention, here));
+    }
+    table_ =
+        normal_parameter({task.vocabulary(), site.hidden_size}, env("EINIT", 0.5), 4).requires_grad_(true);
+    head_ = normal_parameter({task.values, site.hidden_size}, 0.1, 5).requires_grad_(true);
+  }
+
+  NamedParameters parameters() const {
+    NamedParameters all{{"table", table_}, {"head", head_}};
+    for (size_t i = 0; i < layers_.size(); ++i)
+      for (const auto& item : layers_[i]->named_parameters())
+        all.emplace_back(std::to_string(i) + "." + item.key(), item.value());
+    return all;
+  }
+
+  at::Tensor logits(const at::Tensor& tokens) {
+    return run(tokens, [](Attention& layer, const at::Tensor& x, const Batch& batch) {
+      return layer.forward(x, batch).y;
+    });
+  }
+
+  template <class Layer>
+  at::Tensor run(const at::Tensor& tokens, Layer step) {
+    const Batch batch{.positions = at::arange(tokens.size(1), at::kLong).unsqueeze(0).expand_as(tokens)};
+    at::Tensor x = at::embedding(table_, tokens);
+    for (const auto& layer : layers_) x = x + step(*layer, rms_norm(x, {}, 1e-5), batch);
+    return rms_norm(x, {}, 1e-5).matmul(head_.t());
+  }
+
+ private:
+  std::vector<std::shared_ptr<Attention>> layers_;
+  at::Tensor table_, head_;
+};
+
+double seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+struct Score {
+  double loss, accuracy, hit;
+};
+
+Score score(Model& model, const Rows& rows, const std::array<double, 3>& branches) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor asked = rows.labels != kIgnored;
+  double best = 0;
+  const at::Tensor logits =
+      model.run(rows.tokens, [&](Attention& layer, const at::Tensor& x, const Batch& batch) {
+        const NsaProbe probe = nsa_probe(layer, x, batch, branches);
+        const at::Tensor found = (probe.block_indices.select(1, 0) == rows.needle.unsqueeze(-1)).any(-1);
+        best = std::max(best, found.masked_select(asked).to(at::kDouble).mean().item<double>());
+        return probe.y;
+      });
+  const at::Tensor labels = rows.labels.flatten();
+  constexpr int64_t kMean = 1;
+  const double loss =
+      at::cross_entropy_loss(logits.flatten(0, 1), labels, {}, kMean, kIgnored).item<double>();
+  const at::Tensor right = (logits.argmax(-1) == rows.labels).masked_select(asked);
+  return {loss, right.to(at::kDouble).mean().item<double>(), best};
 }
 
-TEST(NsaLearns, RecallScratch) {
-  Recall task;
-  task.tokens = static_cast<int64_t>(env("T", 512));
-  task.pairs = static_cast<int64_t>(env("PAIRS", 16));
-  task.a_block = static_cast<int64_t>(env("ABLOCK", 4));
-  task.keys = static_cast<int64_t>(env("KEYS", 32));
-  task.values = static_cast<int64_t>(env("VALUES", 32));
-  task.asked = static_cast<int64_t>(env("ASKED", 64));
-  ModelConfig config;
-  config.hidden_size = static_cast<int64_t>(env("C", 64));
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = static_cast<int64_t>(env("H", 4));
-  config.num_key_value_heads = static_cast<int64_t>(env("HK", 2));
-  config.intermediate_size = static_cast<int64_t>(env("F", 64));
-  config.max_position_embeddings = 512;
-  config.tie_word_embeddings = env("TIE", 0) > 0;
-  config.rope.theta = env("THETA", 10000);
-  config.qk_norm = env("QKNORM", 0) > 0;
-  NsaConfig nsa;
-  nsa.compress = std::getenv("COMPRESS") ? std::getenv("COMPRESS") : "mean";
-  nsa.compress_block = static_cast<int64_t>(env("L", 16));
-  nsa.compress_stride = static_cast<int64_t>(env("S", 16));
-  nsa.block_size = 16;
-  nsa.num_blocks = static_cast<int64_t>(env("N", 6));
-  nsa.first_blocks = 1;
-  nsa.latest_blocks = static_cast<int64_t>(env("LATEST", 1));
-  nsa.window = static_cast<int64_t>(env("W", 8));
-  config.attention = {{.layers = "all", .config = nsa}};
-  if (env("REF", 1) > 0) config.implementation = Implementation::reference;
-  config.resolve(task.vocabulary());
-  Transformer model(config, 1);
-  NamedParameters parameters;
-  for (const auto& item : model.named_parameters()) parameters.emplace_back(item.key(), item.value());
-  const double lr = env("LR", 3e-3);
-  AdamW optimizer(parameters, {.lr = lr, .weight_decay = env("WD", 0.0)});
-  std::mt19937_64 random(7);
-  const auto start = std::chrono::steady_clock::now();
-  const int64_t steps = static_cast<int64_t>(env("STEPS", 400)), batch = static_cast<int64_t>(env("B", 4));
+double train(Model& model, const Recall& task, int64_t steps, int64_t batch, double rate, bool nsa = true) {
+  const NamedParameters parameters = model.parameters();
+  AdamW optimizer(parameters, {.lr = rate, .weight_decay = 0.0});
+  Source source(task, 7), other(task, 8);
+  double running = 0;
   for (int64_t step = 0; step < steps; ++step) {
-    Recall now = task;
-    if (step < env("SHORT", 0) * steps) now.tokens = static_cast<int64_t>(env("TS", 256));
-    const int64_t b = batch * task.tokens / now.tokens;
-    const Rows rows = draw(now, b, random);
+    const Rows rows = source.draw(batch);
     optimizer.zero_grad();
-    const LossOutput out = model.loss(rows.tokens, rows.labels, whole_rows(b, now.tokens));
-    const at::Tensor loss = out.loss_sum / static_cast<double>(out.tokens);
+    constexpr int64_t kMean = 1;
+    const at::Tensor loss = at::cross_entropy_loss(model.logits(rows.tokens).flatten(0, 1),
+                                                   rows.labels.flatten(), {}, kMean, kIgnored);
     loss.backward();
-    const double norm = gradient_norm(parameters).norm;
-    clip_gradients(parameters, norm, 1.0);
-    const double progress = static_cast<double>(step) / static_cast<double>(steps);
-    optimizer.step(lr * std::min({1.0, (static_cast<double>(step) + 1) / 30.0, 0.05 + 3 * (1 - progress)}));
-    if (step % 25 == 24 || step == 0) {
-      const at::NoGradGuard no_grad;
-      const Rows test = draw(task, 4, random);
-      const at::Tensor logits = model.logits(test.tokens, whole_rows(4, task.tokens));
-      const at::Tensor asked = test.labels != kIgnoredLabel;
-      const double accuracy =
-          (logits.argmax(-1) == test.labels).masked_select(asked).to(at::kDouble).mean().item<double>();
-      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      std::printf("%4ld loss %.4f accuracy %.3f  %.0f s (cpu %.0f)\n", static_cast<long>(step + 1),
-                  loss.item<double>(), accuracy, seconds, static_cast<double>(std::clock()) / CLOCKS_PER_SEC);
+    running = step == 0 ? loss.item<double>() : 0.9 * running + 0.1 * loss.item<double>();
+    clip_gradients(parameters, gradient_norm(parameters).norm, 1.0);
+    const double left = 1.0 - static_cast<double>(step) / static_cast<double>(steps);
+    optimizer.step(rate * std::min({1.0, (static_cast<double>(step) + 1.0) / 20.0, 0.05 + 3.0 * left}));
+    if (nsa && step % 20 == 19) {
+      const Score s = score(model, other.draw(4), {1, 1, 1}), cut = score(model, other.draw(4), {1, 0, 1});
+      std::printf("%4ld loss %.3f  test %.3f accuracy %.3f hit %.3f | cut %.3f  cpu %.0f s\n",
+                  static_cast<long>(step + 1), running, s.loss, s.accuracy, s.hit, cut.accuracy, seconds());
       std::fflush(stdout);
     }
   }
+  return running;
+}
+
+TEST(NsaLearns, ScratchRecall) {
+  Recall task;
+  task.tokens = ienv("T", 512);
+  task.keys = ienv("KEYS", 32);
+  task.values = ienv("VALUES", 8);
+  task.a_block = ienv("ABLOCK", 4);
+  task.asked = ienv("ASKED", 64);
+  NsaConfig config{.compress_block = ienv("L", 16),
+                   .compress_stride = ienv("S", 16),
+                   .block_size = 16,
+                   .num_blocks = ienv("N", 4),
+                   .latest_blocks = 1,
+                   .window = ienv("W", 16)};
+  config.compress = std::getenv("COMPRESS") ? std::getenv("COMPRESS") : "mean";
+  Model model(task, config);
+  train(model, task, ienv("STEPS", 200), ienv("B", 8), env("LR", 3e-3));
 }
 
 }  // namespace
