@@ -6,9 +6,11 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -20,7 +22,6 @@
 #include "layers/initialization.h"
 #include "layers/norm.h"
 #include "layers/nsa/nsa.h"
-#include "train/optimizer.h"
 
 namespace longreach {
 namespace {
@@ -99,6 +100,38 @@ class Source {
   std::mt19937_64 random_;
 };
 
+// Adam (arXiv 1412.6980) after clipping the whole gradient to length 1.
+class Adam {
+ public:
+  explicit Adam(std::vector<at::Tensor> parameters) : parameters_(std::move(parameters)) {
+    for (const at::Tensor& parameter : parameters_) {
+      first_.push_back(at::zeros_like(parameter));
+      second_.push_back(at::zeros_like(parameter));
+    }
+  }
+
+  void step(double rate) {
+    const at::NoGradGuard no_grad;
+    ++steps_;
+    double square = 0;
+    for (const at::Tensor& parameter : parameters_) square += parameter.grad().square().sum().item<double>();
+    const double shrink = std::min(1.0, 1.0 / std::sqrt(square));
+    const double first_left = 1.0 - std::pow(kFirst, steps_), second_left = 1.0 - std::pow(kSecond, steps_);
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const at::Tensor gradient = parameters_[i].grad() * shrink;
+      first_[i].mul_(kFirst).add_(gradient, 1.0 - kFirst);
+      second_[i].mul_(kSecond).addcmul_(gradient, gradient, 1.0 - kSecond);
+      parameters_[i].sub_(first_[i] / ((second_[i] / second_left).sqrt() + 1e-8), rate / first_left);
+      parameters_[i].mutable_grad() = at::Tensor();
+    }
+  }
+
+ private:
+  static constexpr double kFirst = 0.9, kSecond = 0.95;
+  std::vector<at::Tensor> parameters_, first_, second_;
+  double steps_ = 0;
+};
+
 // Two attention layers between an embedding and a head.
 class Model {
  public:
@@ -124,11 +157,10 @@ class Model {
     head_ = normal_parameter({task.values, site.hidden_size}, 0.1, 5).requires_grad_(true);
   }
 
-  NamedParameters parameters() const {
-    NamedParameters all{{"table", table_}, {"head", head_}};
-    for (size_t i = 0; i < layers_.size(); ++i)
-      for (const auto& item : layers_[i]->named_parameters())
-        all.emplace_back(std::to_string(i) + "." + item.key(), item.value());
+  std::vector<at::Tensor> parameters() const {
+    std::vector<at::Tensor> all{table_, head_};
+    for (const auto& layer : layers_)
+      for (const at::Tensor& parameter : layer->parameters()) all.push_back(parameter);
     return all;
   }
 
@@ -177,19 +209,16 @@ Score score(Model& model, const Rows& rows, const std::array<double, 3>& branche
 }
 
 double train(Model& model, const Recall& task, int64_t steps, int64_t batch, double rate, bool nsa = true) {
-  const NamedParameters parameters = model.parameters();
-  AdamW optimizer(parameters, {.lr = rate, .weight_decay = 0.0});
+  Adam optimizer(model.parameters());
   Source source(task, 7), other(task, 8);
   double running = 0;
   for (int64_t step = 0; step < steps; ++step) {
     const Rows rows = source.draw(batch);
-    optimizer.zero_grad();
     constexpr int64_t kMean = 1;
     const at::Tensor loss = at::cross_entropy_loss(model.logits(rows.tokens).flatten(0, 1),
                                                    rows.labels.flatten(), {}, kMean, kIgnored);
     loss.backward();
     running = step == 0 ? loss.item<double>() : 0.9 * running + 0.1 * loss.item<double>();
-    clip_gradients(parameters, gradient_norm(parameters).norm, 1.0);
     const double left = 1.0 - static_cast<double>(step) / static_cast<double>(steps);
     optimizer.step(rate * std::min({1.0, (static_cast<double>(step) + 1.0) / 20.0, 0.05 + 3.0 * left}));
     if (nsa && step % 20 == 19) {
