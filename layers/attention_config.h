@@ -13,6 +13,7 @@
 #include "layers/dense/dense.h"
 #include "layers/layer_site.h"
 #include "layers/lightning/lightning.h"
+#include "layers/nsa/nsa.h"
 #include "layers/s2/s2.h"
 #include "layers/sliding/sliding.h"
 
@@ -20,7 +21,8 @@ namespace longreach {
 
 class Attention;
 
-using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, S2Config, BiformerConfig>;
+using AttentionConfig =
+    std::variant<DenseConfig, SlidingConfig, LightningConfig, NsaConfig, S2Config, BiformerConfig>;
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {

@@ -33,7 +33,7 @@ SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope) : site_(sit
   k_norm_ = register_module("k_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
 }
 
-Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
+Heads SoftmaxAttention::split_heads(const at::Tensor& x) const {
   expect_shape(x, "x", {-1, -1, site_.hidden_size});
   const auto split = [&](const at::Tensor& merged, int64_t heads) {
     return merged.view({x.size(0), x.size(1), heads, site_.head_dim});
@@ -44,10 +44,20 @@ Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions
     heads.q = q_norm_->forward(heads.q);
     heads.k = k_norm_->forward(heads.k);
   }
+  return heads;
+}
+
+Rotation SoftmaxAttention::rotation_at(const at::Tensor& positions, const at::Tensor& x,
+                                       int64_t length) const {
+  expect_shape(positions, "positions", {x.size(0), x.size(1)});
+  const Rotation rotation = rotary_->at(positions, x.scalar_type(), length);
+  return {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
+}
+
+Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
+  Heads heads = split_heads(x);
   if (rope_) {
-    expect_shape(positions, "positions", {x.size(0), x.size(1)});
-    Rotation rotation = rotary_->at(positions, x.scalar_type(), length);
-    rotation = {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
+    const Rotation rotation = rotation_at(positions, x, length);
     heads.q = rotate(heads.q, rotation);
     heads.k = rotate(heads.k, rotation);
   }

@@ -1,0 +1,27 @@
+// Where the documents of a row begin among queries, keys and windows, and which windows a query sees. Not a
+// public header.
+#pragma once
+#include <vector>
+
+#include "layers/nsa/nsa.h"
+
+namespace longreach::nsa {
+
+struct Document {
+  int64_t query, queries, key, keys, window, windows;
+
+  int64_t position(int64_t row) const { return row + keys - queries; }  // of its row-th query
+};
+
+// Throws ShapeError naming the argument.
+void check_input(const NsaInput& in, const NsaOptions& options);
+
+std::vector<Document> documents(const NsaInput& in, const NsaOptions& options);
+
+// How many of a document's windows the query at `position` sees.
+int64_t visible_windows(const NsaOptions& options, int64_t position, int64_t windows);
+
+// gate [B, T, H or 1, 3] weights the three branches of `out` into out.o.
+void add_branches(const at::Tensor& gate, NsaOutput& out);
+
+}  // namespace longreach::nsa
