@@ -34,6 +34,10 @@ SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope) : site_(sit
 }
 
 Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
+  return rotated(project_unrotated(x), positions, length);
+}
+
+Heads SoftmaxAttention::project_unrotated(const at::Tensor& x) const {
   expect_shape(x, "x", {-1, -1, site_.hidden_size});
   const auto split = [&](const at::Tensor& merged, int64_t heads) {
     return merged.view({x.size(0), x.size(1), heads, site_.head_dim});
@@ -44,13 +48,16 @@ Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions
     heads.q = q_norm_->forward(heads.q);
     heads.k = k_norm_->forward(heads.k);
   }
-  if (rope_) {
-    expect_shape(positions, "positions", {x.size(0), x.size(1)});
-    Rotation rotation = rotary_->at(positions, x.scalar_type(), length);
-    rotation = {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
-    heads.q = rotate(heads.q, rotation);
-    heads.k = rotate(heads.k, rotation);
-  }
+  return heads;
+}
+
+Heads SoftmaxAttention::rotated(Heads heads, const at::Tensor& positions, int64_t length) const {
+  if (!rope_) return heads;
+  expect_shape(positions, "positions", {heads.q.size(0), heads.q.size(1)});
+  Rotation rotation = rotary_->at(positions, heads.q.scalar_type(), length);
+  rotation = {rotation.cos.to(heads.q.device()), rotation.sin.to(heads.q.device())};
+  heads.q = rotate(heads.q, rotation);
+  heads.k = rotate(heads.k, rotation);
   return heads;
 }
 

@@ -27,6 +27,9 @@ class SoftmaxAttention : public Attention {
  protected:
   // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
   Heads project(const at::Tensor& x, const at::Tensor& positions, int64_t length = 0) const;
+  // Its two halves: heads before the rotary embedding, and q and k turned to their positions.
+  Heads project_unrotated(const at::Tensor& x) const;
+  Heads rotated(Heads heads, const at::Tensor& positions, int64_t length = 0) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
   // positions first .. first + n - 1 for every row
   static at::Tensor consecutive(int64_t batch, int64_t first, int64_t n);
