@@ -12,13 +12,14 @@
 #include "layers/dense/dense.h"
 #include "layers/layer_site.h"
 #include "layers/lightning/lightning.h"
+#include "layers/seer/seer.h"
 #include "layers/sliding/sliding.h"
 
 namespace longreach {
 
 class Attention;
 
-using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig>;
+using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, SeerConfig>;
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {

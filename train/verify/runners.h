@@ -21,6 +21,7 @@ void run_simple_gla(Case& run);   // one scalar decay a token and head
 void run_sink_window(Case& run);  // arXiv 2309.17453
 void run_lse_merge(Case& run);    // block-sparse attention cut into key partitions
 void run_longlora(Case& run);     // arXiv 2309.12307, forms without a roll
+void run_seer(Case& run);         // arXiv 2410.13276 (prefill gate), arXiv 2506.08889 (decode gate)
 
 // Layer forms of lightning (run_lightning hands over).
 void run_minimax_layer(Case& run);

@@ -26,7 +26,7 @@ std::vector<std::string> vectors() {
   // Other folders of tests/vectors belong to other tests.
   std::vector<std::string> paths;
   for (const char* mechanism :
-       {"lightning", "retention", "simple_gla", "sink_window", "lse_merge", "longlora"})
+       {"lightning", "retention", "simple_gla", "sink_window", "lse_merge", "longlora", "seer"})
     for (const auto& entry : fs::directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
       if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
   std::sort(paths.begin(), paths.end());
