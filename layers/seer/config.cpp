@@ -115,6 +115,7 @@ void SeerConfig::validate(const LayerSite& site) const {
                      "first_blocks = ", first_blocks, ": expected fewer than the ", chosen, " blocks chosen");
   check<ConfigError>(!gate_rope || gate_hidden % 2 == 0, "gate_hidden = ", gate_hidden,
                      ": the rotary embedding needs an even size; or set gate_rope = false");
+  if (gate_rope) RotaryEmbedding(site.rope, gate_hidden, site.max_position_embeddings);
   seer_gate_form(*this, site);
 }
 
