@@ -2,6 +2,7 @@
 // key is made once, when its last token has come; until then the block's keys wait as they were before rotation.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 
@@ -24,9 +25,9 @@ struct SeerCache : KvCache {
   }
 
   void append_blocks(const at::Tensor& keys_of_blocks) {
-    const int64_t needed = blocks + keys_of_blocks.size(1), capacity = pooled.defined() ? pooled.size(1) : 0;
+    const int64_t needed = blocks + keys_of_blocks.size(1), capacity = pooled.size(1);
     if (needed > capacity)
-      pooled = enlarged_cache(pooled, keys_of_blocks, blocks, std::max({needed, 2 * capacity, kFirstBlocks}));
+      pooled = enlarged_cache(pooled, keys_of_blocks, blocks, std::max(needed, 2 * capacity));
     pooled.narrow(1, blocks, keys_of_blocks.size(1)).copy_(keys_of_blocks);
     blocks = needed;
   }
@@ -56,7 +57,9 @@ at::Tensor SeerAttention::decode(const at::Tensor& x, DecodeState& state) {
 
   const SeerPlaces places{.tokens = cache.used, .offset = cache.used - x.size(1), .length = cache.limit};
   at::Tensor fresh = cache.waiting.defined() ? at::cat({cache.waiting, plain.k}, 1) : plain.k;
-  if (const int64_t complete = fresh.size(1) / form_.block_size; complete > 0 || !cache.pooled.defined()) {
+  if (!cache.pooled.defined())
+    cache.pooled = at::empty({x.size(0), kFirstBlocks, form_.kv_heads, form_.hidden}, fresh.options());
+  if (const int64_t complete = fresh.size(1) / form_.block_size; complete > 0) {
     const int64_t tokens = complete * form_.block_size;
     cache.append_blocks(seer_gate_keys(form_, gate_->weights(), fresh.narrow(1, 0, tokens),
                                        gate_rotary_.get(), places, site_.implementation, cache.blocks));

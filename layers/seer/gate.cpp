@@ -37,7 +37,9 @@ std::vector<Pool> parse_pools(const std::string& word) {
 at::Tensor head_linear(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t batch = x.size(0), rows = x.size(1), heads = x.size(2);
   const at::Tensor flat = x.permute({2, 0, 1, 3}).reshape({heads, batch * rows, x.size(3)});
-  return flat.bmm(weight.to(x.scalar_type())).view({heads, batch, rows, weight.size(2)}).permute({1, 2, 0, 3});
+  return flat.bmm(weight.to(x.scalar_type()))
+      .view({heads, batch, rows, weight.size(2)})
+      .permute({1, 2, 0, 3});
 }
 
 at::Tensor turned(const SeerGateForm& form, const at::Tensor& x, RotaryEmbedding* rotary,

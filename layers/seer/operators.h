@@ -7,19 +7,22 @@
 namespace longreach::seer {
 
 inline at::Tensor pool(const at::Tensor& x, const std::vector<Pool>& pools, const PoolWindows& windows,
-                       Implementation) {
-  return pool_blocks_reference(x, pools, windows);
+                       Implementation implementation) {
+  return (implementation == Implementation::fused ? pool_blocks : pool_blocks_reference)(x, pools, windows);
 }
 
 inline at::Tensor select(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
-                         const BlockGeometry& geometry, const SelectionRule& rule, Implementation) {
-  return select_blocks_reference(q, k, lists, how, geometry, rule).indices;
+                         const BlockGeometry& geometry, const SelectionRule& rule,
+                         Implementation implementation) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? select_blocks : select_blocks_reference)(q, k, lists, how, geometry, rule, false).indices;
 }
 
 inline BlockAttentionOutput attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const BlockLists& lists, const BlockAttentionOptions& options,
-                                   Implementation) {
-  return block_attention_reference(q, k, v, lists, options);
+                                   Implementation implementation) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? block_attention : block_attention_reference)(q, k, v, lists, options);
 }
 
 }  // namespace longreach::seer
