@@ -15,14 +15,15 @@
 #include "layers/lightning/lightning.h"
 #include "layers/nsa/nsa.h"
 #include "layers/s2/s2.h"
+#include "layers/seer/seer.h"
 #include "layers/sliding/sliding.h"
 
 namespace longreach {
 
 class Attention;
 
-using AttentionConfig =
-    std::variant<DenseConfig, SlidingConfig, LightningConfig, NsaConfig, S2Config, BiformerConfig>;
+using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, SeerConfig, NsaConfig,
+                                     S2Config, BiformerConfig>;
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {

@@ -54,14 +54,16 @@ Rotation SoftmaxAttention::rotation_at(const at::Tensor& positions, const at::Te
   return {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
 }
 
-Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
-  Heads heads = split_heads(x);
-  if (rope_) {
-    const Rotation rotation = rotation_at(positions, x, length);
-    heads.q = rotate(heads.q, rotation);
-    heads.k = rotate(heads.k, rotation);
-  }
+Heads SoftmaxAttention::rotated(Heads heads, const at::Tensor& positions, int64_t length) const {
+  if (!rope_) return heads;
+  const Rotation rotation = rotation_at(positions, heads.q, length);
+  heads.q = rotate(heads.q, rotation);
+  heads.k = rotate(heads.k, rotation);
   return heads;
+}
+
+Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
+  return rotated(split_heads(x), positions, length);
 }
 
 at::Tensor SoftmaxAttention::merge(const at::Tensor& o) const {

@@ -30,6 +30,8 @@ class SoftmaxAttention : public Attention {
   // The halves of `project`: projections with QK-norm, and the rotation of a tensor in x's dtype and place.
   Heads split_heads(const at::Tensor& x) const;
   Rotation rotation_at(const at::Tensor& positions, const at::Tensor& x, int64_t length = 0) const;
+  // q and k turned to their positions, where the mechanism has a rotary embedding.
+  Heads rotated(Heads heads, const at::Tensor& positions, int64_t length = 0) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
   // positions first .. first + n - 1 for every row
   static at::Tensor consecutive(int64_t batch, int64_t first, int64_t n);

@@ -102,13 +102,24 @@ struct Transformer::Body {
   }
 
   struct Hidden {
-    at::Tensor x;                                               // after the last norm, in the computing dtype
-    std::vector<std::pair<std::string, at::Tensor>> auxiliary;  // averaged over the layers that name them
+    at::Tensor x;                                           // after the last norm, in the computing dtype
+    std::map<std::string, std::vector<at::Tensor>> losses;  // one a layer that names it
   };
   Hidden run(const at::Tensor& tokens, const Batch& batch, const LossOptions& options) const;
 };
 
 namespace {
+
+std::vector<std::pair<std::string, at::Tensor>> summed(
+    const std::map<std::string, std::vector<at::Tensor>>& losses, bool averaged) {
+  std::vector<std::pair<std::string, at::Tensor>> result;
+  for (const auto& [name, values] : losses) {
+    at::Tensor sum = values[0];
+    for (size_t i = 1; i < values.size(); ++i) sum = sum + values[i];
+    result.emplace_back(name, averaged ? sum / static_cast<double>(values.size()) : sum);
+  }
+  return result;
+}
 
 // The layer under activation checkpointing: its losses travel beside y as outputs.
 AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, const at::Tensor& x,
@@ -141,20 +152,15 @@ Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const
                      options.activation_checkpoint, "\": expected none or full");
   const at::ScalarType dtype = compute_dtype(options);
   at::Tensor x = embed(tokens, options);
-  std::map<std::string, std::vector<at::Tensor>> losses;
+  Hidden result;
   for (const auto& layer : layers) {
     const bool recompute = full && at::GradMode::is_enabled();
     const AttentionOutput out =
         recompute ? recomputed_layer(layer, x, batch, dtype) : layer->forward(x, batch, dtype);
     x = out.y;
-    for (const auto& [name, value] : out.losses) losses[name].push_back(value);
+    for (const auto& [name, value] : out.losses) result.losses[name].push_back(value);
   }
-  Hidden result{norm->forward(x, dtype), {}};
-  for (const auto& [name, values] : losses) {
-    at::Tensor sum = values[0];
-    for (size_t i = 1; i < values.size(); ++i) sum = sum + values[i];
-    result.auxiliary.emplace_back(name, sum / static_cast<double>(values.size()));
-  }
+  result.x = norm->forward(x, dtype);
   return result;
 }
 
@@ -198,12 +204,18 @@ at::Tensor Transformer::logits(const at::Tensor& tokens, const Batch& batch) {
 LossOutput Transformer::loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                              const LossOptions& options) {
   expect_shape(labels, "labels", tokens.sizes());
-  Body::Hidden hidden = body_->run(tokens, batch, options);
+  const Body::Hidden hidden = body_->run(tokens, batch, options);
   const CrossEntropyOutput out =
       chunked_cross_entropy(hidden.x.reshape({-1, body_->config.hidden_size}), body_->head(),
                             labels.to(hidden.x.device()).reshape({-1}),
                             {.z_loss = options.z_loss, .chunk_tokens = options.chunk_tokens});
-  return {out.loss_sum, out.nll.sum(at::kDouble), out.tokens, std::move(hidden.auxiliary)};
+  return {out.loss_sum, out.nll.sum(at::kDouble), out.tokens, summed(hidden.losses, true)};
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Transformer::mechanism_losses(const at::Tensor& tokens,
+                                                                              const Batch& batch,
+                                                                              const LossOptions& options) {
+  return summed(body_->run(tokens, batch, options).losses, false);
 }
 
 at::Tensor Transformer::token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,

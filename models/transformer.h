@@ -53,6 +53,10 @@ class Transformer : public torch::nn::Module {
   // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole.
   LossOutput loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                   const LossOptions& options = {});
+  // The mechanisms' own losses, each summed over the layers that name it; the output layer is not evaluated.
+  std::vector<std::pair<std::string, at::Tensor>> mechanism_losses(const at::Tensor& tokens,
+                                                                   const Batch& batch,
+                                                                   const LossOptions& options = {});
   // Negative log-likelihood of each label, float32 [B, T], 0 where label is -100; no gradient.
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                        const LossOptions& options = {});

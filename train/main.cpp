@@ -24,13 +24,15 @@ struct Verb {
 const std::vector<std::pair<std::string, Verb>>& verbs() {
   static const std::vector<std::pair<std::string, Verb>> list = {
       {"train",
-       {train_verb, "train CONFIG [--section.key value ...]: pre-train or fine-tune as the TOML file says"}},
-      {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position"}},
+       {train_verb,
+        "train CONFIG [--section.key value ...]: pre-train, fine-tune or distil as the TOML file says"}},
+      {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position, or under gates"}},
       {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
+      {"export", {export_verb, "export CHECKPOINT DIR --format gates: parts of a model for other programs"}},
       {"data", {data_verb, "data fetch|tokenize|inspect: corpora and token stores"}},
       {"verify", {verify_verb, "verify FILE...: compare operators and modules with reference vectors"}},
       {"bench", {bench_verb, "bench [NAME...]: speed and memory, alternated with a peer"}},
-      {"plot", {plot_verb, "plot RUN...: loss and scaling curves as PNG or SVG"}},
+      {"plot", {plot_verb, "plot RUN...: loss and scaling curves, maps of gates, as PNG or SVG"}},
       {"info",
        {info_verb, "info [MECHANISM|cuda]: build, machine, mechanisms and their options, CUDA kernels"}},
   };

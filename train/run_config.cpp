@@ -1,15 +1,20 @@
 // Every key of a run: its help text, what is allowed, and the checks that span keys.
 #include "train/run_config.h"
 
+#include <algorithm>
+
 namespace longreach {
 
 void JobConfig::fields(FieldVisitor& visit) {
   visit.field("dump_folder", dump_folder,
               {.help = "run folder: resolved config, metrics.jsonl, TensorBoard, checkpoints, samples"});
   visit.field("description", description, {.help = "free text, kept with the run"});
-  visit.field("task", task,
-              {.help = "pretrain, or finetune (starts from checkpoint.initial_load_path)",
-               .allowed = one_of({"pretrain", "finetune"})});
+  visit.field(
+      "task", task,
+      {.help =
+           "pretrain; finetune (starts from checkpoint.initial_load_path); distill (the same, all frozen but "
+           "the gates of `seer` layers)",
+       .allowed = one_of({"pretrain", "finetune", "distill"})});
 }
 
 void TrainingConfig::fields(FieldVisitor& visit) {
@@ -74,6 +79,16 @@ void CheckpointConfig::fields(FieldVisitor& visit) {
   visit.field("initial_load_path", initial_load_path, {.help = "checkpoint whose model starts a new run"});
 }
 
+void DistillationConfig::fields(FieldVisitor& visit) {
+  visit.field("gate_loss_scale", gate_loss_scale,
+              {.help = "factor of the gates' loss, which is summed over the layers (SeerAttention: 10)",
+               .allowed = positive_real()});
+  visit.field(
+      "gates", gates,
+      {.help = "gates to start from, whatever the task: a .safetensors file with the authors' names, or the "
+               "folder of `export --format gates`"});
+}
+
 void ValidationConfig::fields(FieldVisitor& visit) {
   visit.field("freq", freq,
               {.help = "steps between evaluations on held-out text; 0: never during training",
@@ -119,14 +134,22 @@ void RunConfig::fields(FieldVisitor& visit) {
                   .allowed = one_of({"none", "full"})});
   });
   visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
+  visit.section("distillation", "Teaching gates (job.task = \"distill\").", fields_of(distillation));
   visit.section("validation", "Held-out text.", fields_of(validation));
   visit.section("metrics", "What is logged where.", fields_of(metrics));
   visit.section("sample", "Text generated at the end.", fields_of(sample));
 }
 
 void RunConfig::validate() const {
-  check<ConfigError>(job.task != "finetune" || !checkpoint.initial_load_path.empty(),
-                     "checkpoint.initial_load_path: is required by job.task = \"finetune\"");
+  check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
+                     "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
+  const auto teaches = [](const AttentionEntry& entry) {
+    const auto* seer = std::get_if<SeerConfig>(&entry.config);
+    return seer && seer->mode == "distill";
+  };
+  check<ConfigError>(
+      job.task != "distill" || std::any_of(model.attention.begin(), model.attention.end(), teaches),
+      "job.task = \"distill\": no [[model.attention]] table has kind = \"seer\" with mode = \"distill\"");
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,
                      "training.seq_len = ", training.seq_len,

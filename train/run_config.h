@@ -57,6 +57,12 @@ struct CheckpointConfig {
   void fields(FieldVisitor& visit);
 };
 
+struct DistillationConfig {
+  double gate_loss_scale = 10.0;
+  std::string gates;
+  void fields(FieldVisitor& visit);
+};
+
 struct ValidationConfig {
   int64_t freq = 0;
   int64_t rows = 16;
@@ -92,6 +98,7 @@ struct RunConfig {
   ParallelConfig parallel;
   std::string activation_checkpoint = "none";
   CheckpointConfig checkpoint;
+  DistillationConfig distillation;
   ValidationConfig validation;
   MetricsConfig metrics;
   SampleConfig sample;

@@ -13,7 +13,7 @@ namespace longreach {
 
 struct StepRecord {
   int64_t step = 0;
-  double loss = 0;  // cross-entropy, mean nats a token over the whole step
+  double loss = 0;  // cross-entropy, mean nats a token over the whole step; distilling: what is minimised
   double gradient_norm = 0;
   double learning_rate = 0;
   int64_t tokens = 0;        // tokens of this step, labelled or not

@@ -65,20 +65,29 @@ NamedTensors model_tensors(const Transformer& model) {
   return tensors;
 }
 
-void load_model_tensors(Transformer& model, const NamedTensors& tensors, const std::string& origin) {
+std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
+                                            const std::string& origin,
+                                            bool (*may_be_new)(std::string_view name)) {
   std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
   const NamedTensors own = model_tensors(model);
   std::set<std::string> names;
+  std::vector<std::string> added;
   for (const auto& [name, tensor] : own) {
     names.insert(name);
     const auto found = given.find(name);
+    if (found == given.end() && may_be_new && may_be_new(name)) {
+      added.push_back(name);
+      continue;
+    }
     check<CheckpointError>(found != given.end(), origin, ": is of another model: it holds no ", name);
     check<CheckpointError>(found->second.sizes() == tensor.sizes(), origin, ": is of another model: ", name,
                            " has shape ", found->second.sizes(), ", this config makes ", tensor.sizes());
   }
   for (const auto& [name, tensor] : tensors)
     check<CheckpointError>(names.count(name) > 0, origin, ": is of another model: this config has no ", name);
-  for (const auto& [name, tensor] : own) tensor.copy_(given.at(name));
+  for (const auto& [name, tensor] : own)
+    if (const auto found = given.find(name); found != given.end()) tensor.copy_(found->second);
+  return added;
 }
 
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {

@@ -3,6 +3,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "checkpoints/checkpoint.h"
 #include "data/tokenizer.h"
@@ -30,8 +32,11 @@ CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer)
 NamedTensors model_tensors(const Transformer& model);
 
 // Copies tensors into the model. Throws CheckpointError that names the first missing, unknown or misshapen
-// tensor, before anything is changed. `origin` names the checkpoint in the message.
-void load_model_tensors(Transformer& model, const NamedTensors& tensors, const std::string& origin);
+// tensor, before anything is changed. `origin` names the checkpoint in the message. Parameters that may_be_new
+// accepts keep their initial values when the checkpoint has none of them; returns their names.
+std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
+                                            const std::string& origin,
+                                            bool (*may_be_new)(std::string_view name) = nullptr);
 
 // The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec);

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "train/gates.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
 
@@ -74,6 +75,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
                    .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
+  if (distilling()) freeze_all_but_gates(*model_);
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
   optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);
@@ -88,8 +90,14 @@ void Trainer::resume_or_start() {
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
   } else if (!config_.checkpoint.initial_load_path.empty()) {
     const auto contents = read_checkpoint(config_.checkpoint.initial_load_path, false);
-    load_model_tensors(*model_, contents.model, config_.checkpoint.initial_load_path);
+    const bool new_gates = distilling() || !config_.distillation.gates.empty();
+    const auto added = load_model_tensors(*model_, contents.model, config_.checkpoint.initial_load_path,
+                                          new_gates ? is_gate_parameter : nullptr);
+    if (!added.empty() && config_.distillation.gates.empty())
+      std::cout << "gates      new: " << config_.checkpoint.initial_load_path << " holds none; "
+                << added.size() << " tensors start from random values" << std::endl;
   }
+  if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
 }
 
 void Trainer::restore(const CheckpointContents& contents) {
@@ -127,19 +135,7 @@ Trainer::StepData Trainer::load_step(int64_t step) const {
 StepRecord Trainer::train_step(const StepData& data) {
   StepRecord record;
   optimizer_->zero_grad();
-  const auto micro_batches = static_cast<double>(data.micro_batches.size());
-  for (const ModelInput& micro : data.micro_batches) {
-    const LossOutput output = model_->loss(micro.tokens, micro.labels, micro.batch, loss_options_);
-    at::Tensor total = output.loss_sum / static_cast<double>(std::max<int64_t>(data.labelled, 1));
-    for (size_t i = 0; i < output.auxiliary.size(); ++i) {
-      const auto& [name, value] = output.auxiliary[i];
-      total = total + value * (config_.training.auxiliary_weight / micro_batches);
-      if (record.auxiliary.size() <= i) record.auxiliary.emplace_back(name, 0.0);
-      record.auxiliary[i].second += value.detach().item<double>() / micro_batches;
-    }
-    total.backward();
-    record.loss += output.nll_sum.item<double>() / static_cast<double>(std::max<int64_t>(data.labelled, 1));
-  }
+  for (const ModelInput& micro : data.micro_batches) micro_batch_loss(micro, data, record).backward();
   const GradientNorm gradients = gradient_norm(parameters_);
   record.gradient_norm = gradients.norm;
   record.learning_rate =
@@ -151,6 +147,29 @@ StepRecord Trainer::train_step(const StepData& data) {
   }
   record.tokens = data.tokens;
   return record;
+}
+
+at::Tensor Trainer::micro_batch_loss(const ModelInput& micro, const StepData& data, StepRecord& record) {
+  const auto micro_batches = static_cast<double>(data.micro_batches.size());
+  at::Tensor total;
+  const auto add = [&](const at::Tensor& term) { total = total.defined() ? total + term : term; };
+  if (distilling()) {
+    for (const auto& [name, value] : model_->mechanism_losses(micro.tokens, micro.batch, loss_options_))
+      add(value * (config_.distillation.gate_loss_scale / micro_batches));
+    record.loss += total.item<double>();
+    return total;
+  }
+  const LossOutput output = model_->loss(micro.tokens, micro.labels, micro.batch, loss_options_);
+  const auto labelled = static_cast<double>(std::max<int64_t>(data.labelled, 1));
+  add(output.loss_sum / labelled);
+  for (size_t i = 0; i < output.auxiliary.size(); ++i) {
+    const auto& [name, value] = output.auxiliary[i];
+    add(value * (config_.training.auxiliary_weight / micro_batches));
+    if (record.auxiliary.size() <= i) record.auxiliary.emplace_back(name, 0.0);
+    record.auxiliary[i].second += value.detach().item<double>() / micro_batches;
+  }
+  record.loss += output.nll_sum.item<double>() / labelled;
+  return total;
 }
 
 bool Trainer::finite(const StepRecord& record, const GradientNorm& gradients) {
@@ -197,6 +216,7 @@ RunOutcome Trainer::run() {
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
     record.flops = model_->flops_per_token(config_.training.seq_len) * static_cast<double>(record.tokens);
+    if (distilling()) record.flops /= 3.0;  // the frozen model runs forward only
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;
     log_->step(record, held_out_after_step());
@@ -211,8 +231,11 @@ RunOutcome Trainer::run() {
 std::optional<Evaluation> Trainer::held_out_after_step() {
   const bool last = config_.validation.final && step_ == config_.training.steps;
   if (!last && !due(config_.validation.freq)) return std::nullopt;
-  return held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
-                              config_.training.batch_size, loss_options_);
+  model_->eval();
+  held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
+                       config_.training.batch_size, loss_options_);
+  model_->train();
+  return held_out_;
 }
 
 std::string Trainer::state_json() const {

@@ -48,6 +48,9 @@ class Trainer {
   void restore(const CheckpointContents& contents);
   StepData load_step(int64_t step) const;
   StepRecord train_step(const StepData& data);
+  // What one micro-batch adds to the loss of a step, and to its record.
+  at::Tensor micro_batch_loss(const ModelInput& micro, const StepData& data, StepRecord& record);
+  bool distilling() const { return config_.job.task == "distill"; }
   // Whether the step may be applied; otherwise acts on training.nonfinite.
   bool finite(const StepRecord& record, const GradientNorm& gradients);
   void roll_back();

@@ -11,6 +11,7 @@ using Arguments = std::vector<std::string>;
 int train_verb(const Arguments& arguments);
 int eval_verb(const Arguments& arguments);
 int generate_verb(const Arguments& arguments);
+int export_verb(const Arguments& arguments);
 int data_verb(const Arguments& arguments);
 int verify_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);

@@ -139,5 +139,19 @@ TEST(Plot, NamesThePackageWhenGnuplotIsMissing) {
   EXPECT_FALSE(std::filesystem::exists(folder.path("a/plot.tmp.png")));
 }
 
+TEST(Plot, HeatMapsKeepEveryNumberAndAreDrawn) {
+  const std::vector<plot::HeatMap> maps{
+      {"it's a gate", "key block", "query", 2, 3, {0, 0.5f, 1, 0.25f, 0, 7}},
+      {"truth", "key block", "query", 1, 1, {1}}};
+  const std::string script = plot::heat_maps_script("maps.png", maps);
+  EXPECT_THAT(script, HasSubstr("$m0 << EOD\n0 0.5 1\n0.25 0 7\nEOD"));
+  EXPECT_THAT(script, HasSubstr("set title 'it''s a gate'"));
+  if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed";
+  TemporaryFolder folder;
+  plot::draw(folder.path("maps.png"),
+             [&](const std::string& file) { return plot::heat_maps_script(file, maps); });
+  EXPECT_GT(std::filesystem::file_size(folder.path("maps.png")), 1000u);
+}
+
 }  // namespace
 }  // namespace longreach

@@ -113,6 +113,27 @@ std::string scaling_script(const std::string& output, const std::vector<Series>&
   return out.str();
 }
 
+std::string heat_maps_script(const std::string& output, const std::vector<HeatMap>& maps) {
+  std::ostringstream out;
+  preamble(out, output, static_cast<int>(480 * maps.size()), 480);
+  for (size_t i = 0; i < maps.size(); ++i) {
+    out << "$m" << i << " << EOD\n";
+    for (int64_t r = 0; r < maps[i].rows; ++r)
+      for (int64_t c = 0; c < maps[i].columns; ++c)
+        out << maps[i].values[static_cast<size_t>(r * maps[i].columns + c)]
+            << (c + 1 < maps[i].columns ? " " : "\n");
+    out << "EOD\n";
+  }
+  out << "set multiplot layout 1," << maps.size()
+      << "\nset palette defined (0 'white', 0.2 '#9ecae1', 0.6 '#1f5fa8', 1 '#08204a')\n"
+         "unset key\nunset grid\nset yrange [] reverse\nset autoscale xfix\nset autoscale yfix\n";
+  for (size_t i = 0; i < maps.size(); ++i)
+    out << "set title " << quoted(maps[i].title) << "\nset xlabel " << quoted(maps[i].x) << "\nset ylabel "
+        << quoted(maps[i].y) << "\nplot $m" << i << " matrix with image\n";
+  out << "unset multiplot\nset output\n";
+  return out.str();
+}
+
 std::string unfinished_name(const std::string& output) {
   const bool known = output.ends_with(".png") || output.ends_with(".svg");
   check<UserError>(known, one_line(output), ": unknown kind of picture, allowed: .png, .svg");

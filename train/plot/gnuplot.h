@@ -1,5 +1,6 @@
 // Drawing through the gnuplot program.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,16 @@ std::string curves_script(const std::string& output, const std::string& x, const
 
 // Log-log, microseconds a token against T.
 std::string scaling_script(const std::string& output, const std::vector<Series>& series);
+
+// A matrix drawn as a heat map, row 0 at the top.
+struct HeatMap {
+  std::string title, x, y;  // of the axes
+  int64_t rows = 0, columns = 0;
+  std::vector<float> values;  // row-major
+};
+
+// Heat maps side by side, each over its own range.
+std::string heat_maps_script(const std::string& output, const std::vector<HeatMap>& maps);
 
 // Draws into a file beside `output`, then renames it. `script` makes the script for a file name. `program`:
 // gnuplot. Throws UserError: an ending other than .png and .svg, gnuplot missing (names the package) or

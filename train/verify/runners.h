@@ -24,6 +24,7 @@ void run_longlora(Case& run);      // arXiv 2309.12307, forms without a roll
 void run_s2_attention(Case& run);  // arXiv 2407.17678
 void run_biformer_bra(Case& run);  // arXiv 2303.08810: the layer over images, and regions of a sequence
 void run_nsa(Case& run);           // arXiv 2502.11089: three public codes
+void run_seer(Case& run);          // arXiv 2410.13276 (prefill gate), arXiv 2506.08889 (decode gate)
 void run_topk_token(Case& run);    // exact top-k tokens of each query, or of a kv group by soft votes
 
 // Layer forms of lightning (run_lightning hands over).

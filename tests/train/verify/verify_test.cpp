@@ -26,7 +26,7 @@ using ::testing::HasSubstr;
 const std::vector<std::string> kSmooth{"lightning", "retention", "simple_gla",  "sink_window",
                                        "lse_merge", "longlora",  "s2_attention"};
 // What they read is chosen from scores: rounded to bfloat16 the inputs choose otherwise.
-const std::vector<std::string> kChoosing{"biformer_bra", "nsa", "topk_token"};
+const std::vector<std::string> kChoosing{"biformer_bra", "nsa", "seer", "topk_token"};
 
 std::vector<std::string> vectors(const std::vector<std::string>& mechanisms) {
   std::vector<std::string> paths;

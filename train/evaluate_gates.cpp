@@ -1,0 +1,69 @@
+#include "train/evaluate_gates.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "train/model_input.h"
+
+namespace longreach {
+namespace {
+
+std::vector<SeerLayer*> gated_layers(Transformer& model) {
+  auto layers = seer_layers(model);
+  check<ConfigError>(!layers.empty(), "the model has no layer of kind = \"seer\"");
+  return layers;
+}
+
+}  // namespace
+
+std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoader& loader,
+                                      const std::vector<double>& densities, int64_t rows, int64_t batch_rows,
+                                      const LossOptions& options) {
+  const auto layers = gated_layers(model);
+  model.eval();
+  std::vector<GateTrial> trials;
+  const auto attempt = [&](const std::string& name, SeerPolicy policy, double density) {
+    for (SeerLayer* layer : layers) {
+      layer->set_trial(SeerTrial{.policy = policy, .density = density});
+      layer->take_count();
+    }
+    const Evaluation evaluation = evaluate(model, loader, rows, batch_rows, options);
+    SeerCount total;
+    for (SeerLayer* layer : layers) {
+      const SeerCount count = layer->take_count();
+      total.chosen += count.chosen;
+      total.causal += count.causal;
+      layer->set_trial(std::nullopt);
+    }
+    trials.push_back(
+        {name, density,
+         static_cast<double>(total.chosen) / static_cast<double>(std::max<int64_t>(total.causal, 1)),
+         evaluation.nll, evaluation.perplexity});
+  };
+  attempt("dense", SeerPolicy::window, 1.0);  // every causal block
+  for (const double density : densities) {
+    attempt("oracle", SeerPolicy::oracle, density);
+    attempt("gate", SeerPolicy::gate, density);
+    attempt("window", SeerPolicy::window, density);
+    attempt("random", SeerPolicy::random, density);
+  }
+  return trials;
+}
+
+SeerMaps gate_maps(Transformer& model, const data::ValidLoader& loader, int64_t layer) {
+  model.eval();
+  std::vector<std::string> known;
+  for (SeerLayer* candidate : gated_layers(model)) {
+    known.push_back(std::to_string(candidate->layer()));
+    if (candidate->layer() != layer) continue;
+    SeerMaps maps;
+    candidate->record_maps(&maps);
+    const ModelInput input = to_model_input(loader.batch(0, 1));
+    model.token_nll(input.tokens, input.labels, input.batch);
+    candidate->record_maps(nullptr);
+    return maps;
+  }
+  throw UserError(text("layer ", layer, " has no gate; layers with one: ", join(known)));
+}
+
+}  // namespace longreach
