@@ -46,8 +46,7 @@ Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions
   }
   if (rope_) {
     expect_shape(positions, "positions", {x.size(0), x.size(1)});
-    Rotation rotation = rotary_->at(positions, x.scalar_type(), length);
-    rotation = {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
+    const Rotation rotation = rotary_->at(positions, x.scalar_type(), length, x.device());
     heads.q = rotate(heads.q, rotation);
     heads.k = rotate(heads.k, rotation);
   }
