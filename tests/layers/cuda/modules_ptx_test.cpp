@@ -78,8 +78,8 @@ TEST(CudaModules, NormOfAnyStrides) {
 }
 
 TEST(CudaModules, NormFromFloat32ToTheComputingType) {
-  const Tensors inputs{normal({5, 40}, 1, at::kFloat), normal({40}, 2, at::kFloat)};
   const InterpretedDevice device;
+  const Tensors inputs{normal({5, 40}, 1, at::kFloat), normal({40}, 2, at::kFloat)};
   const at::Tensor y = rms_norm(inputs[0], inputs[1], 1e-5, at::kBFloat16);
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   EXPECT_TRUE(device.runs().contains("rms_norm_fp32_bf16"));

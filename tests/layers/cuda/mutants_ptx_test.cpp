@@ -37,7 +37,6 @@ TEST(RowMutants, Norm) {
       {"grad: sums are added to before they are cleared", kNormGrad, "bar\\.sync.*", "", 0, "another warp"},
       {"grad: warps' products meet without a barrier", kNormGrad, "bar\\.sync.*", "", 1, "another warp"},
       {"grad: scratch is overwritten while it is read", kNormGrad, "bar\\.sync.*", "", 2, "another warp"},
-      {"grad: sums leave before all have added", kNormGrad, "bar\\.sync.*", "", 3, "another warp"},
       {"grad: sums begin with what was there", kNormGrad, "st\\.shared\\.u32.*", "", kEverywhere,
        "uninitialised shared memory"},
       {"grad: the mean's part is added", kNormGrad, "sub\\.f32", "add.f32", 0, kNumbers},

@@ -114,6 +114,9 @@ inline std::string file_of(const std::string& kernel) {
                            "interval_attention_query_gradient", "interval_attention_key_gradient"})
     for (const char* type : {"_bf16", "_fp16", "_fp32"})
       if (kernel.starts_with(text(stem, type))) return text(stem, type);
+  for (const char* stem : {"interval_attention_dense_forward", "interval_attention_dense_query_gradient",
+                           "interval_attention_dense_key_gradient"})
+    if (kernel.starts_with(stem)) return text(stem, "_sm90a");
   if (kernel.starts_with("interval_attention_rows")) return "interval_attention_rows";
   if (kernel.starts_with("recurrence_output") || kernel.starts_with("recurrence_grad_"))
     return "recurrence_cuda_outputs";
@@ -150,7 +153,7 @@ class AttentionLaunch {
     return outcome;
   }
 
-  Outcome backward(const Kernels& kernels) const {
+  Outcome backward(const Kernels& kernels, const interval::CudaOptions& options = {}) const {
     Outcome outcome;
     ptx::Memory memory;
     interval::Params p = params(memory);
@@ -161,7 +164,8 @@ class AttentionLaunch {
     g.dq = result(memory, "dq", q_);
     g.dk = result(memory, "dk", k_);
     g.dv = result(memory, "dv", v_);
-    launch(outcome, kernels, memory, [&](void* space) { return interval::plan_backward(p, g, space); });
+    launch(outcome, kernels, memory,
+           [&](void* space) { return interval::plan_backward(p, g, space, options); });
     compare(outcome, memory, g.dq.data, p.dtype, dq_.values);
     compare(outcome, memory, g.dk.data, p.dtype, dk_.values);
     compare(outcome, memory, g.dv.data, p.dtype, dv_.values);
