@@ -103,7 +103,7 @@ TEST(RecurrenceMutants, Step) {
       {"queries are not scaled", kStep, "mul\\.f32(\\s+\\S+) %f\\d+, (%f\\d+);", "mov.f32$1 $2;", 0,
        kNumbers},
       {"the state does not decay", kStep, "fma\\.rn\\.f32(\\s+\\S+) \\S+, (\\S+), (\\S+);",
-       "add.f32$1 $2, $3;", 0, kNumbers},
+       "add.f32$1 $2, $3;", 8, kNumbers},
       {"a group of rows is left out", kStep, "add\\.f32(\\s+\\S+) (%f\\d+), %f\\d+;", "mov.f32$1 $2;", 0,
        kNumbers},
   };
