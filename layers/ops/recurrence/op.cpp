@@ -48,7 +48,8 @@ struct Plan {
     shape.dk = q.size(3), shape.dv = v.size(3);
     shape.chunk = runs_on_cuda(q) ? recurrence_cuda::kCudaChunk : options.chunk;
     const int64_t wanted = ceil_div(8 * shape.dk * shape.dv / (shape.dk + shape.dv), shape.chunk);
-    shape.segment = runs_on_cuda(q) ? shape.chunk : shape.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
+    shape.segment =
+        runs_on_cuda(q) ? shape.chunk : shape.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
     shape.scale = static_cast<float>(options.scale);
     shape.dtype = kernel_dtype(q);
     set_decay(log_decay);
