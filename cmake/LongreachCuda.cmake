@@ -146,7 +146,9 @@ const char* static_table_text() { return longreach_static_table_text; }
   set(${result} ${LONGREACH_CUDA_FOLDER}/images.cpp PARENT_SCOPE)
 endfunction()
 
-# Needs the full LibTorch set-up, of which it links two small libraries; the program loads libtorch_cuda.so itself.
+# Links libtorch_cuda.so (with it cuDNN and NCCL's c10d::ProcessGroupNCCL) and nothing of the gigabytes that it needs in turn:
+# a shared library may leave those to be found when it is loaded. The program loads libtorch_cuda.so before it asks ATen about
+# CUDA. Beside the small LibTorch set-up, which lacks them, the plug-in has the kernels and two small libraries.
 function(longreach_cuda_plugin)
   if(NOT EXISTS ${LONGREACH_TORCH_ROOT}/torch/lib/libc10_cuda.so)
     if(LONGREACH_CUDA STREQUAL ON)
@@ -159,12 +161,25 @@ function(longreach_cuda_plugin)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/ops/cuda/plugin/*.cpp)
   longreach_cuda_images(images)
+  set(wheels ${LONGREACH_TORCH_ROOT}/nvidia)
+  set(set_up small)
+  if(EXISTS ${wheels}/nccl/include/nccl.h)
+    set(set_up full)
+  elseif(LONGREACH_CUDA STREQUAL ON)
+    message(FATAL_ERROR "LONGREACH_CUDA is ON, and ${wheels} holds no NCCL")
+  endif()
+  list(APPEND sources ${PROJECT_SOURCE_DIR}/layers/ops/cuda/plugin/libraries/${set_up}.cpp)
   add_library(longreach_cuda SHARED ${sources} ${images})
   longreach_common(longreach_cuda)
   get_filename_component(folder ${LONGREACH_NVCC} REALPATH)
   get_filename_component(folder ${folder} DIRECTORY)
   target_include_directories(longreach_cuda SYSTEM PRIVATE ${folder}/../include)
-  set(cuda_libraries ${LONGREACH_TORCH_ROOT}/nvidia/cu13/lib)
+  if(set_up STREQUAL full)
+    target_include_directories(longreach_cuda SYSTEM PRIVATE ${wheels}/nccl/include ${wheels}/cudnn/include)
+    target_compile_definitions(longreach_cuda PRIVATE USE_C10D_NCCL)
+    target_link_libraries(longreach_cuda PRIVATE ${LONGREACH_TORCH_ROOT}/torch/lib/libtorch_cuda.so)
+  endif()
+  set(cuda_libraries ${wheels}/cu13/lib)
   target_link_libraries(longreach_cuda PRIVATE longreach_core longreach_torch ${LONGREACH_TORCH_ROOT}/torch/lib/libc10_cuda.so
                         ${cuda_libraries}/libcudart.so.13)
   target_link_options(longreach_cuda PRIVATE -Wl,--exclude-libs,ALL -Wl,-rpath,${cuda_libraries})

@@ -10,8 +10,10 @@
 
 #include <algorithm>
 
+#include "layers/cuda/op.h"
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
 #include "layers/ops/vector_math.h"
 
 namespace longreach {
@@ -38,21 +40,11 @@ class CrossEntropyOp : public FusedOp {
     at::Tensor nll = at::zeros({tokens}, wide), loss = at::zeros({}, wide.dtype(at::kDouble));
     for (int64_t begin = 0; begin < tokens; begin += options_.chunk_tokens) {
       const int64_t rows = std::min(options_.chunk_tokens, tokens - begin);
-      const at::Tensor x = hidden.narrow(0, begin, rows), label = labels.narrow(0, begin, rows).unsqueeze(1);
-      at::Tensor p = x.matmul(cast_weight.t()).to(wide.dtype());
-      const at::Tensor picked = p.gather(1, label);
-      const at::Tensor top = p.amax(1, true);
-      p.sub_(top).exp_();
-      const at::Tensor sum = p.sum(1, true);
-      const at::Tensor lse = sum.log().add_(top);
-      const at::Tensor chunk_nll = lse - picked;
-      nll.narrow(0, begin, rows).copy_(chunk_nll.squeeze(1));
-      loss += (chunk_nll + lse.square() * options_.z_loss).sum(at::kDouble);
-      if (!hidden_grad_ && !weight_grad_) continue;
-      // d loss / d logits = softmax (1 + 2 z lse) - onehot, in place of the exponentials.
-      p.mul_((lse * (2.0 * options_.z_loss)).add_(1.0).div_(sum));
-      p.scatter_add_(1, label, at::zeros_like(picked).sub_(1.0));
-      const at::Tensor dlogits = p.to(hidden.scalar_type());
+      const at::Tensor x = hidden.narrow(0, begin, rows), label = labels.narrow(0, begin, rows);
+      const at::Tensor logits = x.matmul(cast_weight.t()), chunk_nll = nll.narrow(0, begin, rows);
+      const at::Tensor dlogits = runs_on_cuda(hidden) ? chunk_on_cuda(logits, label, chunk_nll, loss)
+                                                      : chunk_on_cpu(logits, label, chunk_nll, loss);
+      if (!dlogits.defined()) continue;
       if (hidden_grad_) dhidden.narrow(0, begin, rows).copy_(dlogits.matmul(cast_weight));
       if (weight_grad_) dweight.add_(dlogits.t().matmul(x));
     }
@@ -70,6 +62,31 @@ class CrossEntropyOp : public FusedOp {
   }
 
  private:
+  // nll of a chunk of logits is written, its loss added; returns d loss / d logits, undefined where nobody asks.
+  at::Tensor chunk_on_cpu(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& nll,
+                          at::Tensor& loss) const {
+    at::Tensor p = logits.to(nll.scalar_type());
+    const at::Tensor label = labels.unsqueeze(1), picked = p.gather(1, label), top = p.amax(1, true);
+    p.sub_(top).exp_();
+    const at::Tensor sum = p.sum(1, true);
+    const at::Tensor lse = sum.log().add_(top);
+    const at::Tensor chunk_nll = lse - picked;
+    nll.copy_(chunk_nll.squeeze(1));
+    loss += (chunk_nll + lse.square() * options_.z_loss).sum(at::kDouble);
+    if (!hidden_grad_ && !weight_grad_) return {};
+    // softmax (1 + 2 z lse) - onehot, in place of the exponentials.
+    p.mul_((lse * (2.0 * options_.z_loss)).add_(1.0).div_(sum));
+    p.scatter_add_(1, label, at::zeros_like(picked).sub_(1.0));
+    return p.to(logits.scalar_type());
+  }
+
+  at::Tensor chunk_on_cuda(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& nll,
+                           const at::Tensor& loss) const {
+    const bool gradient = hidden_grad_ || weight_grad_;
+    cuda::cross_entropy(logits, labels, nll, loss, options_.z_loss, gradient);
+    return gradient ? logits : at::Tensor();
+  }
+
   CrossEntropyOptions options_;
   bool hidden_grad_, weight_grad_;
 };

@@ -4,8 +4,10 @@
 #include <ATen/ops/silu_backward.h>
 
 #include "core/error.h"
+#include "layers/cuda/op.h"
 #include "layers/initialization.h"
 #include "layers/ops/autograd.h"
+#include "layers/ops/kernel_input.h"
 
 namespace longreach {
 namespace {
@@ -14,6 +16,7 @@ class SiluProductOp : public FusedOp {
  public:
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = inputs;
+    if (runs_on_cuda(inputs[0])) return {cuda::silu_product(inputs[0], inputs[1])};
     return {at::silu(inputs[0]).mul_(inputs[1])};
   }
 
@@ -21,6 +24,10 @@ class SiluProductOp : public FusedOp {
                    const std::vector<bool>& needs) const override {
     Tensors result(2);
     if (!grads[0].defined()) return result;
+    if (runs_on_cuda(saved[0])) {
+      const auto out = cuda::silu_product_grad(saved[0], saved[1], grads[0]);
+      return {out.dgate, out.dup};
+    }
     if (needs[0]) result[0] = at::silu_backward(grads[0] * saved[1], saved[0]);
     if (needs[1]) result[1] = at::silu(saved[0]).mul_(grads[0]);
     return result;

@@ -4,8 +4,10 @@
 
 #include <ATen/ops/ones.h>
 
+#include "layers/cuda/op.h"
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
 
 namespace longreach {
 namespace {
@@ -20,6 +22,11 @@ class RmsNormOp : public FusedOp {
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor &x = inputs[0], &weight = inputs[1];
+    if (runs_on_cuda(x)) {
+      const cuda::NormOutput out = cuda::rms_norm(x, weight, eps_, dtype_);
+      saved = {x, weight, out.rstd};
+      return {out.y};
+    }
     const at::Tensor wide = x.to(statistics_dtype(x));
     const at::Tensor rstd = wide.square().mean(-1, true).add_(eps_).rsqrt_();
     at::Tensor y = wide * rstd;
@@ -34,6 +41,10 @@ class RmsNormOp : public FusedOp {
                    const std::vector<bool>& needs) const override {
     const at::Tensor &x = saved[0], &weight = saved[1], &rstd = saved[2];
     if (!grads[0].defined()) return {at::Tensor(), at::Tensor()};
+    if (runs_on_cuda(x)) {
+      const auto out = cuda::rms_norm_grad(x, weight, rstd, grads[0], needs[1] && weight.defined());
+      return {out.dx, out.dweight.defined() ? out.dweight.to(weight.scalar_type()) : out.dweight};
+    }
     const at::ScalarType wide = rstd.scalar_type();
     const at::Tensor xhat = x.to(wide) * rstd, dy = grads[0].to(wide);
     at::Tensor dx, dweight;

@@ -8,8 +8,10 @@
 #include <cmath>
 #include <numbers>
 
+#include "layers/cuda/op.h"
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
 #include "layers/ops/vector_math.h"
 
 namespace longreach {
@@ -69,6 +71,7 @@ class RotateOp : public FusedOp {
  private:
   static at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
                          double direction) {
+    if (runs_on_cuda(x)) return cuda::rotate(x, cos, sin, direction);
     const int64_t half = x.size(-1) / 2;
     const at::Tensor c = cos.unsqueeze(2), s = sin.unsqueeze(2);
     const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
@@ -135,35 +138,43 @@ double RotaryEmbedding::attention_factor() const {
   return config_.factor <= 1.0 ? 1.0 : 0.1 * std::log(config_.factor) + 1.0;
 }
 
-void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length) {
+void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length, at::Device device) {
   settle_vector_math();
   const at::Tensor angles =
       at::arange(rows, at::kDouble).unsqueeze(1) * at::tensor(inverse_frequencies(length), at::kDouble);
-  cos_ = (angles.cos() * attention_factor()).to(dtype);
-  sin_ = (angles.sin() * attention_factor()).to(dtype);
+  cos_ = (angles.cos() * attention_factor()).to(device, dtype);
+  sin_ = (angles.sin() * attention_factor()).to(device, dtype);
   table_length_ = length;
 }
 
-Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, int64_t length) {
+Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, int64_t length,
+                             std::optional<at::Device> device) {
   expect_dtype(positions, "positions", {at::kLong});
   expect_shape(positions, "positions", {-1, -1});
   const at::ScalarType wanted = dtype == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor flat = positions.to(at::kCPU).reshape({-1});
+  const at::Device where = device.value_or(positions.device());
+  const at::Tensor host = positions.to(at::kCPU).contiguous();
+  if (last_.rotation.cos.defined() && last_.rotation.cos.scalar_type() == wanted && last_.length == length &&
+      last_.rotation.cos.device() == where && last_.positions.equal(host))
+    return last_.rotation;
+  const at::Tensor flat = host.reshape({-1});
   const int64_t rows = flat.numel() == 0 ? 1 : flat.max().item<int64_t>() + 1;
-  if (length == 0) length = rows;
+  const int64_t tokens = length == 0 ? rows : length;
   // Below the original length `dynamic` does nothing, whatever the length.
-  const int64_t key = config_.rope_type == "dynamic" ? std::max(length, original_length_) : 0;
-  if (!cos_.defined() || cos_.size(0) < rows || cos_.scalar_type() != wanted || table_length_ != key) {
+  const int64_t key = config_.rope_type == "dynamic" ? std::max(tokens, original_length_) : 0;
+  if (!cos_.defined() || cos_.size(0) < rows || cos_.scalar_type() != wanted || table_length_ != key ||
+      cos_.device() != where) {
     int64_t grown = 256;  // powers of two: decoding token by token rebuilds log(T) times
     while (grown < rows) grown *= 2;
-    build_table(grown, wanted, key);
+    build_table(grown, wanted, key, where);
   }
+  const at::Tensor index = flat.to(where);
   const auto gather = [&](const at::Tensor& table) {
-    return table.index_select(0, flat)
-        .view({positions.size(0), positions.size(1), head_dim_ / 2})
-        .to(positions.device());
+    return table.index_select(0, index).view({positions.size(0), positions.size(1), head_dim_ / 2});
   };
-  return {gather(cos_), gather(sin_)};
+  // A copy: the caller may write to its positions.
+  last_ = {host.clone(), {gather(cos_), gather(sin_)}, length};
+  return last_.rotation;
 }
 
 at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {

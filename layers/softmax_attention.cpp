@@ -50,8 +50,7 @@ Heads SoftmaxAttention::split_heads(const at::Tensor& x) const {
 Rotation SoftmaxAttention::rotation_at(const at::Tensor& positions, const at::Tensor& x,
                                        int64_t length) const {
   expect_shape(positions, "positions", {x.size(0), x.size(1)});
-  const Rotation rotation = rotary_->at(positions, x.scalar_type(), length);
-  return {rotation.cos.to(x.device()), rotation.sin.to(x.device())};
+  return rotary_->at(positions, x.scalar_type(), length, x.device());
 }
 
 Heads SoftmaxAttention::rotated(Heads heads, const at::Tensor& positions, int64_t length) const {

@@ -140,7 +140,30 @@ void RunConfig::fields(FieldVisitor& visit) {
   visit.section("sample", "Text generated at the end.", fields_of(sample));
 }
 
+namespace {
+
+// What dense attention by cuDNN asks of the rest of a run; said before anything is read or made.
+void check_backends(const RunConfig& config) {
+  for (const AttentionEntry& entry : config.model.attention) {
+    const auto* dense = std::get_if<DenseConfig>(&entry.config);
+    if (dense == nullptr || dense->backend != "cudnn") continue;
+    const auto needs = [](bool met, const char* key) {
+      check<ConfigError>(met, "model.attention.backend = \"cudnn\" needs ", key,
+                         "; \"auto\" and \"longreach\" take any run");
+    };
+    needs(config.parallel.device == "cuda", "parallel.device = \"cuda\"");
+    needs(config.training.mixed_precision_param == "bfloat16",
+          "training.mixed_precision_param = \"bfloat16\"");
+    needs(!config.training.varlen, "training.varlen = false: it takes no packed documents");
+    needs(!config.training.deterministic,
+          "training.deterministic = false: its backward pass is not deterministic");
+  }
+}
+
+}  // namespace
+
 void RunConfig::validate() const {
+  check_backends(*this);
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
   const auto teaches = [](const AttentionEntry& entry) {

@@ -50,6 +50,9 @@ SavedModel load_saved_model(const std::string& path) {
   const std::string kept_tokenizer = contents.path + "/tokenizer";
   if (fs::is_directory(kept_tokenizer)) saved.config.data.tokenizer = kept_tokenizer;
   saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
+  // Saved models run on the CPU; what trained the weights does not bind who reads them.
+  for (AttentionEntry& entry : saved.config.model.attention)
+    if (auto* dense = std::get_if<DenseConfig>(&entry.config)) dense->backend = "auto";
   saved.config.model.resolve(saved.tokenizer->vocab_size());
   saved.model =
       std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));

@@ -36,6 +36,7 @@ int info_verb(const Arguments& arguments) {
   app.add_option("MECHANISM", mechanism, "only this one; cuda: the static report of the CUDA kernels");
   if (!parse_arguments(app, arguments)) return 0;
   if (mechanism == "cuda") {
+    std::cout << cuda::libraries() << "\n\n";
     print_static_report(cuda::static_table(), std::cout);
     return 0;
   }

@@ -1,7 +1,8 @@
-// Dense attention: projections, rotary embedding, one call of the fused operator.
+// Dense attention: projections, rotary embedding, one call of the fused operator or of cuDNN's.
 #include "layers/dense/dense.h"
 
 #include "layers/dense/module.h"
+#include "layers/ops/cudnn_attention/cudnn_attention.h"
 
 namespace longreach {
 namespace dense {
@@ -11,6 +12,8 @@ AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch)
   const Heads heads = project(x, batch.positions);
   if (site_.implementation == Implementation::reference)
     return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
+  if (takes_cudnn(backend_, heads, batch.cu_seqlens))
+    return {merge(cudnn_attention(heads.q, heads.k, heads.v, /*causal=*/true).o), {}};
   const IntervalMask mask{.cu_seqlens_q = batch.cu_seqlens, .cu_seqlens_k = batch.cu_seqlens};
   return {merge(attend(heads, mask, Implementation::fused)), {}};
 }

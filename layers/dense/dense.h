@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "core/fields.h"
@@ -16,9 +17,15 @@ struct DenseConfig {
   static constexpr std::string_view kind = "dense";
   static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
   bool rope = true;
+  std::string backend = "auto";
   void fields(FieldVisitor& visit) {
     visit.field("rope", rope,
                 {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
+    visit.field("backend", backend,
+                {.help = "kernels on CUDA: longreach, cudnn (LibTorch's SDPA), or auto: cudnn where it takes "
+                         "the case and "
+                         "training.deterministic is off, else longreach. The CPU has longreach alone",
+                 .allowed = one_of({"auto", "longreach", "cudnn"})});
   }
 };
 

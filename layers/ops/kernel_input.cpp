@@ -2,13 +2,16 @@
 #include "layers/ops/kernel_input.h"
 
 #include "layers/ops/check.h"
+#include "layers/ops/cuda/backend.h"
 
 namespace longreach {
+
+bool runs_on_cuda(const at::Tensor& tensor) { return tensor.is_cuda() || cuda::backend_is_replaced(); }
 
 void expect_kernel_input(const at::Tensor& tensor, std::string_view name) {
   check<ShapeError>(tensor.is_cpu() || tensor.is_cuda(), name, ": on ", tensor.device().str(),
                     ", expected the CPU or CUDA");
-  if (tensor.is_cuda())
+  if (runs_on_cuda(tensor))
     expect_dtype(tensor, name, {at::kFloat, at::kBFloat16, at::kHalf});
   else
     expect_dtype(tensor, name, {at::kFloat, at::kBFloat16});

@@ -147,6 +147,9 @@ MBarrier* find_mbarrier(Warp& w, unsigned lane, uint32_t address) {
 
 std::string waiting_text(const Warp& w) {
   std::string what = text("warp ", w.index, " waits at ", location_text(*w.kernel, w.code));
+  if (w.wanted_registers != 0)
+    what += text(" for ", w.wanted_registers, " registers a thread: it has ", w.held_registers, ", and ",
+                 w.block->free_registers, " of the block's are free");
   const Instruction& i = w.kernel->code[w.code];
   if (i.flags & 128) {
     const auto address =

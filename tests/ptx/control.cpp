@@ -58,12 +58,7 @@ void add_control(DecodeTable& table) {
     i.branch = true;
     i.handler = trap;
   };
-  // Register counts, sleeps and launch dependences change no result.
-  table["setmaxnreg"] = [](Decoder& d, Instruction& i) {
-    d.allow({"inc", "dec", "sync", "aligned", "u32"});
-    i.handler = nothing;
-    i.together = Together::warp;
-  };
+  // Sleeps and launch dependences change no result.
   table["nanosleep"] = [](Decoder& d, Instruction& i) {
     d.has("u32");
     i.handler = nothing;

@@ -22,6 +22,7 @@ const DecodeTable& table() {
     add_atomic(t);
     add_tensor_core(t);
     add_control(t);
+    add_register_pool(t);
     add_barriers(t);
     t["cp"] = decode_cp;
     t["mbarrier"] = decode_mbarrier;

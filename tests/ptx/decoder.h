@@ -112,6 +112,7 @@ void add_load_store(DecodeTable& table);
 void add_atomic(DecodeTable& table);
 void add_tensor_core(DecodeTable& table);
 void add_control(DecodeTable& table);
+void add_register_pool(DecodeTable& table);
 void add_barriers(DecodeTable& table);
 // Instructions whose first part names several families.
 void decode_cp(Decoder& d, Instruction& i);

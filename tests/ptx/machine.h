@@ -75,6 +75,9 @@ struct Warp {
   std::vector<uint64_t> registers;
   std::vector<uint32_t> predicates;
   std::vector<std::byte> local;  // local_bytes for each lane
+  // setmaxnreg: registers of each thread, what the warp waits for (0: nothing), and what it has asked for so far.
+  uint32_t held_registers = 0, wanted_registers = 0;
+  std::vector<uint32_t> register_changes;
 
   Knowledge knows;
   uint32_t synchronized =
@@ -213,6 +216,7 @@ struct Block {
   std::array<Barrier, 16> barriers;
   std::map<uint32_t, MBarrier> mbarriers;
   unsigned agents = kWarps;
+  uint32_t free_registers = 0;  // of the block's: what setmaxnreg.dec has given back
   std::array<std::vector<WgmmaIssue>, kWarps / 4> issued;  // by warpgroup
   std::unordered_map<uint64_t, Knowledge> atomics;         // what atomics at an address have released
   Errors errors;
@@ -260,6 +264,9 @@ void commit_block(Block& block);
 void check_registers_in_flight(Warp& warp, const Instruction& instruction);
 void stamp_registers(Warp& warp, const Instruction& instruction);
 void finish_warp_checks(Warp& warp, uint32_t lanes);  // in-flight work at exit
+// Registers at the start of a block, and at its end whether the warps of each warpgroup changed them alike (setmaxnreg).
+void prepare_registers(Block& block);
+void check_register_changes(Block& block);
 
 std::string source_text(const Kernel& kernel, uint32_t code);    // "kernel.cu:12, inlined at ..."
 std::string location_text(const Kernel& kernel, uint32_t code);  // with the opcode

@@ -262,6 +262,7 @@ void prepare_block(Block& block, const LaunchContext& context, uint32_t index) {
   if (context.options->profile) block.traffic.resize(context.kernel->code.size());
   block.warps.resize(context.warps);
   for (unsigned w = 0; w < context.warps; ++w) prepare_warp(block, block.warps[w], w);
+  prepare_registers(block);
 }
 
 void run_block(Block& block) {
@@ -285,7 +286,7 @@ void run_block(Block& block) {
       ran = true;
       all_finished = all_finished && w.finished;
     }
-    if (all_finished) return;
+    if (all_finished) return check_register_changes(block);
     if (!ran) return report_deadlock(block);
     if (block.instructions > limit) {
       block.error(block.warps[order[0]], 0, "hangs", text(": no end after ", limit, " warp instructions"));

@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "core/error.h"
 #include "tests/ptx/one_block.h"
 
 namespace longreach::ptx {
@@ -160,6 +161,33 @@ TEST(Barrier, MbarrierOrdersItsWaiters) {
   EXPECT_TRUE(good.report.errors.empty()) << good.report.text();
   EXPECT_EQ(good.out[45], 13u);
   EXPECT_FALSE(lanes(start + rest, 64, 256).report.errors.empty());
+}
+
+// Three warpgroups begin with 168 registers a thread; `given` and `taken` are what one keeps and two want.
+Result share_registers(const std::string& given, const std::string& taken) {
+  return run_text("setp.lt.u32 %p1, %thread, 128;\n@%p1 bra $give;\nsetmaxnreg.inc.sync.aligned.u32 " +
+                      taken + ";\nbra $end;\n$give:\nsetmaxnreg.dec.sync.aligned.u32 " + given + ";\n$end:\n",
+                  {0}, 1, 384);
+}
+
+TEST(Registers, WarpgroupsShareWhatTheBlockHas) {
+  EXPECT_TRUE(share_registers("24", "240").report.errors.empty())
+      << share_registers("24", "240").report.text();
+  EXPECT_TRUE(share_registers("168", "168").report.errors.empty());
+  const Result more = share_registers("32", "240");  // 32 + 2 x 240 > 3 x 168
+  EXPECT_TRUE(mentions(more.report, "deadlock")) << more.report.text();
+  EXPECT_TRUE(mentions(more.report, "for 240 registers a thread: it has 168")) << more.report.text();
+}
+
+TEST(Registers, ChangesAreHeldToTheirDirectionAndToWholeWarpgroups) {
+  EXPECT_TRUE(mentions(share_registers("176", "168").report, "setmaxnreg.dec to more registers: 176 of 168"));
+  EXPECT_TRUE(mentions(share_registers("24", "160").report, "setmaxnreg.inc to fewer registers: 160 of 168"));
+  const Result one = run_text(
+      "setp.lt.u32 %p1, %thread, 32;\n@!%p1 bra $end;\nsetmaxnreg.dec.sync.aligned.u32 "
+      "24;\n$end:\n",
+      {0}, 1, 128);
+  EXPECT_TRUE(mentions(one.report, "not executed alike")) << one.report.text();
+  EXPECT_THROW(share_registers("20", "240"), DataError);
 }
 
 TEST(Memory, WidthsSignsAndVectors) {

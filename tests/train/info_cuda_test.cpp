@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <sstream>
 
 #include "core/error.h"
+#include "tests/support/program.h"
 
 namespace longreach {
 namespace {
@@ -29,6 +31,21 @@ TEST(InfoCuda, PrintsEachKernelOnce) {
   EXPECT_TRUE(has("4+12"));       // spills
   EXPECT_TRUE(has("440.5"));      // roofline of an A100, us
   EXPECT_TRUE(has("another_kernel"));
+}
+
+// The plug-in links libtorch_cuda, with cuDNN and NCCL's process group, where the whole of LibTorch is; it says so without a
+// driver or a device.
+TEST(InfoCuda, TheProgramNamesTheLibrariesBeneath) {
+  const std::filesystem::path plugin =
+      std::filesystem::path(LONGREACH_PROGRAM).parent_path() / "liblongreach_cuda.so";
+  if (!std::filesystem::exists(plugin)) GTEST_SKIP() << "built without nvcc";
+  const test::ProgramResult result = test::run_program({"info", "cuda"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const std::string line = result.out.substr(0, result.out.find('\n'));
+  if (line.starts_with("built beside the small")) GTEST_SKIP() << line;
+  for (const char* words :
+       {"CUDA runtime 13.", "cuDNN 9.", "NCCL 2.", "nccl collectives, timeout 600 s", "driver "})
+    EXPECT_NE(line.find(words), std::string::npos) << line;
 }
 
 TEST(InfoCuda, RefusesAnotherTable) {

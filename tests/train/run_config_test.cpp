@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 
+#include "core/error.h"
 #include "tests/support/program.h"
 #include "train/example_config.h"
 
@@ -36,6 +38,40 @@ TEST(RunConfig, PrintsWhatItReads) {
   RunConfig copy = config;
   RunConfig again = parse_run_config(to_toml(fields_of(copy)), "again");
   EXPECT_EQ(to_toml(fields_of(copy)), to_toml(fields_of(again)));
+}
+
+// A run whose dense layers ask for cuDNN, with everything that this needs; each key in turn is taken back.
+TEST(RunConfig, CudnnIsHeldToWhatItTakes) {
+  const std::vector<std::pair<std::string, std::string>> needed = {
+      {"parallel.device", "\"cuda\""},
+      {"training.mixed_precision_param", "\"bfloat16\""},
+      {"training.varlen", "false"},
+      {"training.deterministic", "false"}};
+  const std::map<std::string, std::string> taken_back = {{"parallel.device", "\"cpu\""},
+                                                         {"training.mixed_precision_param", "\"float32\""},
+                                                         {"training.varlen", "true"},
+                                                         {"training.deterministic", "true"}};
+  const auto toml = [&](const std::string& wrong) {
+    std::string parallel, training;
+    for (const auto& [key, value] : needed) {
+      const size_t dot = key.find('.');
+      (key.starts_with("parallel") ? parallel : training) +=
+          key.substr(dot + 1) + " = " + (key == wrong ? taken_back.at(key) : value) + "\n";
+    }
+    return "[data]\ntrain = [\"x.txt\"]\n[parallel]\n" + parallel + "[training]\n" + training +
+           "[[model.attention]]\nkind = \"dense\"\nbackend = \"cudnn\"\n";
+  };
+  EXPECT_NO_THROW(parse_run_config(toml(""), "run.toml"));
+  for (const auto& [key, value] : needed) {
+    try {
+      parse_run_config(toml(key), "run.toml");
+      ADD_FAILURE() << "accepted without " << key;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find("model.attention.backend = \"cudnn\" needs " + key),
+                std::string::npos)
+          << error.what();
+    }
+  }
 }
 
 }  // namespace

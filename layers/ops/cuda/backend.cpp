@@ -4,6 +4,7 @@
 #include <ATen/Context.h>
 #include <dlfcn.h>
 
+#include <atomic>
 #include <memory>
 
 #include "core/error.h"
@@ -36,14 +37,22 @@ MakeBackend maker() {
   return made;
 }
 
+std::atomic<Backend*> replacement{nullptr};
+
 }  // namespace
 
 void load() { maker(); }
 
+void replace_backend(Backend* other) { replacement = other; }
+bool backend_is_replaced() { return replacement != nullptr; }
+
 Backend& backend() {
+  if (Backend* other = replacement) return *other;
   static const std::unique_ptr<Backend> made(maker()());
   return *made;
 }
+
+std::string libraries() { return find_in_plugin<Libraries>(kLibraries)(); }
 
 std::string static_table() { return find_in_plugin<StaticTable>(kStaticTable)(); }
 

@@ -4,6 +4,7 @@
 //   load()          libtorch_cuda.so (it registers CUDA with ATen), then liblongreach_cuda.so (kernels and launcher)
 //   run(launches)   on the current stream of the current device
 //   static_table()  what the compilers said of the kernels; needs neither device nor driver
+//   libraries()     which CUDA runtime, cuDNN and NCCL are loaded
 #pragma once
 #include <cstddef>
 #include <string>
@@ -22,11 +23,13 @@ class Backend {
   virtual int architecture() = 0;     // its compute capability, major and minor digit: 80, 90
 };
 
-// The two symbols of the plug-in that are looked up.
+// The symbols of the plug-in that are looked up.
 using MakeBackend = Backend* (*)();
 inline constexpr const char* kMakeBackend = "longreach_make_cuda_backend";
 using StaticTable = const char* (*)();
 inline constexpr const char* kStaticTable = "longreach_cuda_static_table";
+using Libraries = const char* (*)();
+inline constexpr const char* kLibraries = "longreach_cuda_libraries";
 
 // Loads both libraries, once. Must come before anything that asks ATen about CUDA: ATen remembers the first answer. Throws
 // UserError that says which library is missing and how to get it.
@@ -35,7 +38,14 @@ void load();
 // Loads if need be and makes sure that there is a device: UserError "no CUDA device: ..." where there is none.
 Backend& backend();
 
-// The text of static_report.h that lies in the plug-in. Loads the plug-in alone. Throws UserError where there is none.
+// Puts another backend in the device's place, for tests: the PTX interpreter, over tensors in the host's memory. Null: the
+// device again. While one is there, operators take the device's path for every tensor.
+void replace_backend(Backend* other);
+bool backend_is_replaced();
+
+// The text of static_report.h that lies in the plug-in, and the versions of the libraries beneath it. Both load the plug-in
+// and need no device. Throw UserError where there is none.
 std::string static_table();
+std::string libraries();
 
 }  // namespace longreach::cuda

@@ -50,7 +50,7 @@ class IntervalAttention final : public FusedOp {
     const at::Tensor o = at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
     const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
     const Params p = params(q, k, v, o, lse);
-    q.is_cuda() ? interval::forward_cuda(p, q) : interval::forward_cpu(p);
+    runs_on_cuda(q) ? interval::forward_cuda(p, q) : interval::forward_cpu(p);
     saved = {q, k, v, o, lse};
     return {o, lse};
   }
@@ -69,7 +69,7 @@ class IntervalAttention final : public FusedOp {
     const Gradients gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr,
                               strided(dq), strided(dk), strided(dv)};
     const Params p = params(q, k, v, o, lse);
-    q.is_cuda() ? interval::backward_cuda(p, gradients, q) : interval::backward_cpu(p, gradients);
+    runs_on_cuda(q) ? interval::backward_cuda(p, gradients, q) : interval::backward_cpu(p, gradients);
     return {dq, dk, dv};
   }
 

@@ -46,9 +46,10 @@ struct Plan {
        const std::vector<int64_t>& bounds, const RecurrenceOptions& options) {
     shape.heads = q.size(2), shape.key_heads = k.size(2), shape.value_heads = v.size(2);
     shape.dk = q.size(3), shape.dv = v.size(3);
-    shape.chunk = q.is_cuda() ? recurrence_cuda::kCudaChunk : options.chunk;
+    shape.chunk = runs_on_cuda(q) ? recurrence_cuda::kCudaChunk : options.chunk;
     const int64_t wanted = ceil_div(8 * shape.dk * shape.dv / (shape.dk + shape.dv), shape.chunk);
-    shape.segment = q.is_cuda() ? shape.chunk : shape.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
+    shape.segment =
+        runs_on_cuda(q) ? shape.chunk : shape.chunk * std::clamp<int64_t>(wanted, 1, kLongestSegment);
     shape.scale = static_cast<float>(options.scale);
     shape.dtype = kernel_dtype(q);
     set_decay(log_decay);
@@ -108,7 +109,7 @@ class RecurrenceOp final : public FusedOp {
                    .initial_state = floats(start),
                    .final_state = floats(end),
                    .split = split};
-    if (q.is_cuda()) {
+    if (runs_on_cuda(q)) {
       checkpoints = recurrence_cuda::forward(params, keep_, q);
     } else {
       if (keep_ || split)
@@ -159,7 +160,7 @@ class RecurrenceOp final : public FusedOp {
       segment_grads = at::empty(states, f32), decays = at::empty({shape.segment_count, shape.heads}, f32);
       params.segment_grads = floats(segment_grads), params.segment_decays = floats(decays);
     }
-    q.is_cuda() ? recurrence_cuda::backward(params, q) : recurrence_kernels::backward(params);
+    runs_on_cuda(q) ? recurrence_cuda::backward(params, q) : recurrence_kernels::backward(params);
     if (partial.defined()) d_decay = partial.sum(0).to(at::kFloat);
     return {dq, dk, dv, d_decay, needs[4] ? d_start : at::Tensor()};
   }

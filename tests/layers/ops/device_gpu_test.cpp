@@ -4,25 +4,13 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
-#include "layers/ops/cuda/backend.h"
+#include "layers/ops/cudnn_attention/cudnn_attention.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 #include "tests/layers/ops/recurrence/cases.h"
+#include "tests/support/device_fixture.h"
 
 namespace longreach::test {
 namespace {
-
-class Device : public testing::Test {
- protected:
-  void SetUp() override {
-    try {
-      cuda::backend();
-    } catch (const UserError& error) {
-      GTEST_SKIP() << "skipped: " << error.what();
-    }
-  }
-};
-
-at::Tensor on_device(const at::Tensor& x) { return x.defined() ? x.to(at::kCUDA) : x; }
 
 IntervalAttentionOutput attention_on_device(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                             const IntervalMask& mask, std::optional<double> scale) {
@@ -74,6 +62,24 @@ TEST_F(Device, IntervalAttentionMasks) {
   expect_attention(packed);
   expect_attention(
       {.queries = 1, .keys = 3000, .key_heads = 2, .value_heads = 2, .qk_size = 128, .v_size = 128});
+}
+
+IntervalAttentionOutput cudnn_on_device(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                        const IntervalMask& mask, std::optional<double> scale) {
+  const auto [o, lse] = cudnn_attention(on_device(q), on_device(k), on_device(v), mask.causal, scale);
+  return {o.to(at::kCPU), lse.to(at::kCPU)};
+}
+
+TEST_F(Device, CudnnAttentionThroughLibTorch) {
+  for (const int64_t length : {2, 64, 65, 200})
+    for (const int64_t key_heads : {4, 2}) {
+      AttentionCase c{.queries = length, .keys = length, .key_heads = key_heads, .value_heads = key_heads};
+      c.qk_size = c.v_size = 64;
+      c.gradient_of_lse = false;
+      expect_matches_reference(c, at::kBFloat16, cudnn_on_device);
+    }
+  AttentionCase one{.queries = 1, .keys = 300, .qk_size = 128, .v_size = 128, .gradient_of_lse = false};
+  expect_matches_reference(one, at::kBFloat16, cudnn_on_device);
 }
 
 TEST_F(Device, RecurrenceOfAllLengths) {

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/cuda/plugin/images.h"
+#include "layers/ops/cuda/plugin/libraries/libraries.h"
 #include "layers/ops/cuda/plugin/tensor_map.h"
 
 namespace longreach::cuda {
@@ -115,4 +116,9 @@ extern "C" __attribute__((visibility("default"))) longreach::cuda::Backend* long
 // Asks no driver: machines without one can print the table.
 extern "C" __attribute__((visibility("default"))) const char* longreach_cuda_static_table() {
   return longreach::cuda::static_table_text();
+}
+
+extern "C" __attribute__((visibility("default"))) const char* longreach_cuda_libraries() {
+  static const std::string line = longreach::cuda::libraries();
+  return line.c_str();
 }

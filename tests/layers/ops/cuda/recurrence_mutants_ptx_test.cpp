@@ -19,6 +19,7 @@ constexpr const char* kOutput = "recurrence_output_bf16";
 constexpr const char* kGradQuery = "recurrence_grad_query_bf16";
 constexpr const char* kGradKey = "recurrence_grad_key_bf16";
 constexpr const char* kGradValue = "recurrence_grad_value_bf16";
+constexpr const char* kStep = "recurrence_step_bf16";
 constexpr const char* kDecayGradient = "recurrence_decay_gradient";
 
 constexpr const char* kMma = "(mma.*, \\{)(%\\w+), (%\\w+), (%\\w+), (%\\w+)\\}, (\\{%\\w+, %\\w+\\})";
@@ -86,6 +87,28 @@ TEST(RecurrenceMutants, GradientOfValues) {
   };
   ptx::expect_all_caught(mutants, Kernels(file_of), kLimit,
                          [&](const Kernels& kernels) { return launch.run(kernels, true); });
+}
+
+TEST(RecurrenceMutants, Step) {
+  const StepLaunch launch(DType::kBFloat16);
+  const Mutant mutants[] = {
+      {"queries and keys are read before all are there", kStep, "bar\\.sync.*", "", 0, "another warp"},
+      {"groups of rows meet without a barrier", kStep, "bar\\.sync.*", "", 1, "another warp"},
+      {"both heads work on one state", kStep, "mov\\.u32(\\s+\\S+) %ctaid\\.y;", "mov.u32$1 0;", 0,
+       "race between blocks"},
+      {"both tiles of columns are the first", kStep, "mov\\.u32(\\s+\\S+) %ctaid\\.x;", "mov.u32$1 0;", 0,
+       "race between blocks"},
+      {"the decay is not exponential", kStep, "ex2\\.approx\\.ftz\\.f32(\\s*\\S+) (\\S+);", "mov.f32$1 $2;",
+       0, kNumbers},
+      {"queries are not scaled", kStep, "mul\\.f32(\\s+\\S+) %f\\d+, (%f\\d+);", "mov.f32$1 $2;", 0,
+       kNumbers},
+      {"the state does not decay", kStep, "fma\\.rn\\.f32(\\s+\\S+) \\S+, (\\S+), (\\S+);",
+       "add.f32$1 $2, $3;", 8, kNumbers},
+      {"a group of rows is left out", kStep, "add\\.f32(\\s+\\S+) (%f\\d+), %f\\d+;", "mov.f32$1 $2;", 0,
+       kNumbers},
+  };
+  ptx::expect_all_caught(mutants, Kernels(file_of), kLimit,
+                         [&](const Kernels& kernels) { return launch.run(kernels); });
 }
 
 }  // namespace

@@ -39,6 +39,22 @@ TEST(IntervalAttentionPtx, LengthsAroundTheTiles) {
   }
 }
 
+void expect_lengths(at::ScalarType dtype) {
+  for (const int64_t length : {1, 63, 64, 65, 200, 257}) {
+    AttentionCase c = one_head(length, 64);
+    for (const bool causal : {true, false}) {
+      c.mask.causal = causal;
+      expect_cuda_matches(c, dtype, tiles());
+    }
+    AttentionCase last = c;
+    last.queries = 1;
+    expect_cuda_matches(last, dtype, decode(2));
+  }
+}
+
+TEST(IntervalAttentionPtx, LengthsAroundTheTilesInFloat16) { expect_lengths(at::kHalf); }
+TEST(IntervalAttentionPtx, LengthsAroundTheTilesInFloat32) { expect_lengths(at::kFloat); }
+
 // Every pair that is built, and sizes that are filled up to it.
 void expect_head_dims(at::ScalarType dtype, int64_t qk, int64_t v) {
   const AttentionCase c{.batch = 1,

@@ -51,7 +51,7 @@ class RecurrencePtx : public ::testing::Test {
   void SetUp() override { set_num_threads(1); }
 };
 
-TEST_F(RecurrencePtx, EveryLength) {
+void expect_every_length(at::ScalarType dtype) {
   for (const int64_t tokens : {1, 63, 64, 65, 200, 257})
     for (const auto decay : kDecays)
       expect_matches({.tokens = tokens,
@@ -61,8 +61,12 @@ TEST_F(RecurrencePtx, EveryLength) {
                       .dk = 64,
                       .dv = 64,
                       .decay = decay},
-                     at::kBFloat16);
+                     dtype);
 }
+
+TEST_F(RecurrencePtx, EveryLengthInBFloat16) { expect_every_length(at::kBFloat16); }
+TEST_F(RecurrencePtx, EveryLengthInFloat16) { expect_every_length(at::kHalf); }
+TEST_F(RecurrencePtx, EveryLengthInFloat32) { expect_every_length(at::kFloat); }
 
 // So slow that states of the first chunk still count in the last: the other cases forget within a chunk.
 TEST_F(RecurrencePtx, SlowDecays) {
