@@ -5,14 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "layers/ops/document.h"
+
 namespace longreach {
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// One document: its queries, its keys, and the rows (blocks of query_block queries) that speak for it.
-struct DocumentRows {
-  int64_t query, queries, key, keys, row, rows;
-};
 
 // cu_seqlens_*: int32 [N+1] on the CPU, or undefined: one document of `queries` and `keys`.
 std::vector<DocumentRows> document_rows(const at::Tensor& cu_seqlens_q, const at::Tensor& cu_seqlens_k,

@@ -12,7 +12,6 @@
 #include <cmath>
 #include <numeric>
 
-#include "layers/ops/interval_attention/packed.h"
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/parallel.h"
 
@@ -53,29 +52,6 @@ struct RowTerms {
 };
 
 template <class Element>
-float dot(const Element* a, const Element* b, int64_t n) {
-  const FloatTag d;
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    if constexpr (std::is_same_v<Element, float>) {
-      sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
-    } else {
-      sum = hn::MulAdd(vec::load_bf16(d, a + i), vec::load_bf16(d, b + i), sum);
-    }
-  }
-  float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) {
-    if constexpr (std::is_same_v<Element, float>) {
-      total += a[i] * b[i];
-    } else {
-      total += simd::float_from_bf16(a[i]) * simd::float_from_bf16(b[i]);
-    }
-  }
-  return total;
-}
-
-template <class Element>
 void row_terms(const TileWork& work, RowTerms& terms) {
   const Params& params = *work.params;
   std::memset(&terms, 0, sizeof terms);
@@ -93,8 +69,8 @@ void row_terms(const TileWork& work, RowTerms& terms) {
 
 // S^T (products) becomes P^T and dP^T becomes dS^T, for kVectors vectors of columns.
 template <int kVectors, bool kMasked>
-HWY_INLINE void gradient_columns(const RowIntervals& rows, const RowTerms& terms, int64_t first_key,
-                                 int64_t keys, int64_t column, float scale, float* s, float* ds) {
+HWY_INLINE void gradient_columns(const TileVisibility& seen, const RowTerms& terms, int64_t keys,
+                                 int64_t column, float scale, float* s, float* ds) {
   const FloatTag d;
   const auto factor = hn::Set(d, scale * kLog2e), outer = hn::Set(d, scale);
   Floats lse[kVectors], delta[kVectors];
@@ -108,7 +84,7 @@ HWY_INLINE void gradient_columns(const RowIntervals& rows, const RowTerms& terms
       auto p = vec::exp2_bounded(d, hn::MulSub(hn::LoadU(d, s + at), factor, lse[v]));
       auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta[v]));
       if constexpr (kMasked) {
-        const auto mask = visible_mask(rows, column + v * kLanes, first_key + j);
+        const auto mask = seen.mask(column + v * kLanes, j);
         p = hn::IfThenElseZero(mask, p);
         g = hn::IfThenElseZero(mask, g);
       }
@@ -119,14 +95,14 @@ HWY_INLINE void gradient_columns(const RowIntervals& rows, const RowTerms& terms
 }
 
 template <bool kMasked>
-void gradient_tile(const RowIntervals& rows, const RowTerms& terms, int64_t first_key, int64_t keys,
-                   int64_t columns, float scale, float* s, float* ds) {
+void gradient_tile(const TileVisibility& seen, const RowTerms& terms, int64_t keys, int64_t columns,
+                   float scale, float* s, float* ds) {
   constexpr int kGroup = vec::kMaxVectors;
   int64_t column = 0;
   for (; column + kGroup * kLanes <= columns; column += kGroup * kLanes)
-    gradient_columns<kGroup, kMasked>(rows, terms, first_key, keys, column, scale, s, ds);
+    gradient_columns<kGroup, kMasked>(seen, terms, keys, column, scale, s, ds);
   for (; column < columns; column += kLanes)
-    gradient_columns<1, kMasked>(rows, terms, first_key, keys, column, scale, s, ds);
+    gradient_columns<1, kMasked>(seen, terms, keys, column, scale, s, ds);
 }
 
 template <class Element>
@@ -134,13 +110,8 @@ void store_query_gradient(const TileWork& work, const float* dq_t, float* stagin
   const int64_t size = work.params->qk_size, count = work.tile->count;
   if (work.dq_part != nullptr) return vec::transpose(dq_t, kQueryTile, size, count, work.dq_part, size);
   const Strided& out = work.gradients->dq;
-  Element* dq = mutable_row<Element>(out, work.batch, work.tile->first, work.head);
-  if constexpr (std::is_same_v<Element, float>) {
-    vec::transpose(dq_t, kQueryTile, size, count, dq, out.token);
-  } else {
-    vec::transpose(dq_t, kQueryTile, size, count, staging, size);
-    for (int64_t i = 0; i < count; ++i) vec::row_from_float(staging + i * size, size, dq + i * out.token);
-  }
+  store_transposed(dq_t, size, count, mutable_row<Element>(out, work.batch, work.tile->first, work.head),
+                   out.token, staging);
 }
 
 template <class Product>
@@ -163,8 +134,8 @@ void backward_tile(const TileWork& work) {
     const int64_t first_key = tile.key_begin + t * kKeyTile,
                   keys = std::min(kKeyTile, tile.key_end - first_key);
     const bool whole = rows.sees_all(first_key, first_key + keys);
-    const Regions regions =
-        whole ? Regions::whole(keys, columns) : Regions::visible(rows, first_key, keys, columns);
+    const TileVisibility seen{rows, first_key};
+    const Regions regions = whole ? Regions::whole(keys, columns) : Regions::visible(seen, keys, columns);
     if (regions.strip_count == 0) continue;
     if (!prepared) {
       row_terms<Element>(work, terms);
@@ -182,7 +153,7 @@ void backward_tile(const TileWork& work) {
       product.value_scores(regions.strips[i], ds);
     }
     const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
-    to_gradient(rows, terms, first_key, keys, columns, params.scale, s, ds);
+    to_gradient(seen, terms, keys, columns, params.scale, s, ds);
     product.finish_probabilities(s, keys, columns);
     product.finish_gradients(ds, keys, columns);
     for (int i = 0; i < regions.strip_count; ++i) {
@@ -200,18 +171,6 @@ void backward_one(const TileWork& work) {
   if (work.params->dtype == DType::kFloat32) return backward_tile<FloatProduct<float>>(work);
   if (work.params->bf16_product == Bf16Product::kFloat) return backward_tile<FloatProduct<uint16_t>>(work);
   backward_tile<DotProduct>(work);
-}
-
-// fp32 rows to rows of the output.
-void store_rows(const float* from, int64_t from_row, int64_t rows, int64_t size, DType dtype, void* to,
-                int64_t to_row) {
-  for (int64_t i = 0; i < rows; ++i) {
-    if (dtype == DType::kFloat32) {
-      vec::row_from_float(from + i * from_row, size, static_cast<float*>(to) + i * to_row);
-    } else {
-      vec::row_from_float(from + i * from_row, size, static_cast<uint16_t*>(to) + i * to_row);
-    }
-  }
 }
 
 // parts[0] += parts[1] + ... of `count` elements each, `stride` apart.
@@ -329,8 +288,10 @@ class Backward {
     const auto reuse = static_cast<int64_t>(tiles_.size()) * params_.heads;
     Storage s{{params_, gradients_.dk, params_.qk_size, dot_, shared},
               {params_, gradients_.dv, params_.v_size, dot_, shared},
-              {params_, params_.k, params_.qk_size, reuse / params_.key_heads},
-              {params_, params_.v, params_.v_size, reuse / params_.value_heads},
+              {params_.k, params_.keys, params_.qk_size, params_.dtype, params_.bf16_product,
+               reuse / params_.key_heads},
+              {params_.v, params_.keys, params_.v_size, params_.dtype, params_.bf16_product,
+               reuse / params_.value_heads},
               shared};
     const int64_t units = shared ? units_ : 1;
     s.dk.open(units * key_heads()), s.k.open(units * key_heads());

@@ -1,27 +1,9 @@
 // The cutting of work into tiles, the same for forward and backward, for every instruction set.
-#include <atomic>
 #include <limits>
 
 #include "layers/ops/interval_attention/plan.h"
-#include "layers/ops/simd/bf16_dot.h"
 
 namespace longreach::interval {
-namespace {
-
-constexpr int32_t kUnset = -1;
-std::atomic<int32_t> forced_product{kUnset};
-
-}  // namespace
-
-Bf16Product bf16_product() {
-  const int32_t forced = forced_product.load();
-  if (forced != kUnset) return static_cast<Bf16Product>(forced);
-  static const bool dot = simd::bf16_dot_is_fast();
-  return dot ? Bf16Product::kDot : Bf16Product::kFloat;
-}
-
-void set_bf16_product_for_test(Bf16Product product) { forced_product = static_cast<int32_t>(product); }
-
 std::vector<QueryTile> query_tiles(const Params& params) {
   std::vector<QueryTile> tiles;
   for (int64_t document = 0; document < params.documents; ++document) {

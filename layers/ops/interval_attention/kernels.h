@@ -4,24 +4,14 @@
 #include <cstdint>
 
 #include "layers/ops/dtype.h"
+#include "layers/ops/softmax_tile/inputs.h"
 
 namespace longreach::interval {
 
-// [batch, token, head, element]: strides in elements; the last dimension is dense.
-struct Strided {
-  void* data;
-  int64_t batch, token, head;
-};
-
-// How products of bf16 tiles are made.
-enum class Bf16Product : int32_t {
-  kFloat,  // tiles converted to fp32: any CPU
-  kDot,    // vdpbf16ps: AVX-512-BF16
-};
-
-// The way that is fast on this CPU, unless a test has set another.
-Bf16Product bf16_product();
-void set_bf16_product_for_test(Bf16Product product);
+using softmax_tile::bf16_product;
+using softmax_tile::Bf16Product;
+using softmax_tile::set_bf16_product_for_test;
+using softmax_tile::Strided;
 
 struct Params {
   DType dtype;

@@ -6,11 +6,15 @@
 #include <vector>
 
 #include "layers/ops/interval_attention/kernels.h"
+#include "layers/ops/softmax_tile/packed.h"
 
 namespace longreach::interval {
 
-inline constexpr int64_t kQueryTile = 64;
-inline constexpr int64_t kKeyTile = 64;
+using softmax_tile::KeyValueRows;
+using softmax_tile::PackedHeads;
+
+inline constexpr int64_t kQueryTile = softmax_tile::kTile;
+inline constexpr int64_t kKeyTile = softmax_tile::kTile;
 
 // Consecutive queries of one document and the document's keys. Query i stands at key position i + shift.
 struct QueryTile {

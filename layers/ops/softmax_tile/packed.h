@@ -3,10 +3,11 @@
 #pragma once
 #include <cstdint>
 
-#include "layers/ops/interval_attention/kernels.h"
+#include "layers/ops/dtype.h"
 #include "layers/ops/simd/scratch.h"
+#include "layers/ops/softmax_tile/inputs.h"
 
-namespace longreach::interval {
+namespace longreach::softmax_tile {
 
 // The keys and values of one head as the tile products read them; row 0 is key 0.
 struct KeyValueRows {
@@ -19,7 +20,8 @@ struct KeyValueRows {
 class PackedHeads {
  public:
   // reuse: how often each key tile is going to be read; copies pay from a few times on.
-  PackedHeads(const Params& params, const Strided& input, int64_t size, int64_t reuse);
+  PackedHeads(const Strided& input, int64_t keys, int64_t size, DType dtype, Bf16Product product,
+              int64_t reuse);
 
   void open(int64_t slots);
   void fill(int64_t batch, int64_t head, int64_t slot);
@@ -35,4 +37,4 @@ class PackedHeads {
   simd::Scratch<float> space_;
 };
 
-}  // namespace longreach::interval
+}  // namespace longreach::softmax_tile

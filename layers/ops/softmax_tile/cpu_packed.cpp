@@ -1,15 +1,15 @@
 // Copies of key and value heads, for every Highway target.
-#include "layers/ops/interval_attention/packed.h"
+#include "layers/ops/softmax_tile/packed.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "layers/ops/interval_attention/cpu_packed.cpp"
+#define HWY_TARGET_INCLUDE "layers/ops/softmax_tile/cpu_packed.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
 #include "layers/ops/simd/pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace longreach::interval::HWY_NAMESPACE {
+namespace longreach::softmax_tile::HWY_NAMESPACE {
 
 void pack_rows(const void* from, int64_t from_row, int64_t rows, int64_t size, DType dtype, float* to) {
   namespace vec = simd::HWY_NAMESPACE;
@@ -22,18 +22,19 @@ void pack_rows(const void* from, int64_t from_row, int64_t rows, int64_t size, D
   }
 }
 
-}  // namespace longreach::interval::HWY_NAMESPACE
+}  // namespace longreach::softmax_tile::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace longreach::interval {
+namespace longreach::softmax_tile {
 HWY_EXPORT(pack_rows);
 
-PackedHeads::PackedHeads(const Params& params, const Strided& input, int64_t size, int64_t reuse)
-    : input_(input), size_(size), keys_(params.keys), dtype_(params.dtype) {
+PackedHeads::PackedHeads(const Strided& input, int64_t keys, int64_t size, DType dtype, Bf16Product product,
+                         int64_t reuse)
+    : input_(input), size_(size), keys_(keys), dtype_(dtype) {
   constexpr int64_t kWorthwhile = 4;
-  const bool bf16 = params.dtype == DType::kBFloat16;
-  const bool in_place = bf16 ? params.bf16_product == Bf16Product::kDot : input.token == size;
+  const bool bf16 = dtype == DType::kBFloat16;
+  const bool in_place = bf16 ? product == Bf16Product::kDot : input.token == size;
   packed_ = !in_place && reuse >= kWorthwhile;
 }
 
@@ -55,5 +56,5 @@ const void* PackedHeads::rows(int64_t batch, int64_t head, int64_t slot) const {
   return static_cast<const char*>(input_.data) + offset * width;
 }
 
-}  // namespace longreach::interval
+}  // namespace longreach::softmax_tile
 #endif

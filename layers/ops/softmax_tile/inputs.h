@@ -1,0 +1,25 @@
+// What the CPU kernels of softmax operators share in their parameters: no torch.
+#pragma once
+#include <cstdint>
+
+namespace longreach::softmax_tile {
+
+inline constexpr int64_t kTile = 64;  // rows and columns of a tile of scores
+
+// [batch, token, head, element]: strides in elements; the last dimension is dense.
+struct Strided {
+  void* data;
+  int64_t batch, token, head;
+};
+
+// How products of bf16 tiles are made.
+enum class Bf16Product : int32_t {
+  kFloat,  // tiles converted to fp32: any CPU
+  kDot,    // vdpbf16ps: AVX-512-BF16
+};
+
+// The way that is fast on this CPU, unless a test has set another.
+Bf16Product bf16_product();
+void set_bf16_product_for_test(Bf16Product product);
+
+}  // namespace longreach::softmax_tile
