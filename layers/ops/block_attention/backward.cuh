@@ -99,9 +99,9 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
         cuda::multiply_rows<Element, kQkBytes>(scores,
                                                cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes},
                                                queries + base + own * kQkBytes);
-        cuda::multiply_rows<Element, kVBytes>(
-            gradients, cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
-            queries + base + kColumns * kQkBytes + own * kVBytes);
+        cuda::multiply_rows<Element, kVBytes>(gradients,
+                                              cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
+                                              queries + base + kColumns * kQkBytes + own * kVBytes);
         const OwnPieces<kKeyWarps, kColumns / kPiece> pieces(at, key_warp);
         interval::weights_and_gradients<true>(
             scores, gradients, p.scale_log2, at.end() > seen_by_all,
@@ -120,10 +120,12 @@ struct ColumnWalk {
   const int32_t* starts;
   int group, end_group, columns, tile, tiles, begin, ring;
 
-  __device__ __forceinline__ ColumnWalk(const CudaBackward& p, int first_head, int batch, int block, int tile_columns)
+  __device__ __forceinline__ ColumnWalk(const CudaBackward& p, int first_head, int batch, int block,
+                                        int tile_columns)
       : params(&p),
-        starts(p.starts + static_cast<int64_t>(p.problem.lists.batches > 1 ? batch : 0) *
-                              p.problem.lists.heads * (p.problem.lists.blocks + 1) +
+        starts(p.starts +
+               static_cast<int64_t>(p.problem.lists.batches > 1 ? batch : 0) * p.problem.lists.heads *
+                   (p.problem.lists.blocks + 1) +
                block),
         group(first_head / p.problem.group - 1),
         end_group((first_head + p.pair_group) / p.problem.group),
@@ -153,7 +155,8 @@ struct ColumnWalk {
     const int number = tile * columns + index;
     if (number >= count_) return {-1, 0};
     const int entry = number / row_columns(), inside = number % row_columns();
-    const int64_t list_number = static_cast<int64_t>(p.lists.batches > 1 ? batch : 0) * p.lists.heads + list();
+    const int64_t list_number =
+        static_cast<int64_t>(p.lists.batches > 1 ? batch : 0) * p.lists.heads + list();
     const int row = params->rows[list_number * p.lists.rows * p.lists.entries + begin + entry];
     const int query = document.q_begin + (row - document.row_begin) * p.lists.query_block + inside / p.group;
     return {query < document.q_end ? query : -1, group * p.group + inside % p.group};
@@ -195,7 +198,7 @@ struct KeyGradientSizes {
       kRingOffset - kShape.stages * kShape.columns * static_cast<int>(sizeof(CudaTerms));
 };
 
-template <class Element, int kQk, int kV, int kTileRows>
+template <class Element, int kQk, int kV, int kTileRows, KeyGradients kParts = KeyGradients::kBoth>
 __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   using Sizes = KeyGradientSizes<kTileRows, Element::kBytes, kQk, kV>;
   constexpr TileShape kShape = Sizes::kShape;
@@ -203,11 +206,13 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   constexpr int kKeyWarps = kShape.key_warps, kColumns = kShape.columns, kOwn = kColumns / kKeyWarps;
   constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
   constexpr int kHeldBytes = kRows * (kQkBytes + kVBytes), kStageBytes = kColumns * (kQkBytes + kVBytes);
+  constexpr bool kKeys = kParts != KeyGradients::kValues, kValues = kParts != KeyGradients::kKeys;
   extern __shared__ __align__(128) char shared[];
   const CudaProblem& p = params.problem;
 
   // Under a causal mask the first blocks are listed most often: they begin first.
-  const interval::BlockPlace place(blockIdx.x, p.lists.blocks * params.block_tiles, p.heads / params.pair_group);
+  const interval::BlockPlace place(blockIdx.x, p.lists.blocks * params.block_tiles,
+                                   p.heads / params.pair_group);
   const int block = place.tile / params.block_tiles;
   const CudaDocument document = find_document<&CudaDocument::block_begin>(p.lists, block);
   const KeyLimit limits(p.lists, document);
@@ -223,9 +228,10 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   cuda::load_tile<kRows, kQkBytes, kThreads>(
       keys, count, p.k.size * Element::kBytes,
       row_pointer(p.k, place.batch, token, first_head * p.key_heads / p.heads), p.k.token);
-  cuda::load_tile<kRows, kVBytes, kThreads>(
-      values, count, p.v.size * Element::kBytes,
-      row_pointer(p.v, place.batch, token, first_head * p.value_heads / p.heads), p.v.token);
+  if constexpr (kKeys)
+    cuda::load_tile<kRows, kVBytes, kThreads>(
+        values, count, p.v.size * Element::kBytes,
+        row_pointer(p.v, place.batch, token, first_head * p.value_heads / p.heads), p.v.token);
   ptx::cp_async_commit();
 
   QueryColumn* ring = reinterpret_cast<QueryColumn*>(shared + Sizes::kRingOffset);
@@ -238,7 +244,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   write_columns(walk);
   __syncthreads();
 
-  float acc_k[kRowTiles][kQk / 8][4], acc_v[kRowTiles][kV / 8][4];
+  float acc_k[kRowTiles][kKeys ? kQk / 8 : 1][4], acc_v[kRowTiles][kValues ? kV / 8 : 1][4];
   cuda::clear(acc_k);
   cuda::clear(acc_v);
   cuda::stream_tiles<kShape.stages>(
@@ -266,38 +272,43 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
         const int base = kHeldBytes + stage * kStageBytes, own = key_warp * kOwn;
         float scores[kRowTiles][kOwn / 8][4], gradients[kRowTiles][kOwn / 8][4];
         cuda::clear(scores);
-        cuda::clear(gradients);
         cuda::multiply_rows<Element, kQkBytes>(
             scores, cuda::SharedRows<kQkBytes>{keys + first_row * kQkBytes}, keys + base + own * kQkBytes);
-        cuda::multiply_rows<Element, kVBytes>(gradients,
-                                              cuda::SharedRows<kVBytes>{values + first_row * kVBytes},
-                                              keys + base + kColumns * kQkBytes + own * kVBytes);
+        if constexpr (kKeys) {
+          cuda::clear(gradients);
+          cuda::multiply_rows<Element, kVBytes>(gradients,
+                                                cuda::SharedRows<kVBytes>{values + first_row * kVBytes},
+                                                keys + base + kColumns * kQkBytes + own * kVBytes);
+        }
         const QueryColumn* columns = ring + at.ring * kColumns;
         const CudaTerms* terms =
             reinterpret_cast<const CudaTerms*>(shared + Sizes::kTerms) + stage * kColumns;
         const int column = own + (lane_id() & 3) * 2, key = first_key + first_row + (lane_id() >> 2);
         // Queries rise from column to column.
         const bool border = p.lists.causal && limits.of(columns[0].query) < first_key + count;
-        interval::weights_and_gradients<true>(
+        interval::weights_and_gradients<kKeys>(
             scores, gradients, p.scale_log2, border,
             [&](int, int n, int e) { return terms[column + n * 8 + (e & 1)]; },
             [&](int m, int n, int e) {
-              return key + m * 16 + (e >> 1) * 8 <
-                     limits.of(columns[column + n * 8 + (e & 1)].query);
+              return key + m * 16 + (e >> 1) * 8 < limits.of(columns[column + n * 8 + (e & 1)].query);
             });
-        cuda::multiply_weights<Element, kVBytes>(acc_v, scores,
-                                                 shared + base + kColumns * kQkBytes + own * kVBytes);
-        cuda::multiply_weights<Element, kQkBytes>(acc_k, gradients, shared + base + own * kQkBytes);
+        if constexpr (kValues)
+          cuda::multiply_weights<Element, kVBytes>(acc_v, scores,
+                                                   shared + base + kColumns * kQkBytes + own * kVBytes);
+        if constexpr (kKeys)
+          cuda::multiply_weights<Element, kQkBytes>(acc_k, gradients, shared + base + own * kQkBytes);
       });
 
   const auto out = [&](const CudaRows& rows) {
     return [&](int row) { return row_pointer(rows, place.batch, token + row, place.head); };
   };
-  store_sums<Element, kRows, kKeyWarps, kThreads, kV>(shared, acc_v, 1.0f, first_row, key_warp, count,
-                                                      params.dv, out(params.dv));
-  __syncthreads();
-  store_sums<Element, kRows, kKeyWarps, kThreads, kQk>(shared, acc_k, params.scale, first_row, key_warp,
-                                                       count, params.dk, out(params.dk));
+  if constexpr (kValues)
+    store_sums<Element, kRows, kKeyWarps, kThreads, kV>(shared, acc_v, 1.0f, first_row, key_warp, count,
+                                                        params.dv, out(params.dv));
+  if constexpr (kKeys && kValues) __syncthreads();
+  if constexpr (kKeys)
+    store_sums<Element, kRows, kKeyWarps, kThreads, kQk>(shared, acc_k, params.scale, first_row, key_warp,
+                                                         count, params.dk, out(params.dk));
 }
 
 }  // namespace longreach::block

@@ -11,6 +11,7 @@ namespace longreach::block {
 
 using interval::CudaRows;
 using interval::CudaTerms;
+using interval::KeyGradients;
 using interval::larger;
 using interval::TileShape;
 
@@ -22,12 +23,12 @@ struct CudaDocument {
 };
 
 struct CudaLists {
-  const int32_t* indices;                   // [batches, heads, rows, entries]
-  int32_t batches, heads, rows, entries;    // batches 1: one for all
-  int32_t query_block, key_block, causal;   // key_block is a multiple of 16
-  int32_t blocks;                           // key blocks of all documents
-  const CudaDocument* documents;            // null: one
-  int32_t document_count, queries, keys;    // of the whole sequence
+  const int32_t* indices;                  // [batches, heads, rows, entries]
+  int32_t batches, heads, rows, entries;   // batches 1: one for all
+  int32_t query_block, key_block, causal;  // key_block is a multiple of 16
+  int32_t blocks;                          // key blocks of all documents
+  const CudaDocument* documents;           // null: one
+  int32_t document_count, queries, keys;   // of the whole sequence
 };
 
 // The part that all attention kernels read.
@@ -61,7 +62,8 @@ struct CudaStatistics {
 struct CudaTranspose {
   CudaLists lists;
   int32_t chunk_rows, chunks;
-  int32_t* counts;  // [lists, chunks, blocks]: entries of a chunk, then the place of the chunk's next one in its block
+  int32_t*
+      counts;  // [lists, chunks, blocks]: entries of a chunk, then the place of the chunk's next one in its block
   int32_t* starts;  // [lists, blocks + 1]: first entry of a block
   int32_t* rows;    // [lists, rows x entries]: rows in rising order, block after block
 };
@@ -76,11 +78,11 @@ struct CudaBackward {
   int32_t pair_group, block_tiles;
 };
 
-inline constexpr int kPiece = 16;               // keys that lie together in every block
-inline constexpr int kNowhere = 1 << 30;        // more than any key: pieces that are not there
-inline constexpr int kTransposeThreads = 128;   // four chunks a block
+inline constexpr int kPiece = 16;              // keys that lie together in every block
+inline constexpr int kNowhere = 1 << 30;       // more than any key: pieces that are not there
+inline constexpr int kTransposeThreads = 128;  // four chunks a block
 inline constexpr int kScanThreads = 256;
-inline constexpr int kRing = 4;                 // tiles whose columns key_gradient knows at a time
+inline constexpr int kRing = 4;  // tiles whose columns key_gradient knows at a time
 
 // Row of a streamed tile of queries: the query, or -1, and its head.
 struct QueryColumn {
@@ -90,6 +92,9 @@ struct QueryColumn {
 // Tiles of `rows` rows for each kernel: 16 rows are the heads of one token, and the keys of a tile are shared out
 // between four warps. The shapes keep to the limits of interval attention's: 99 KB of shared memory, two blocks in 164 KB
 // where head dims allow, no spills.
+// The largest tile of the forward pass, 128 rows, fits the registers in 16-bit types alone.
+constexpr bool has_large_forward(int bytes, int qk) { return bytes == 2 && qk <= 128; }
+
 constexpr TileShape forward_shape(int rows, int bytes, int qk, int v) {
   const int widest = larger(qk, v) * bytes;
   if (rows == 16) {
@@ -100,15 +105,18 @@ constexpr TileShape forward_shape(int rows, int bytes, int qk, int v) {
   return {rows / 64, 4, 1, columns, 2};
 }
 
+// Sixteen rows of fp32 with the widest heads do not fit the registers: there 32 rows are the only tile.
+constexpr bool has_small_query_gradient(int bytes, int qk, int v) { return (qk + v) * bytes <= 1024; }
+
 constexpr TileShape query_gradient_shape(int rows, int bytes, int qk, int v) {
   const int both = (qk + v) * bytes;
-  if (rows == 16) {
-    if (both <= 512) return {1, 1, 4, 64, 2};
-    return {1, 1, 2, 32, both <= 1024 ? 2 : 1};
-  }
+  if (rows == 16) return {1, 1, both <= 512 ? 4 : 2, both <= 512 ? 64 : 32, 2};
   if (both > 1024) return {1, 2, 1, 16, 2};
   return {1, 4, 1, both <= 256 ? 64 : both <= 640 ? 32 : 16, 2};
 }
+
+// As in interval attention: accumulators of both gradients do not fit the registers in fp32 from 128 elements on.
+constexpr bool key_gradients_are_split(int bytes, int qk, int v) { return bytes == 4 && qk + v > 128; }
 
 // Rows of key_gradient are keys, columns queries; 32 rows take the smaller blocks and everything in fp32.
 constexpr TileShape key_gradient_shape(int rows, int bytes, int qk, int v) {

@@ -20,8 +20,8 @@ template <int kTileRows, int kElementBytes, int kQk, int kV>
 struct ForwardSizes {
   static constexpr TileShape kShape = forward_shape(kTileRows, kElementBytes, kQk, kV);
   static constexpr int kRows = kShape.rows(), kThreads = kShape.threads();
-  static constexpr int kMeeting =
-      forward_bytes(kShape, kElementBytes, kQk, kV) - (kShape.key_warps > 1 ? kRows * kShape.key_warps * 8 : 0);
+  static constexpr int kMeeting = forward_bytes(kShape, kElementBytes, kQk, kV) -
+                                  (kShape.key_warps > 1 ? kRows * kShape.key_warps * 8 : 0);
 };
 
 template <int kRowTiles, int kColumnTiles, class Pieces>

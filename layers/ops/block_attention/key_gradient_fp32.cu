@@ -4,17 +4,25 @@
 
 namespace longreach::block {
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     block_attention_key_gradient_32_fp32_64_64(const __grid_constant__ CudaBackward p) {
   key_gradient<cuda::Float32, 64, 64, 32>(p);
 }
-extern "C" __global__ void __launch_bounds__(128)
-    block_attention_key_gradient_32_fp32_128_128(const __grid_constant__ CudaBackward p) {
-  key_gradient<cuda::Float32, 128, 128, 32>(p);
+extern "C" __global__ void __launch_bounds__(128, 2)
+    block_attention_key_gradient_k_32_fp32_128_128(const __grid_constant__ CudaBackward p) {
+  key_gradient<cuda::Float32, 128, 128, 32, KeyGradients::kKeys>(p);
 }
-extern "C" __global__ void __launch_bounds__(128)
-    block_attention_key_gradient_32_fp32_192_128(const __grid_constant__ CudaBackward p) {
-  key_gradient<cuda::Float32, 192, 128, 32>(p);
+extern "C" __global__ void __launch_bounds__(128, 2)
+    block_attention_key_gradient_v_32_fp32_128_128(const __grid_constant__ CudaBackward p) {
+  key_gradient<cuda::Float32, 128, 128, 32, KeyGradients::kValues>(p);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    block_attention_key_gradient_k_32_fp32_192_128(const __grid_constant__ CudaBackward p) {
+  key_gradient<cuda::Float32, 192, 128, 32, KeyGradients::kKeys>(p);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    block_attention_key_gradient_v_32_fp32_192_128(const __grid_constant__ CudaBackward p) {
+  key_gradient<cuda::Float32, 192, 128, 32, KeyGradients::kValues>(p);
 }
 
 }  // namespace longreach::block

@@ -31,8 +31,7 @@ struct KeyLimit {
   int keys, shift;
 
   __device__ __forceinline__ KeyLimit(const CudaLists& lists, const CudaDocument& document)
-      : keys(document.k_end - document.k_begin),
-        shift(lists.causal ? keys - document.q_end + 1 : kNowhere) {}
+      : keys(document.k_end - document.k_begin), shift(lists.causal ? keys - document.q_end + 1 : kNowhere) {}
   __device__ __forceinline__ int of(int query) const { return min(max(query + shift, 0), keys); }
 };
 

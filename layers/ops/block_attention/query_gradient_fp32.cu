@@ -21,10 +21,6 @@ extern "C" __global__ void __launch_bounds__(128)
   query_gradient<cuda::Float32, 128, 128, 64>(p);
 }
 extern "C" __global__ void __launch_bounds__(64)
-    block_attention_query_gradient_16_fp32_192_128(const __grid_constant__ CudaBackward p) {
-  query_gradient<cuda::Float32, 192, 128, 16>(p);
-}
-extern "C" __global__ void __launch_bounds__(64)
     block_attention_query_gradient_64_fp32_192_128(const __grid_constant__ CudaBackward p) {
   query_gradient<cuda::Float32, 192, 128, 64>(p);
 }

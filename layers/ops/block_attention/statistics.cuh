@@ -66,8 +66,9 @@ __device__ __forceinline__ float2 piece_statistics(const float (&scores)[1][kCol
 
 // One tile of an owner's queries over the listed keys.
 template <class Element, int kQk>
-__device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared, const ListRow& list_row, int row,
-                                      const interval::RowPlaces<true>& places, int batch, EntryWriter writer) {
+__device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared, const ListRow& list_row,
+                                      int row, const interval::RowPlaces<true>& places, int batch,
+                                      EntryWriter writer) {
   using Sizes = StatisticsSizes<Element::kBytes, kQk>;
   constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kColumns = Sizes::kShape.columns;
   constexpr int kPieces = Sizes::kPieces, kWarps = Sizes::kWarps, kQkBytes = kQk * Element::kBytes;
@@ -75,9 +76,9 @@ __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared
   const CudaProblem& p = params.problem;
   const uint32_t queries = ptx::shared_address(shared);
   float2* meeting = reinterpret_cast<float2*>(shared + Sizes::kMeeting);
-  cuda::gather_tile<kRows, kQkBytes, kThreads>(
-      queries, places.count, p.q.size * Element::kBytes,
-      [&](int r) { return row_pointer(p.q, batch, places.query(r), places.head(r)); });
+  cuda::gather_tile<kRows, kQkBytes, kThreads>(queries, places.count, p.q.size * Element::kBytes, [&](int r) {
+    return row_pointer(p.q, batch, places.query(r), places.head(r));
+  });
   ptx::cp_async_commit();
 
   const KeyLimit limits(p.lists, list_row.document);
@@ -93,8 +94,7 @@ __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared
     const float found = params.lse[head_row * p.lists.queries + places.query(r)];
     lse[h] = found == -INFINITY ? INFINITY : found * interval::kLog2e;
   }
-  const char* keys =
-      row_pointer(p.k, batch, list_row.document.k_begin, head * p.key_heads / p.heads);
+  const char* keys = row_pointer(p.k, batch, list_row.document.k_begin, head * p.key_heads / p.heads);
   const Walk walk(p.lists, list_of(p.lists, batch, head * p.lists.heads / p.heads, row),
                   limits.of(places.query(places.count - 1)));
   int parity = 0, before[kPieces];  // entries of the tile before
@@ -122,15 +122,15 @@ __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared
         add_up(parity ^ 1);
         float scores[1][kColumns / 8][4];
         cuda::clear(scores);
-        cuda::multiply_rows<Element, kQkBytes>(
-            scores, cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes},
-            queries + (kRows + stage * kColumns) * kQkBytes);
+        cuda::multiply_rows<Element, kQkBytes>(scores,
+                                               cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes},
+                                               queries + (kRows + stage * kColumns) * kQkBytes);
         const OwnPieces<1, kPieces> pieces(at, 0);
 #pragma unroll
         for (int i = 0; i < kPieces; ++i) {
-          const float2 value = piece_statistics(
-              scores, i, p.scale_log2, lse,
-              [&](int n, int e) { return pieces.of(n, e) < row_limits.limit[0][e >> 1]; });
+          const float2 value = piece_statistics(scores, i, p.scale_log2, lse, [&](int n, int e) {
+            return pieces.of(n, e) < row_limits.limit[0][e >> 1];
+          });
           if (lane_id() == 0) meeting[(parity * kPieces + i) * kWarps + warp_id()] = value;
           before[i] = at.entry[i];
         }
@@ -150,7 +150,8 @@ __device__ __forceinline__ void statistics(const CudaStatistics& params) {
   const int row = p.lists.rows - 1 - place.tile;
   const ListRow list_row(p.lists, row);
   const int64_t first =
-      ((static_cast<int64_t>(place.batch) * params.owners + place.head) * p.lists.rows + row) * p.lists.entries;
+      ((static_cast<int64_t>(place.batch) * params.owners + place.head) * p.lists.rows + row) *
+      p.lists.entries;
   float *block_max = params.block_max + first, *block_sum = params.block_sum + first;
   for (int i = static_cast<int>(threadIdx.x); i < p.lists.entries; i += Sizes::kThreads)
     block_max[i] = block_sum[i] = 0.0f;
@@ -160,8 +161,8 @@ __device__ __forceinline__ void statistics(const CudaStatistics& params) {
   for (int group = 0; group < groups; ++group)
 #pragma unroll 1
     for (int from = 0; from < rows; from += Sizes::kRows) {
-      const interval::RowPlaces<true> places(list_row.tile(from), Sizes::kRows,
-                                             place.head * groups + group, p.group);
+      const interval::RowPlaces<true> places(list_row.tile(from), Sizes::kRows, place.head * groups + group,
+                                             p.group);
       sweep<Element, kQk>(params, shared, list_row, row, places, place.batch,
                           {block_max, block_sum, group > 0 || from > 0, -1, make_float2(0.0f, 0.0f)});
     }
