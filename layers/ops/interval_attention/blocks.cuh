@@ -57,8 +57,8 @@ __device__ __forceinline__ void stage(float* staging, int first_row,
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
       for (int h = 0; h < 2; ++h)
-        *reinterpret_cast<float2*>(staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column)) =
-            make_float2(acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
+        ptx::store_shared_8(staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column),
+                            acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
 }
 
 // Four staged numbers, summed over kParts tiles that lie one after another.
