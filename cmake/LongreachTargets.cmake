@@ -3,6 +3,7 @@
 #   layers/**/cpu*.cpp                   library longreach_kernels: no torch header; Google Highway
 #   layers/ops/parallel.cpp              library longreach_parallel: the threads of kernels
 #   layers/**/cpu*_avx512bf16.cpp        the same, compiled for AVX-512-BF16; entered behind a run-time check only
+#   layers/**/cpu*_amx.cpp               the same for AMX
 #   train/main.cpp                       the program build/bin/longreach
 #   tests/A/B/*_test.cpp                 executable A_B_test; *_slow_test.cpp, *_ptx_test.cpp, *_gpu_test.cpp and
 #                                        *_interop_test.cpp go to A_B_slow_test, ... with that CTest label
@@ -89,6 +90,8 @@ function(longreach_kernel_library)
     if(source MATCHES "_avx512bf16\\.cpp$")
       set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
         "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mfma")
+    elseif(source MATCHES "_amx\\.cpp$")
+      set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "-mamx-tile;-mamx-bf16")
     endif()
   endforeach()
 endfunction()

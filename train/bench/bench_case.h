@@ -28,13 +28,18 @@ struct BenchCase {
   std::function<int64_t(const Setting&)> state_bytes;
   // Whether it is plain causal softmax attention: the function of PyTorch's scaled_dot_product_attention.
   bool is_causal_softmax = false;
-  // What a peer in another process must know, by number of heads: {"kind": "causal"|"window"|"decay", ...}.
+  // What a peer in another process must know, by number of heads: {"kind": "causal"|"window"|"decay"|"blocks",
+  // ...}.
   std::function<nlohmann::json(int64_t)> for_peers;
 };
 
 BenchCase interval_attention_case();
 BenchCase sliding_case();
 BenchCase lightning_case();
+BenchCase block_attention_case();
+
+// Pairs of a query and a key that dense causal attention has, over those of block_attention_case().
+double causal_over_listed_pairs(int64_t tokens);
 
 // The closed list.
 std::vector<BenchCase> bench_cases();

@@ -10,7 +10,9 @@
 
 namespace longreach::bench {
 
-std::vector<BenchCase> bench_cases() { return {interval_attention_case(), sliding_case(), lightning_case()}; }
+std::vector<BenchCase> bench_cases() {
+  return {interval_attention_case(), sliding_case(), block_attention_case(), lightning_case()};
+}
 
 const BenchCase& find_case(const std::vector<BenchCase>& cases, const std::string& name) {
   std::vector<std::string> names;

@@ -33,6 +33,10 @@ class Contestant {
 std::unique_ptr<Contestant> local_contestant(const BenchCase& bench_case, const Problem& problem,
                                              bool backward);
 
+// Our own dense causal kernel, interval_attention, over the same inputs.
+std::unique_ptr<Contestant> dense_contestant(const BenchCase& bench_case, const Problem& problem,
+                                             bool backward);
+
 // at::scaled_dot_product_attention on its flash kernel, causal, over contiguous [B, H, T, D] copies: the
 // layout it likes best.
 std::unique_ptr<Contestant> sdpa_contestant(const BenchCase& bench_case, const Problem& problem,

@@ -66,6 +66,12 @@ std::unique_ptr<Contestant> local_contestant(const BenchCase& bench_case, const 
   return std::make_unique<LocalContestant>(bench_case.fused, problem, backward, false, true);
 }
 
+std::unique_ptr<Contestant> dense_contestant(const BenchCase& bench_case, const Problem& problem,
+                                             bool backward) {
+  return std::make_unique<LocalContestant>(interval_attention_case().fused, problem, backward, false,
+                                           bench_case.is_causal_softmax);
+}
+
 std::unique_ptr<Contestant> sdpa_contestant(const BenchCase& bench_case, const Problem& problem,
                                             bool backward) {
   // Without its slow fallback SDPA either takes the flash kernel or says that it cannot.

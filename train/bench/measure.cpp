@@ -76,7 +76,7 @@ void fill(const BenchCase& bench_case, const Peak& peak, const Samples& samples,
 }  // namespace
 
 std::vector<std::string> peer_names() {
-  std::vector<std::string> names{"sdpa"};
+  std::vector<std::string> names{"sdpa", "dense"};
   for (const std::string& name : python_peer_names()) names.push_back(name);
   return names;
 }
@@ -84,6 +84,7 @@ std::vector<std::string> peer_names() {
 std::unique_ptr<Contestant> make_peer(const BenchCase& bench_case, const Setting& setting,
                                       const Problem& problem) {
   if (setting.peer == "sdpa") return sdpa_contestant(bench_case, problem, setting.backward());
+  if (setting.peer == "dense") return dense_contestant(bench_case, problem, setting.backward());
   return python_peer(bench_case, setting, problem);
 }
 

@@ -7,12 +7,11 @@
 #include <cstdint>
 #include <ctime>
 
+#include "layers/ops/simd/amx.h"
 #include "train/bench/clock.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace longreach::bench {
@@ -66,10 +65,6 @@ __attribute__((target("avx512f,avx512vl,avx512bf16"))) double avx512_bfloat16() 
   sink = _mm512_cvtss_f32(sums[0]);
   return 2.0 * 32 * kChains * kSteps;
 }
-
-// Linux lends the tile registers on request (arch/x86/include/uapi/asm/prctl.h: ARCH_REQ_XCOMP_PERM,
-// XTILEDATA).
-bool request_tiles() { return syscall(SYS_arch_prctl, 0x1023, 18) == 0; }
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -127,12 +122,7 @@ Peak measure_peak() {
   peak.bfloat16 = peak.float32;
   if (__builtin_cpu_supports("avx512bf16"))
     peak.bfloat16 = std::max(peak.bfloat16, best_rate(avx512_bfloat16));
-  // g++ 12 has no __builtin_cpu_supports("amx-bf16"): CPUID leaf 7, EDX bit 22 (AMX-BF16) and bit 24
-  // (AMX-TILE).
-  uint32_t eax = 7, ebx = 0, ecx = 0, edx = 0;
-  __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-  const bool amx = (edx >> 22 & 1) && (edx >> 24 & 1);
-  if (amx && request_tiles()) peak.bfloat16 = std::max(peak.bfloat16, best_rate(amx_bfloat16));
+  if (simd::has_amx()) peak.bfloat16 = std::max(peak.bfloat16, best_rate(amx_bfloat16));
   return peak;
 }
 #else

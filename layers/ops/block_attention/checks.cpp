@@ -1,6 +1,9 @@
 // Argument checks of block attention, and the count of rows that lists must have.
 #include "layers/ops/block_attention/checks.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "layers/ops/check.h"
 #include "layers/ops/document_rows.h"
 
@@ -33,6 +36,32 @@ void check_block_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   expect_attention_inputs(q, k, v);
   check_block_lists(lists, q.size(0), q.size(2), q.size(1), k.size(1));
   expect_same_device(lists.indices, "indices", q, "q");
+}
+
+void check_block_entries(const BlockLists& lists, const std::vector<DocumentRows>& documents) {
+  const at::Tensor indices = lists.indices.contiguous();
+  const int32_t* entries = indices.const_data_ptr<int32_t>();
+  const int64_t rows = indices.size(2), slots = indices.size(3);
+  int64_t most = 0;
+  for (const DocumentRows& document : documents)
+    most = std::max(most, ceil_div(document.keys, lists.key_block));
+  std::vector<int64_t> seen(static_cast<size_t>(most), -1);  // the last row that listed the block
+  for (int64_t list = 0; list < indices.size(0) * indices.size(1); ++list) {
+    for (const DocumentRows& document : documents) {
+      const int64_t blocks = ceil_div(document.keys, lists.key_block);
+      for (int64_t row = document.row; row < document.row + document.rows; ++row) {
+        const int64_t at = list * rows + row;
+        for (int64_t s = 0; s < slots; ++s) {
+          const int32_t block = entries[at * slots + s];
+          if (block == -1) continue;
+          check<ShapeError>(block >= 0 && block < blocks, "indices: block ", block, " in row ", row,
+                            ", expected -1 or less than ", blocks, ", the blocks of its document");
+          check<ShapeError>(std::exchange(seen[static_cast<size_t>(block)], at) != at, "indices: block ",
+                            block, " twice in row ", row);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace longreach

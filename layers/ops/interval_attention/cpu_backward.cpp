@@ -118,6 +118,7 @@ template <class Product>
 void backward_tile(const TileWork& work) {
   using Element = typename Product::Input;
   thread_local Product product;
+  const typename Product::Session session;
   thread_local simd::Scratch<float> score_tile, gradient_scores, dq_tile, staging;
   const Params& params = *work.params;
   const QueryTile& tile = *work.tile;
@@ -154,7 +155,7 @@ void backward_tile(const TileWork& work) {
     }
     const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
     to_gradient(seen, terms, keys, columns, params.scale, s, ds);
-    product.finish_probabilities(s, keys, columns);
+    product.finish_probability_rows(s, keys);
     product.finish_gradients(ds, keys, columns);
     for (int i = 0; i < regions.strip_count; ++i) {
       product.add_value_gradient(regions.strips[i], s, work.dv + first_key * work.dv_row, work.dv_row);
@@ -168,9 +169,8 @@ void backward_tile(const TileWork& work) {
 }
 
 void backward_one(const TileWork& work) {
-  if (work.params->dtype == DType::kFloat32) return backward_tile<FloatProduct<float>>(work);
-  if (work.params->bf16_product == Bf16Product::kFloat) return backward_tile<FloatProduct<uint16_t>>(work);
-  backward_tile<DotProduct>(work);
+  with_product(work.params->dtype, work.params->bf16_product,
+               [&]<class Product>() { backward_tile<Product>(work); });
 }
 
 // parts[0] += parts[1] + ... of `count` elements each, `stride` apart.
@@ -269,7 +269,7 @@ class Backward {
         head_groups_(std::gcd(params.key_heads, params.value_heads)),
         units_(params.batches * head_groups_),
         chunks_(chunk_count(params, units_)),
-        dot_(params.dtype == DType::kBFloat16 && params.bf16_product == Bf16Product::kDot) {}
+        dot_(params.dtype == DType::kBFloat16 && params.bf16_product != Bf16Product::kFloat) {}
 
   void run() { chunks_ == 1 ? run_units() : run_chunks(); }
 

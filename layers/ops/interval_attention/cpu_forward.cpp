@@ -34,6 +34,7 @@ void forward_tile(const Params& params, const KeyValueRows& key_values, const Qu
                   int64_t head) {
   using Element = typename Product::Input;
   thread_local Product product;
+  const typename Product::Session session;
   thread_local simd::Scratch<float> score_tile, output_tile, row_tile;
   const int64_t columns = pad_to_strip(tile.count);
   float* s = score_tile.get(kKeyTile * kQueryTile);
@@ -67,11 +68,8 @@ void forward_tile(const Params& params, const KeyValueRows& key_values, const Qu
 
 void forward_one(const Params& params, const KeyValueRows& key_values, const QueryTile& tile, int64_t batch,
                  int64_t head) {
-  if (params.dtype == DType::kFloat32)
-    return forward_tile<FloatProduct<float>>(params, key_values, tile, batch, head);
-  if (params.bf16_product == Bf16Product::kFloat)
-    return forward_tile<FloatProduct<uint16_t>>(params, key_values, tile, batch, head);
-  forward_tile<DotProduct>(params, key_values, tile, batch, head);
+  with_product(params.dtype, params.bf16_product,
+               [&]<class Product>() { forward_tile<Product>(params, key_values, tile, batch, head); });
 }
 
 }  // namespace longreach::interval::HWY_NAMESPACE

@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
@@ -40,26 +41,21 @@ at::Tensor overlaps(const BlockScores& how, int64_t windows, int64_t blocks, int
 // Which windows the rows of a document score: bool [rows, windows].
 at::Tensor scored_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
                           int64_t windows) {
-  at::Tensor scored = at::ones({document.rows, windows}, at::kBool);
-  const at::Tensor begin = at::arange(windows, at::kLong) * how.stride;
-  for (int64_t r = 0; r < document.rows; ++r) {
-    const int64_t first = selection::first_query(geometry, r);
-    at::Tensor row = scored[r];
-    switch (how.visible) {
-      case BlockScores::Visible::started:
-        row.copy_(begin <= selection::last_query(geometry, document, r));
-        break;
-      case BlockScores::Visible::complete:
-        row.copy_(begin + how.width - 1 <= first);
-        break;
-      case BlockScores::Visible::past:
-        row.copy_(begin + how.width <= first / geometry.key_block * geometry.key_block);
-        break;
-      case BlockScores::Visible::all:
-        break;
-    }
+  const at::Tensor begin = at::arange(windows, at::kLong) * how.stride, end = begin + how.width,
+                   first = (at::arange(document.rows, at::kLong) * geometry.query_block + geometry.offset)
+                               .unsqueeze(1),
+                   last = (first + geometry.query_block).clamp_max(document.keys) - 1;
+  switch (how.visible) {
+    case BlockScores::Visible::started:
+      return begin <= last;
+    case BlockScores::Visible::complete:
+      return end - 1 <= first;
+    case BlockScores::Visible::past:
+      return end <= first.div(geometry.key_block, "floor") * geometry.key_block;
+    case BlockScores::Visible::all:
+      break;
   }
-  return scored;
+  return at::ones({document.rows, windows}, at::kBool);
 }
 
 // q [B, rows, H, D], k [B, windows, HK, D] of one document -> scores [B, Hl, rows, blocks].
@@ -67,9 +63,9 @@ at::Tensor document_scores(const at::Tensor& q, const at::Tensor& k, int64_t lis
                            const BlockGeometry& geometry, const DocumentRows& document) {
   const int64_t blocks = ceil_div(document.keys, geometry.key_block), windows = k.size(1);
   const double scale = how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  const at::Tensor keys = k.repeat_interleave(q.size(2) / k.size(2), 2).transpose(1, 2);
   const auto dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor scores = q.transpose(1, 2).matmul(keys.transpose(-1, -2)).to(dtype) * scale;
+  const at::Tensor keys = k.to(dtype).repeat_interleave(q.size(2) / k.size(2), 2).transpose(1, 2);
+  at::Tensor scores = q.to(dtype).transpose(1, 2).matmul(keys.transpose(-1, -2)) * scale;
   const at::Tensor hidden = scored_windows(how, geometry, document, windows).logical_not().to(q.device());
   scores = scores.masked_fill(hidden, -kInfinity);
   if (how.softmax) scores = scores.softmax(-1).masked_fill(hidden, 0.0);
@@ -90,8 +86,7 @@ at::Tensor document_scores(const at::Tensor& q, const at::Tensor& k, int64_t lis
 
 at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& pools,
                                  const PoolWindows& windows) {
-  expect_shape(x, "x", {-1, -1, -1, -1});
-  if (windows.cu_seqlens.defined()) expect_cu_seqlens(windows.cu_seqlens, "cu_seqlens", x.size(1));
+  selection::check_pool(x, pools, windows);
   std::vector<at::Tensor> pooled;
   for (const DocumentWindows& document : selection::document_windows(windows, x.size(1))) {
     for (int64_t i = 0; i < document.windows; ++i) {
@@ -110,8 +105,7 @@ at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& p
 Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int64_t lists,
                                   const BlockScores& how, const BlockGeometry& geometry,
                                   const SelectionRule& rule, bool keep_scores) {
-  selection::check_scores(q, k, lists, how, geometry);
-  selection::check_rule(rule, geometry);
+  selection::check_select(q, k, lists, how, geometry, rule);
   const auto documents = selection::documents(geometry, q.size(1));
   const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
   const PoolWindows windows{how.width, how.stride, how.partial, geometry.cu_seqlens};
@@ -126,11 +120,10 @@ Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int6
                                             lists, how, geometry, document);
     scores.narrow(2, document.row, document.rows).narrow(3, 0, part.size(3)).copy_(part);
   }
-  const auto rows = selection::rows(documents, geometry, rule);
-  for (size_t r = 0; r < rows.size(); ++r)
-    scores.select(2, static_cast<int64_t>(r))
-        .narrow(2, rows[r].candidates, blocks - rows[r].candidates)
-        .fill_(-kInfinity);
+  std::vector<int64_t> candidates;
+  for (const auto& row : selection::rows(documents, geometry, rule)) candidates.push_back(row.candidates);
+  const at::Tensor absent = at::arange(blocks, at::kLong) >= at::tensor(candidates, at::kLong).unsqueeze(1);
+  scores = scores.masked_fill(absent.to(scores.device()), -kInfinity);
   return {choose_blocks(scores, geometry, rule), keep_scores ? scores : at::Tensor()};
 }
 

@@ -1,6 +1,8 @@
 // The rule of selection, row by row.
 #include "layers/ops/selection/rows.h"
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -27,6 +29,7 @@ void check_rule(const SelectionRule& rule, const BlockGeometry& geometry) {
   check<ConfigError>(rule.density == 0 || rule.top_k == 0, "density and top_k: both given, expected one");
   check<ConfigError>(rule.top_k == 0 || rule.first + rule.latest <= rule.top_k, "top_k: ", rule.top_k,
                      ", expected at least the ", rule.first + rule.latest, " forced blocks");
+  check<ConfigError>(!rule.threshold || !std::isnan(*rule.threshold), "threshold: NaN, expected a number");
   check<ConfigError>(!rule.mass || (*rule.mass > 0 && *rule.mass <= 1), "mass: ", rule.mass.value_or(0),
                      ", expected more than 0 and at most 1");
   check<ShapeError>(geometry.query_block >= 1, "query_block: ", geometry.query_block, ", expected 1 or more");
@@ -35,9 +38,12 @@ void check_rule(const SelectionRule& rule, const BlockGeometry& geometry) {
                     "offset: ", geometry.offset, ", expected 0 or more, and 0 with cu_seqlens");
 }
 
-void check_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
-                  const BlockGeometry& geometry) {
+void check_select(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
+                  const BlockGeometry& geometry, const SelectionRule& rule) {
+  check_rule(rule, geometry);
   expect_shape(q, "q", {-1, -1, -1, -1});
+  check<ShapeError>(q.size(0) == 1 || !geometry.cu_seqlens.defined(), "q: ", q.size(0),
+                    " batch entries, expected 1 with cu_seqlens");
   const int64_t heads = q.size(2);
   const PoolWindows windows{how.width, how.stride, how.partial, geometry.cu_seqlens};
   expect_shape(k, "k", {q.size(0), window_count(windows, geometry.tokens), -1, q.size(3)});
@@ -50,10 +56,13 @@ void check_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const
   check<ConfigError>(how.softmax || (how.width == geometry.key_block && how.stride == geometry.key_block),
                      "softmax: false, expected true where windows (", how.width, " tokens, stride ",
                      how.stride, ") are not the blocks of ", geometry.key_block);
+  check<ConfigError>(how.softmax || !rule.mass, "mass: ", rule.mass.value_or(0),
+                     ", expected none with softmax = false: logits have no share");
 }
 
 std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows) {
   if (geometry.cu_seqlens.defined()) {
+    check_documents(geometry.cu_seqlens);
     const auto all = document_rows(geometry.cu_seqlens, geometry.cu_seqlens, 0, 0, geometry.query_block);
     check<ShapeError>(row_count(all) == rows, "q: ", rows, " rows, expected ", row_count(all),
                       " of the documents in cu_seqlens");
@@ -80,25 +89,57 @@ int64_t last_query(const BlockGeometry& geometry, const DocumentRows& document, 
   return std::min(first_query(geometry, row) + geometry.query_block, document.keys) - 1;
 }
 
+int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
+                     int64_t row, int64_t windows) {
+  const int64_t first = first_query(geometry, row);
+  int64_t end = 0;  // windows that end no later are seen
+  switch (how.visible) {
+    case BlockScores::Visible::all:
+      return windows;
+    case BlockScores::Visible::started:
+      return std::min(windows, last_query(geometry, document, row) / how.stride + 1);
+    case BlockScores::Visible::complete:
+      end = first + 1;
+      break;
+    case BlockScores::Visible::past:
+      end = first / geometry.key_block * geometry.key_block;
+      break;
+  }
+  return end < how.width ? 0 : std::min(windows, (end - how.width) / how.stride + 1);
+}
+
 std::vector<Row> rows(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
                       const SelectionRule& rule) {
   std::vector<Row> all;
   all.reserve(static_cast<size_t>(row_count(documents)));
   for (const DocumentRows& document : documents) {
-    const int64_t blocks = ceil_div(document.keys, geometry.key_block);
+    const int64_t blocks = ceil_div(document.keys, geometry.key_block), budget = row_budget(rule, blocks);
     for (int64_t r = 0; r < document.rows; ++r) {
       const int64_t candidates =
           rule.causal ? last_query(geometry, document, r) / geometry.key_block + 1 : blocks;
-      all.push_back({candidates, rule.first, rule.latest, row_budget(rule, blocks)});
+      all.push_back({candidates, rule.first, rule.latest, budget, 0});
     }
   }
   return all;
 }
 
-int64_t list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
-                  const SelectionRule& rule) {
-  if (rule.top_k == 0 && rule.density == 0) return 0;
-  return std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)));
+Limits limits(const SelectionRule& rule) {
+  return {rule.threshold.has_value(), rule.mass.has_value(), rule.threshold.value_or(0),
+          rule.mass.value_or(0)};
+}
+
+at::Tensor list_tensor(const Lists& lists, const std::vector<DocumentRows>& documents,
+                       const BlockGeometry& geometry, const SelectionRule& rule, const at::Tensor& like,
+                       int64_t groups) {
+  check<DataError>(!lists.nan, "scores: NaN for a candidate block, expected numbers");
+  const bool fixed = rule.top_k > 0 || rule.density > 0;
+  const int64_t size =
+      fixed ? std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)))
+            : lists.longest();
+  const at::Tensor indices =
+      at::empty({like.size(0), groups, row_count(documents), size}, at::TensorOptions().dtype(at::kInt));
+  write_cpu(lists, size, indices.mutable_data_ptr<int32_t>());
+  return indices;
 }
 
 }  // namespace longreach::selection

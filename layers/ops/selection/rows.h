@@ -11,9 +11,9 @@ namespace longreach::selection {
 // Throws ConfigError for a rule that contradicts itself, ShapeError for geometry that does.
 void check_rule(const SelectionRule& rule, const BlockGeometry& geometry);
 
-// Shapes and dtypes of select_blocks; logits need windows equal to blocks (ConfigError).
-void check_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
-                  const BlockGeometry& geometry);
+// Shapes, dtypes and rule of select_blocks; logits need windows equal to blocks and no mass (ConfigError).
+void check_select(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
+                  const BlockGeometry& geometry, const SelectionRule& rule);
 
 // Documents of one batch entry, for `rows` rows in all (checked).
 std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows);
@@ -25,11 +25,19 @@ int64_t most_blocks(const std::vector<DocumentRows>& documents, int64_t key_bloc
 int64_t first_query(const BlockGeometry& geometry, int64_t row);
 int64_t last_query(const BlockGeometry& geometry, const DocumentRows& document, int64_t row);
 
+// How many of its document's windows a row scores: always the first ones.
+int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
+                     int64_t row, int64_t windows);
+
+// The rows of one batch entry; windows are left at 0.
 std::vector<Row> rows(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
                       const SelectionRule& rule);
+Limits limits(const SelectionRule& rule);
 
-// S: what the rule allows in the longest document, or 0 when only the choice itself tells.
-int64_t list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
-                  const SelectionRule& rule);
+// int32 [B, groups, N, S] on the CPU, S as select_blocks says; B is that of `like`. Throws DataError when a
+// score was NaN.
+at::Tensor list_tensor(const Lists& lists, const std::vector<DocumentRows>& documents,
+                       const BlockGeometry& geometry, const SelectionRule& rule, const at::Tensor& like,
+                       int64_t groups);
 
 }  // namespace longreach::selection

@@ -18,15 +18,28 @@ int64_t windows_in(const PoolWindows& windows, int64_t tokens) {
 
 namespace selection {
 
-void check_windows(const PoolWindows& windows) {
+void check_documents(const at::Tensor& cu_seqlens) {
+  if (!cu_seqlens.defined()) return;
+  expect_dtype(cu_seqlens, "cu_seqlens", {at::kInt});
+  const bool bounds = cu_seqlens.numel() >= 1 && cu_seqlens.is_cpu();
+  expect_cu_seqlens(cu_seqlens, "cu_seqlens",
+                    bounds ? cu_seqlens.const_data_ptr<int32_t>()[cu_seqlens.numel() - 1] : 0);
+}
+
+void check_pool(const at::Tensor& x, const std::vector<Pool>& pools, const PoolWindows& windows) {
+  expect_shape(x, "x", {-1, -1, -1, -1});
+  check<ShapeError>(!pools.empty(), "pools: none, expected at least one");
+  if (!windows.cu_seqlens.defined()) return;
+  check<ShapeError>(x.size(0) == 1, "x: ", x.size(0), " batch entries, expected 1 with cu_seqlens");
+  expect_cu_seqlens(windows.cu_seqlens, "cu_seqlens", x.size(1));
+}
+
+std::vector<DocumentWindows> document_windows(const PoolWindows& windows, int64_t tokens) {
   check<ShapeError>(windows.width >= 1 && windows.stride >= 1, "width, stride: ", windows.width, " and ",
                     windows.stride, ", expected 1 or more");
   check<ShapeError>(!windows.partial || windows.width == windows.stride, "stride: ", windows.stride,
                     ", expected the width ", windows.width, " where partial windows are kept");
-}
-
-std::vector<DocumentWindows> document_windows(const PoolWindows& windows, int64_t tokens) {
-  check_windows(windows);
+  check_documents(windows.cu_seqlens);
   if (!windows.cu_seqlens.defined()) return {{0, tokens, 0, windows_in(windows, tokens)}};
   const int32_t* bounds = windows.cu_seqlens.const_data_ptr<int32_t>();
   std::vector<DocumentWindows> documents;

@@ -1,6 +1,12 @@
 // The parts of bf16_dot.h for any CPU: is the instruction there, and the operand layouts.
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 
 // foreach_target compiles the layouts once per target.
@@ -68,6 +74,21 @@ bool has_bf16_dot() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#else
+  return false;
+#endif
+}
+
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  static const bool lent = [] {
+    // g++ 12 has no __builtin_cpu_supports("amx-bf16"): CPUID leaf 7, EDX bits 22 (AMX-BF16) and 24 (AMX-TILE).
+    uint32_t eax = 7, ebx = 0, ecx = 0, edx = 0;
+    __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    // Linux lends the registers to a process that asks (asm/prctl.h: ARCH_REQ_XCOMP_PERM, XTILEDATA).
+    return (edx >> 22 & 1) && (edx >> 24 & 1) && has_bf16_dot() && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  }();
+  return lent;
 #else
   return false;
 #endif

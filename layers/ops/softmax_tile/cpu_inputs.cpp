@@ -1,6 +1,7 @@
 // Which product of bf16 tiles this CPU gets.
 #include <atomic>
 
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "layers/ops/softmax_tile/inputs.h"
 
@@ -15,8 +16,10 @@ std::atomic<int32_t> forced_product{kUnset};
 Bf16Product bf16_product() {
   const int32_t forced = forced_product.load();
   if (forced != kUnset) return static_cast<Bf16Product>(forced);
-  static const bool dot = simd::bf16_dot_is_fast();
-  return dot ? Bf16Product::kDot : Bf16Product::kFloat;
+  static const Bf16Product best = simd::has_amx()            ? Bf16Product::kTiles
+                                  : simd::bf16_dot_is_fast() ? Bf16Product::kDot
+                                                             : Bf16Product::kFloat;
+  return best;
 }
 
 void set_bf16_product_for_test(Bf16Product product) { forced_product = static_cast<int32_t>(product); }

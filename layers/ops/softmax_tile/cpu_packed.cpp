@@ -34,7 +34,7 @@ PackedHeads::PackedHeads(const Strided& input, int64_t keys, int64_t size, DType
     : input_(input), size_(size), keys_(keys), dtype_(dtype) {
   constexpr int64_t kWorthwhile = 4;
   const bool bf16 = dtype == DType::kBFloat16;
-  const bool in_place = bf16 ? product == Bf16Product::kDot : input.token == size;
+  const bool in_place = bf16 ? product != Bf16Product::kFloat : input.token == size;
   packed_ = !in_place && reuse >= kWorthwhile;
 }
 

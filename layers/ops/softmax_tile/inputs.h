@@ -16,6 +16,7 @@ struct Strided {
 enum class Bf16Product : int32_t {
   kFloat,  // tiles converted to fp32: any CPU
   kDot,    // vdpbf16ps: AVX-512-BF16
+  kTiles,  // tdpbf16ps: AMX
 };
 
 // The way that is fast on this CPU, unless a test has set another.

@@ -17,7 +17,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
+#include "layers/ops/dtype.h"
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "layers/ops/simd/gemm-inl.h"
 #include "layers/ops/simd/pack-inl.h"
@@ -80,12 +83,19 @@ struct Regions {
   }
 };
 
+// What a task holds while it multiplies: nothing, or the tile registers.
+struct NoSession {
+  NoSession() {}  // not trivial: a local one counts as used
+};
+
 // Products on fp32 tiles. Tiles of bf16, and fp32 tiles with gaps between their rows, are copied as they are
 // read.
 template <class Element>
 class FloatProduct {
  public:
   using Input = Element;
+  using Session = NoSession;
+  using Copy = float;  // of copied rows of keys and values
 
   // The operand of scores(): Q^T, zero in columns past `count`.
   void set_queries(const Element* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
@@ -116,8 +126,10 @@ class FloatProduct {
   void scores(const Region& r, float* s) const { product_into(k_, q_t_.data(), qk_size_, r, s); }
   void value_scores(const Region& r, float* s) const { product_into(v_, do_t_.data(), v_size_, r, s); }
 
-  // P^T or dS^T complete in `keys` rows: gets ready what the products below need.
+  // P^T or dS^T complete in `keys` rows: gets ready what the products below need; of P^T what add_output needs, or what
+  // add_value_gradient does.
   void finish_probabilities(float*, int64_t, int64_t) {}
+  void finish_probability_rows(const float*, int64_t) {}
   void finish_gradients(float*, int64_t, int64_t) {}
 
   // O^T += V^T P^T; dQ^T += K^T dS^T.
@@ -198,10 +210,14 @@ class FloatProduct {
   int64_t qk_size_ = 0, v_size_ = 0, count_ = 0;
 };
 
-// Products of bf16 pairs with fp32 sums. P and dS are rounded to bf16 before their products.
-class DotProduct {
+// Products of bf16 pairs with fp32 sums, on vectors (vdpbf16ps) or on tile registers (AMX). P and dS are rounded to bf16
+// before their products.
+template <bool kTileRegisters>
+class PairProduct {
  public:
   using Input = uint16_t;
+  using Session = std::conditional_t<kTileRegisters, simd::TileRegisters, NoSession>;
+  using Copy = uint16_t;
 
   void set_queries(const uint16_t* q, int64_t stride, int64_t count, int64_t size, int64_t columns) {
     simd::pair_columns(q, stride, count, size, q_t_.get(even(size) * kTile), kTile, columns);
@@ -223,28 +239,24 @@ class DotProduct {
     v_ = rows_as_a(values_.data, values_.stride, count, size, v_copy_);
   }
   // Keys and values as pairs of rows, for the products that sum over keys.
-  void pair_keys() { k_pairs_.set(keys_.data, keys_.stride, keys_.count, keys_.size, even(keys_.count)); }
-  void pair_values() {
-    v_pairs_.set(values_.data, values_.stride, values_.count, values_.size, even(values_.count));
-  }
+  void pair_keys() { k_over_keys_.set(keys_); }
+  void pair_values() { v_over_keys_.set(values_); }
 
   void scores(const Region& r, float* s) const { product_into(k_, q_t_.data(), qk_size_, r, s); }
   void value_scores(const Region& r, float* s) const { product_into(v_, do_t_.data(), values_.size, r, s); }
 
-  void finish_probabilities(float* p, int64_t keys, int64_t columns) {
-    pair(p, keys, columns, p_pairs_);
-    round(p, keys, p_rows_);
-  }
+  void finish_probabilities(float* p, int64_t keys, int64_t columns) { pair(p, keys, columns, p_pairs_); }
+  void finish_probability_rows(const float* p, int64_t keys) { round(p, keys, p_rows_); }
   void finish_gradients(float* ds, int64_t keys, int64_t columns) {
     pair(ds, keys, columns, ds_pairs_);
     round(ds, keys, ds_rows_);
   }
 
   void add_output(const Region& r, const float*, float* o_t) const {
-    add_transposed(v_pairs_, values_.size, r, p_pairs_.data(), o_t);
+    add_transposed(v_over_keys_, values_.size, r, p_pairs_.data(), o_t);
   }
   void add_query_gradient(const Region& r, const float*, float* dq_t) const {
-    add_transposed(k_pairs_, qk_size_, r, ds_pairs_.data(), dq_t);
+    add_transposed(k_over_keys_, qk_size_, r, ds_pairs_.data(), dq_t);
   }
   void add_value_gradient(const Region& r, const float*, float* dv, int64_t ld) const {
     add_rows(p_rows_.data(), do_rows_, r, dv, ld);
@@ -270,6 +282,27 @@ class DotProduct {
 
   static int64_t even(int64_t n) { return n + n % 2; }
 
+  // The operand A of a product over keys: element (e, key) of a tile of keys or values. Pairs of keys lie side by side;
+  // tile registers want them along rows of e.
+  struct OverKeys {
+    Pairs pairs;
+    simd::Scratch<float> transposed;  // [size][kTile / 2] pairs of bf16
+    void set(const Rows& rows) {
+      pairs.set(rows.data, rows.stride, rows.count, rows.size, even(rows.count));
+      if constexpr (kTileRegisters)
+        vec::transpose(reinterpret_cast<const float*>(pairs.data.data()), pairs.padded, even(rows.count) / 2,
+                       rows.size, transposed.get(rows.size * kTile / 2), kTile / 2);
+    }
+  };
+
+  static void multiply(int64_t m, int64_t n, int64_t k, const simd::Bf16Operand& a, const uint16_t* b,
+                       int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+    if constexpr (kTileRegisters)
+      simd::gemm_bf16_amx(m, n, k, a.data, a.row, b, ldb, c, ldc, accumulate);
+    else
+      simd::gemm_bf16_dot(m, n, k, a, b, ldb, c, ldc, accumulate);
+  }
+
   static simd::Bf16Operand rows_as_a(const uint16_t* x, int64_t stride, int64_t count, int64_t size,
                                      simd::Scratch<uint16_t>& copy) {
     if (size % 2 == 0) return {x, stride, 2};
@@ -291,27 +324,39 @@ class DotProduct {
 
   static void product_into(const simd::Bf16Operand& a, const uint16_t* b, int64_t size, const Region& r,
                            float* s) {
-    simd::gemm_bf16_dot(r.key_end - r.key, r.column_end - r.column, even(size),
-                        {a.data + r.key * a.row, a.row, 2}, b + 2 * r.column, kTile,
-                        s + r.key * kTile + r.column, kTile, false);
+    multiply(r.key_end - r.key, r.column_end - r.column, even(size), {a.data + r.key * a.row, a.row, 2},
+             b + 2 * r.column, kTile, s + r.key * kTile + r.column, kTile, false);
   }
-  static void add_transposed(const Pairs& a, int64_t size, const Region& r, const uint16_t* p, float* out) {
-    simd::gemm_bf16_dot(size, r.column_end - r.column, even(r.key_end - r.key),
-                        {a.data.data() + r.key * a.padded, 2, 2 * a.padded}, p + r.key * kTile + 2 * r.column,
-                        kTile, out + r.column, kTile, true);
+  static void add_transposed(const OverKeys& a, int64_t size, const Region& r, const uint16_t* p,
+                             float* out) {
+    const simd::Bf16Operand operand =
+        kTileRegisters
+            ? simd::Bf16Operand{reinterpret_cast<const uint16_t*>(a.transposed.data()) + r.key, kTile, 2}
+            : simd::Bf16Operand{a.pairs.data.data() + r.key * a.pairs.padded, 2, 2 * a.pairs.padded};
+    multiply(size, r.column_end - r.column, even(r.key_end - r.key), operand,
+             p + r.key * kTile + 2 * r.column, kTile, out + r.column, kTile, true);
   }
   static void add_rows(const uint16_t* p, const Pairs& b, const Region& r, float* out, int64_t ld) {
-    simd::gemm_bf16_dot(r.key_end - r.key, b.padded, r.column_end - r.column,
-                        {p + r.key * kTile + r.column, kTile, 2}, b.data.data() + r.column * b.padded,
-                        b.padded, out + r.key * ld, ld, true);
+    multiply(r.key_end - r.key, b.padded, r.column_end - r.column, {p + r.key * kTile + r.column, kTile, 2},
+             b.data.data() + r.column * b.padded, b.padded, out + r.key * ld, ld, true);
   }
 
   simd::Scratch<uint16_t> q_t_, do_t_, k_copy_, v_copy_, p_pairs_, p_rows_, ds_pairs_, ds_rows_;
-  Pairs q_rows_, do_rows_, k_pairs_, v_pairs_;
+  Pairs q_rows_, do_rows_;
+  OverKeys k_over_keys_, v_over_keys_;
   simd::Bf16Operand k_{}, v_{};
   Rows keys_{}, values_{};
   int64_t qk_size_ = 0;
 };
+
+// f.template operator()<Product>() with the product that inputs of `dtype` take.
+template <class F>
+HWY_INLINE void with_product(DType dtype, Bf16Product bf16, const F& f) {
+  if (dtype == DType::kFloat32) return f.template operator()<FloatProduct<float>>();
+  if (bf16 == Bf16Product::kTiles) return f.template operator()<PairProduct<true>>();
+  if (bf16 == Bf16Product::kDot) return f.template operator()<PairProduct<false>>();
+  f.template operator()<FloatProduct<uint16_t>>();
+}
 
 }  // namespace longreach::softmax_tile::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -18,6 +18,7 @@ const Machine kOldMachine{.avx2 = true};
 Row row_of(const Target& target, int threads, double ratio) {
   Row row;
   row.setting = {.name = target.name,
+                 .peer = target.peer,
                  .tokens = target.tokens,
                  .dtype = target.dtype,
                  .pass = target.pass,
@@ -33,7 +34,8 @@ TEST(Targets, ApplyToOneKindOfMachine) {
   EXPECT_FALSE(kOldMachine.targets_apply());
   for (const Target& target : targets()) {
     EXPECT_EQ(required_ratio(target, kTargetMachine), target.ratio);
-    EXPECT_EQ(required_ratio(target, kTileMachine), target.dtype == "float32" ? 1.0 : 0.0);
+    const double elsewhere = target.dtype == "float32" ? 1.0 : 0.0;
+    EXPECT_EQ(required_ratio(target, kTileMachine), target.peer == "dense" ? target.ratio : elsewhere);
   }
 }
 
@@ -46,6 +48,21 @@ TEST(Targets, VerdictsFollowTheRatio) {
   EXPECT_THAT(missed.str(), HasSubstr("not met (>= 1.25x)"));
   print_targets(elsewhere, kTileMachine, {row_of(first, 1, 1.20)});
   EXPECT_THAT(elsewhere.str(), HasSubstr(" met (>= 1.00x)"));
+}
+
+// Rows of one operator against two peers are two goals.
+TEST(Targets, PeersAreToldApart) {
+  std::vector<Row> rows;
+  for (const Target& target : targets()) {
+    if (target.name == "block_attention" && target.pass == "both") {
+      rows.push_back(row_of(target, 1, target.peer == "dense" ? 9.5 : 10.5));
+    }
+  }
+  std::ostringstream out;
+  print_targets(out, kTargetMachine, rows);
+  EXPECT_THAT(out.str(), HasSubstr("10.50x of 11.00x"));
+  EXPECT_THAT(out.str(), HasSubstr("over dense"));
+  EXPECT_THAT(out.str(), HasSubstr("9.50x of "));
 }
 
 TEST(Targets, RefusedRowsAreNotJudged) {

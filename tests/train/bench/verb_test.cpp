@@ -106,7 +106,8 @@ TEST_P(FusedMemory, StaysLinearAndWithinItsLimit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Operators, FusedMemory,
-                         testing::Combine(testing::Values("interval_attention", "sliding", "lightning"),
+                         testing::Combine(testing::Values("interval_attention", "sliding", "block_attention",
+                                                          "lightning"),
                                           testing::Values("float32", "bfloat16")));
 
 TEST(Memory, LimitsAreThoseOfTheDesign) {

@@ -10,6 +10,7 @@
 
 #include "layers/ops/interval_attention/kernels.h"
 #include "layers/ops/parallel.h"
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 
@@ -311,6 +312,7 @@ class Target : public testing::TestWithParam<int64_t> {
 TEST_P(Target, MatchesReference) {
   std::vector<interval::Bf16Product> products{interval::Bf16Product::kFloat};
   if (simd::has_bf16_dot()) products.push_back(interval::Bf16Product::kDot);
+  if (simd::has_amx()) products.push_back(interval::Bf16Product::kTiles);
   for (const auto product : products) {
     interval::set_bf16_product_for_test(product);
     for (uint64_t seed = 1001; seed <= 1030; ++seed) {

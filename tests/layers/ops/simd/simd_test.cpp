@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "layers/ops/simd/amx.h"
 #include "layers/ops/simd/bf16_dot.h"
 #include "layers/ops/simd/scratch.h"
 
@@ -193,11 +194,12 @@ TEST_P(Simd, PairsOfRowsAndColumns) {
 INSTANTIATE_TEST_SUITE_P(Targets, Simd, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
                          [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
 
-TEST(Bf16Dot, MatchesLoops) {
-  if (!has_bf16_dot()) GTEST_SKIP() << "this CPU has no AVX-512-BF16";
-  for (const int64_t m : {1, 4, 6, 9, 64})
+// product(m, n, k, a rows, b pairs, c, accumulate) against loops in float64.
+template <class Product>
+void expect_bf16_product(const Product& product) {
+  for (const int64_t m : {1, 4, 6, 9, 16, 40, 64})
     for (const int64_t n : {16, 32, 48, 64, 80})
-      for (const int64_t k : {2, 64})
+      for (const int64_t k : {2, 32, 48, 64, 96})
         for (const bool accumulate : {false, true}) {
           const auto a = normal(m * k, 6), b = normal(k * n, 7), before = normal(m * n, 8);
           std::vector<uint16_t> ah(a.size()), bh(b.size());
@@ -205,16 +207,31 @@ TEST(Bf16Dot, MatchesLoops) {
           pair_rows_bf16_dot(b.data(), n, k, n, bh.data(), n);
           auto c = before;
           if (!accumulate) std::fill(c.begin(), c.end(), std::nanf(""));
-          gemm_bf16_dot(m, n, k, {ah.data(), k, 2}, bh.data(), n, c.data(), n, accumulate);
+          product(m, n, k, ah.data(), bh.data(), c.data(), accumulate);
           for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) {
               double want = accumulate ? before[i * n + j] : 0.0;
               for (int64_t p = 0; p < k; ++p)
                 want +=
                     double{float_from_bf16(ah[i * k + p])} * float_from_bf16(bf16_from_float(b[p * n + j]));
-              ASSERT_NEAR(c[i * n + j], want, 2e-5);
+              ASSERT_NEAR(c[i * n + j], want, 2e-5) << m << " x " << n << " x " << k;
             }
         }
+}
+
+TEST(Bf16Dot, MatchesLoops) {
+  if (!has_bf16_dot()) GTEST_SKIP() << "this CPU has no AVX-512-BF16";
+  expect_bf16_product(
+      [](int64_t m, int64_t n, int64_t k, const uint16_t* a, const uint16_t* b, float* c, bool add) {
+        gemm_bf16_dot(m, n, k, {a, k, 2}, b, n, c, n, add);
+      });
+}
+
+TEST(Amx, MatchesLoops) {
+  if (!has_amx()) GTEST_SKIP() << "this CPU has no AMX, or the system does not lend it";
+  const TileRegisters session;
+  expect_bf16_product([](int64_t m, int64_t n, int64_t k, const uint16_t* a, const uint16_t* b, float* c,
+                         bool add) { gemm_bf16_amx(m, n, k, a, k, b, n, c, n, add); });
 }
 
 TEST(Bf16Dot, RoundsRows) {

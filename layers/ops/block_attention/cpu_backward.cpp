@@ -1,0 +1,213 @@
+// Backward pass of block attention on CPUs (FlashAttention-2, arXiv 2307.08691, Algorithm 2, by key blocks).
+//
+//   delta_i = do_i . o_i - dlse_i
+//   P = exp(scale q k - lse)    dV = P^T dO    dS = scale P (dO V^T - delta)    dQ = dS K    dK = dS^T Q
+//
+// Five products a pair of tiles, once each: backward-inl.h. Work: a unit is a batch entry and the smallest group of query heads that owns its key and value heads; it
+// walks over its tiles of keys in order: no atomics, fixed order. Where there are few units, slices of queries
+// are dealt out to `chunks` tasks; each has rows of dQ for itself and a part of dK and dV, and the parts are
+// added in order. Shapes and lists alone decide on that, so that bits do not depend on threads.
+#include <algorithm>
+#include <numeric>
+
+#include "layers/ops/block_attention/plan.h"
+#include "layers/ops/parallel.h"
+#include "layers/ops/simd/scratch.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "layers/ops/block_attention/cpu_backward.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "layers/ops/block_attention/backward-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longreach::block::HWY_NAMESPACE {
+// Calls f(the calling thread's BackwardUnit of the work's product).
+template <class F>
+void with_unit(const Params& params, F&& f) {
+  with_product(params.dtype, params.bf16_product, [&]<class Product>() {
+    thread_local BackwardUnit<Product> unit;
+    const typename Product::Session session;
+    f(unit);
+  });
+}
+
+void backward_unit(const UnitWork& work) {
+  with_unit(*work.params, [&](auto& unit) { unit.run(work); });
+}
+
+// dK and dV of tile `tile`: the parts of all chunks in order, `stride` floats apart, summed in the first.
+void store_parts(const UnitWork& work, int64_t tile, int64_t stride) {
+  const int64_t floats = part_floats(*work.params, work.key_heads(), work.value_heads());
+  for (int64_t c = 1; c < work.chunks; ++c) add_row(work.parts + c * stride, floats, work.parts);
+  with_unit(*work.params, [&](auto& unit) { unit.store(work, work.tiles[tile], work.parts); });
+}
+
+// delta of the queries [first, last) of one head.
+void delta_rows(const Params& params, const Gradients& gradients, int64_t batch, int64_t head, int64_t first,
+                int64_t last, float* delta) {
+  for (int64_t i = first; i < last; ++i) {
+    delta[i] = params.dtype == DType::kFloat32
+                   ? dot(row_pointer<float>(params.o, batch, i, head),
+                         row_pointer<float>(gradients.d_o, batch, i, head), params.v_size)
+                   : dot(row_pointer<uint16_t>(params.o, batch, i, head),
+                         row_pointer<uint16_t>(gradients.d_o, batch, i, head), params.v_size);
+    if (gradients.d_lse != nullptr)
+      delta[i] -= gradients.d_lse[(batch * params.heads + head) * params.queries + i];
+  }
+}
+
+}  // namespace longreach::block::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longreach::block {
+HWY_EXPORT(backward_unit);
+HWY_EXPORT(store_parts);
+HWY_EXPORT(delta_rows);
+HWY_EXPORT(store_rows);
+
+namespace {
+
+// Tasks to cut the backward pass into when there are few units, and the room for parts of dK and dV that this
+// may take.
+constexpr int64_t kTasks = 8;
+constexpr int64_t kPartBytes = int64_t{8} << 20;
+
+// Walks over units and chunks; see the top of this file.
+class Backward {
+ public:
+  Backward(const Params& params, const Gradients& gradients)
+      : params_(params),
+        gradients_(gradients),
+        tiles_(key_tiles(params)),
+        head_groups_(std::gcd(params.key_heads, params.value_heads)),
+        units_(params.batches * head_groups_),
+        lists_(static_cast<size_t>(params.list_batches * params.list_heads)),
+        delta_(params.batches * params.heads * params.queries) {}
+
+  void run() {
+    parallel_tiles(static_cast<int64_t>(lists_.size()), [&](int64_t i) {
+      lists_[static_cast<size_t>(i)] = transposed(params_, i / params_.list_heads, i % params_.list_heads);
+    });
+    chunks_ = chunk_count();
+    open_queries();
+    chunks_ == 1 ? run_units() : run_chunks();
+    close_queries();
+  }
+
+ private:
+  // A chunk packs each tile of keys again: some tile of queries must be there for it.
+  int64_t chunk_count() const {
+    int64_t entries = 0;
+    for (const TransposedList& list : lists_) entries += list.start.back();
+    const int64_t readers = entries * params_.query_block * heads_per_group(params_) / kTile;
+    const int64_t useful =
+        readers / std::max<int64_t>(static_cast<int64_t>(lists_.size() * tiles_.size()), 1);
+    return std::clamp<int64_t>(ceil_div(kTasks, std::max<int64_t>(units_, 1)), 1,
+                               std::max<int64_t>(useful, 1));
+  }
+
+  bool in_place() const { return params_.dtype == DType::kFloat32; }
+  int64_t padded() const { return ceil_div(params_.qk_size, 16) * 16; }
+
+  // delta, and dQ = 0: in the output, or in work space for all heads.
+  void open_queries() {
+    constexpr int64_t kRows = 256;
+    const int64_t pieces = ceil_div(params_.queries, kRows);
+    if (!in_place()) dq_space_.get(params_.batches * params_.heads * params_.queries * padded());
+    parallel_tiles(params_.batches * params_.heads * pieces, [&](int64_t task) {
+      const int64_t row = task / pieces, first = task % pieces * kRows,
+                    last = std::min(first + kRows, params_.queries);
+      const int64_t batch = row / params_.heads, head = row % params_.heads;
+      HWY_DYNAMIC_DISPATCH(delta_rows)
+      (params_, gradients_, batch, head, first, last, delta_.data() + row * params_.queries);
+      for (int64_t i = first; i < last; ++i)
+        std::fill_n(query_gradient(batch) + head * dq_head() + i * dq_token(), params_.qk_size, 0.0f);
+    });
+  }
+  void close_queries() {
+    if (in_place()) return;
+    parallel_tiles(params_.batches * params_.heads, [&](int64_t row) {
+      const int64_t batch = row / params_.heads, head = row % params_.heads;
+      const Strided& out = gradients_.dq;
+      HWY_DYNAMIC_DISPATCH(store_rows)
+      (query_gradient(batch) + head * dq_head(), dq_token(), params_.queries, params_.qk_size, params_.dtype,
+       static_cast<uint16_t*>(out.data) + batch * out.batch + head * out.head, out.token);
+    });
+  }
+  float* query_gradient(int64_t batch) const {
+    if (in_place()) return static_cast<float*>(gradients_.dq.data) + batch * gradients_.dq.batch;
+    return dq_space_.data() + batch * params_.heads * params_.queries * padded();
+  }
+  int64_t dq_token() const { return in_place() ? gradients_.dq.token : padded(); }
+  int64_t dq_head() const { return in_place() ? gradients_.dq.head : params_.queries * padded(); }
+
+  UnitWork work(int64_t unit, int64_t first, int64_t last) const {
+    const int64_t batch = unit / head_groups_, heads = params_.heads / head_groups_;
+    const int64_t list_batch = params_.list_batches > 1 ? batch : 0;
+    return {.params = &params_,
+            .gradients = &gradients_,
+            .lists = lists_.data() + list_batch * params_.list_heads,
+            .tiles = tiles_.data(),
+            .first = first,
+            .last = last,
+            .batch = batch,
+            .head = unit % head_groups_ * heads,
+            .heads = heads,
+            .group = heads_per_group(params_),
+            .chunk = 0,
+            .chunks = chunks_,
+            .delta = delta_.data(),
+            .dq = query_gradient(batch),
+            .dq_token = dq_token(),
+            .dq_head = dq_head(),
+            .parts = nullptr};
+  }
+
+  void run_units() const {
+    parallel_tiles(units_, [&](int64_t unit) {
+      HWY_DYNAMIC_DISPATCH(backward_unit)(work(unit, 0, static_cast<int64_t>(tiles_.size())));
+    });
+  }
+
+  void run_chunks() const {
+    const auto count = static_cast<int64_t>(tiles_.size());
+    const int64_t floats =
+        part_floats(params_, params_.key_heads / head_groups_, params_.value_heads / head_groups_);
+    const int64_t all = static_cast<int64_t>(sizeof(float)) * floats * units_ * chunks_;
+    const int64_t room = std::min(std::max<int64_t>(kPartBytes / all, 1), count);
+    const int64_t part = room * floats;  // of one chunk of one unit
+    const simd::Scratch<float> parts(units_ * chunks_ * part);
+    for (int64_t first = 0; first < count; first += room) {
+      const int64_t last = std::min(first + room, count);
+      parallel_tiles(units_ * chunks_, [&](int64_t task) {
+        UnitWork mine = work(task / chunks_, first, last);
+        mine.chunk = task % chunks_;
+        mine.parts = parts.data() + task * part;
+        HWY_DYNAMIC_DISPATCH(backward_unit)(mine);
+      });
+      parallel_tiles(units_ * (last - first), [&](int64_t task) {
+        const int64_t unit = task / (last - first), tile = task % (last - first);
+        UnitWork mine = work(unit, first, last);
+        mine.parts = parts.data() + unit * chunks_ * part + tile * floats;
+        HWY_DYNAMIC_DISPATCH(store_parts)(mine, first + tile, part);
+      });
+    }
+  }
+
+  const Params& params_;
+  const Gradients& gradients_;
+  std::vector<KeyTile> tiles_;
+  int64_t head_groups_, units_, chunks_ = 1;
+  std::vector<TransposedList> lists_;
+  simd::Scratch<float> delta_, dq_space_;
+};
+
+}  // namespace
+
+void backward_cpu(const Params& params, const Gradients& gradients) { Backward(params, gradients).run(); }
+
+}  // namespace longreach::block
+#endif

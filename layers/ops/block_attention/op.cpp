@@ -1,0 +1,130 @@
+// From tensors to kernels: checks, parameters, and the door to autograd.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <utility>
+
+#include "layers/ops/autograd.h"
+#include "layers/ops/block_attention/checks.h"
+#include "layers/ops/block_attention/kernels.h"
+#include "layers/ops/check.h"
+#include "layers/ops/document_rows.h"
+#include "layers/ops/kernel_input.h"
+
+namespace longreach {
+namespace {
+
+using block::Gradients;
+using block::Params;
+using block::Strided;
+
+Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
+
+at::Tensor dense_rows(const at::Tensor& x) {
+  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+void launch_forward(const Params& params, const at::Tensor& q) {
+  check<DtypeError>(q.is_cpu(), "q: on ", q.device().str(), "; block_attention has CPU kernels alone");
+  block::forward_cpu(params);
+}
+
+void launch_backward(const Params& params, const Gradients& gradients, const at::Tensor& q) {
+  check<DtypeError>(q.is_cpu(), "q: on ", q.device().str(), "; block_attention has CPU kernels alone");
+  block::backward_cpu(params, gradients);
+}
+
+class BlockAttention final : public FusedOp {
+ public:
+  BlockAttention(BlockLists lists, std::vector<DocumentRows> documents, BlockStatistics statistics,
+                 double scale)
+      : lists_(std::move(lists)), documents_(std::move(documents)), statistics_(statistics), scale_(scale) {
+    lists_.indices = lists_.indices.contiguous();
+  }
+
+  // o, lse and, where asked for, the two statistics.
+  Tensors forward(const Tensors& inputs, Tensors& saved) const override {
+    const at::Tensor q = dense_rows(inputs[0]), k = dense_rows(inputs[1]), v = dense_rows(inputs[2]);
+    const at::Tensor o = at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
+    const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
+    Params p = params(q, k, v, o, lse);
+    Tensors outputs{o, lse};
+    if (statistics_ != BlockStatistics::none) {
+      p.per_list = statistics_ == BlockStatistics::per_list;
+      const int64_t heads = p.per_list ? p.list_heads : p.heads;
+      for (float** statistic : {&p.block_max, &p.block_sum}) {
+        outputs.push_back(at::empty({p.batches, heads, p.rows, p.slots}, lse.options()));
+        *statistic = outputs.back().data_ptr<float>();
+      }
+    }
+    launch_forward(p, q);
+    saved = {q, k, v, o, lse};
+    return outputs;
+  }
+
+  Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3], &lse = saved[4];
+    // Nothing flows through o: zeros of one row stand for all rows.
+    const at::Tensor d_o = grads[0].defined()
+                               ? dense_rows(grads[0].to(q.scalar_type()))
+                               : at::zeros({1, 1, 1, v.size(3)}, q.options()).expand(o.sizes());
+    const at::Tensor d_lse = grads[1].defined() ? grads[1].to(at::kFloat).contiguous() : at::Tensor();
+    const auto contiguous_like = [](const at::Tensor& x) {
+      return at::empty_like(x, at::MemoryFormat::Contiguous);
+    };
+    const at::Tensor dq = contiguous_like(q), dk = contiguous_like(k), dv = contiguous_like(v);
+    const Gradients gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr,
+                              strided(dq), strided(dk), strided(dv)};
+    launch_backward(params(q, k, v, o, lse), gradients, q);
+    return {dq, dk, dv};
+  }
+
+ private:
+  Params params(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& o,
+                const at::Tensor& lse) const {
+    Params p{};
+    p.dtype = kernel_dtype(q);
+    p.bf16_product = softmax_tile::bf16_product();
+    p.batches = q.size(0), p.queries = q.size(1), p.heads = q.size(2), p.qk_size = q.size(3);
+    p.keys = k.size(1), p.key_heads = k.size(2), p.value_heads = v.size(2), p.v_size = v.size(3);
+    p.scale = static_cast<float>(scale_);
+    p.q = strided(q), p.k = strided(k), p.v = strided(v), p.o = strided(o);
+    p.lse = lse.data_ptr<float>();
+    p.causal = lists_.causal;
+    p.query_block = lists_.query_block, p.key_block = lists_.key_block;
+    p.indices = lists_.indices.const_data_ptr<int32_t>();
+    p.list_batches = lists_.indices.size(0), p.list_heads = lists_.indices.size(1);
+    p.rows = lists_.indices.size(2), p.slots = lists_.indices.size(3);
+    p.documents = documents_.data();
+    p.document_count = static_cast<int64_t>(documents_.size());
+    return p;
+  }
+
+  BlockLists lists_;
+  std::vector<DocumentRows> documents_;
+  BlockStatistics statistics_;
+  double scale_;
+};
+
+}  // namespace
+
+BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const BlockLists& lists, const BlockAttentionOptions& options) {
+  check_block_attention(q, k, v, lists);
+  check<DtypeError>(q.scalar_type() != at::kDouble,
+                    "q: dtype Double, expected Float or BFloat16; block_attention_reference takes Double");
+  expect_kernel_input(q, "q");
+  auto documents =
+      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), lists.query_block);
+  if (q.is_cpu()) check_block_entries(lists, documents);
+  const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
+  auto outputs = differentiable(
+      std::make_shared<BlockAttention>(lists, std::move(documents), options.statistics, scale), {q, k, v});
+  BlockAttentionOutput result{outputs[0], outputs[1], {}, {}};
+  if (outputs.size() > 2) result.block_max = outputs[2].detach(), result.block_sum = outputs[3].detach();
+  return result;
+}
+
+}  // namespace longreach

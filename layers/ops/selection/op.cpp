@@ -1,0 +1,80 @@
+// select_blocks: from tensors to the kernel.
+#include <ATen/ops/empty.h>
+
+#include <cmath>
+
+#include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
+#include "layers/ops/selection/rows.h"
+#include "layers/ops/selection/windows.h"
+
+namespace longreach {
+namespace {
+
+at::Tensor dense_rows(const at::Tensor& x) {
+  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+selection::Strided strided(const at::Tensor& x) {
+  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+selection::VoteKind vote(BlockScores::Vote vote) {
+  return vote == BlockScores::Vote::mean  ? selection::VoteKind::mean
+         : vote == BlockScores::Vote::sum ? selection::VoteKind::sum
+                                          : selection::VoteKind::max;
+}
+
+}  // namespace
+
+Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
+                        const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores) {
+  selection::check_select(q, k, lists, how, geometry, rule);
+  check<DtypeError>(q.scalar_type() != at::kDouble,
+                    "q: dtype Double, expected Float or BFloat16; select_blocks_reference takes Double");
+  check<ShapeError>(q.is_cpu(), "q: on ", q.device().str(), ", expected the CPU");
+  expect_kernel_input(q, "q");
+  const auto documents = selection::documents(geometry, q.size(1));
+  const auto pooled =
+      selection::document_windows({how.width, how.stride, how.partial, geometry.cu_seqlens}, geometry.tokens);
+  auto rows = selection::rows(documents, geometry, rule);
+  std::vector<selection::Scope> scopes;
+  for (size_t n = 0; n < documents.size(); ++n) {
+    const DocumentRows& document = documents[n];
+    scopes.push_back({document.row, document.rows, pooled[n].first_window, pooled[n].windows,
+                      ceil_div(document.keys, geometry.key_block)});
+    for (int64_t r = 0; r < document.rows; ++r)
+      rows[document.row + r].windows = selection::seen_windows(how, geometry, document, r, pooled[n].windows);
+  }
+  const at::Tensor queries = dense_rows(q), keys = dense_rows(k);
+  const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
+  at::Tensor scores;
+  if (keep_scores)
+    scores = at::empty({q.size(0), lists, q.size(1), blocks}, at::TensorOptions().dtype(at::kFloat));
+  const selection::Lists found = selection::select_cpu(
+      {.dtype = kernel_dtype(q),
+       .batches = q.size(0),
+       .row_count = q.size(1),
+       .key_count = k.size(1),
+       .heads = q.size(2),
+       .key_heads = k.size(2),
+       .lists = lists,
+       .size = q.size(3),
+       .q = strided(queries),
+       .k = strided(keys),
+       .scopes = scopes.data(),
+       .scope_count = static_cast<int64_t>(scopes.size()),
+       .rows = rows.data(),
+       .scale = static_cast<float>(how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))))),
+       .softmax = how.softmax,
+       .vote = vote(how.vote),
+       .width = how.width,
+       .stride = how.stride,
+       .key_block = geometry.key_block,
+       .limits = selection::limits(rule),
+       .scores = keep_scores ? scores.mutable_data_ptr<float>() : nullptr,
+       .blocks = blocks});
+  return {selection::list_tensor(found, documents, geometry, rule, q, lists), scores};
+}
+
+}  // namespace longreach

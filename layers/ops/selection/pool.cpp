@@ -1,0 +1,95 @@
+// pool_blocks: checks, the CPU kernels, and the door to autograd.
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "layers/ops/autograd.h"
+#include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
+#include "layers/ops/selection/kernels.h"
+#include "layers/ops/selection/windows.h"
+
+namespace longreach {
+namespace {
+
+using selection::Pooling;
+
+at::Tensor dense_rows(const at::Tensor& x) {
+  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+selection::Strided strided(const at::Tensor& x) {
+  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+class PoolBlocks final : public FusedOp {
+ public:
+  PoolBlocks(const std::vector<Pool>& pools, const PoolWindows& windows, const at::Tensor& x)
+      : width_(windows.width), stride_(windows.stride), sizes_(x.sizes().vec()) {
+    for (const Pool pool : pools) {
+      pools_.push_back(pool == Pool::mean  ? selection::PoolKind::mean
+                       : pool == Pool::max ? selection::PoolKind::max
+                                           : selection::PoolKind::min);
+      picking_ += pool != Pool::mean;
+    }
+    for (const auto& document : selection::document_windows(windows, x.size(1))) {
+      spans_.push_back({document.first_token, document.tokens, document.first_window, document.windows});
+      windows_ += document.windows;
+    }
+  }
+
+  Tensors forward(const Tensors& inputs, Tensors& saved) const override {
+    const at::Tensor x = dense_rows(inputs[0]);
+    const auto sides = static_cast<int64_t>(pools_.size());
+    const at::Tensor pooled = at::empty({sizes_[0], windows_, sizes_[2], sides * sizes_[3]}, x.options());
+    const at::Tensor picked =
+        at::empty({sizes_[0], windows_, sizes_[2], picking_, sizes_[3]}, x.options().dtype(at::kInt));
+    selection::pool_cpu(pooling(x, pooled, picked));
+    saved = {picked};
+    return {pooled};
+  }
+
+  Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
+    const at::Tensor grad = dense_rows(grads[0]), dx = at::empty(sizes_, grad.options());
+    selection::pool_backward_cpu(pooling(dx, grad, saved[0]));
+    return {dx};
+  }
+
+ private:
+  Pooling pooling(const at::Tensor& x, const at::Tensor& pooled, const at::Tensor& picked) const {
+    return {.dtype = kernel_dtype(x),
+            .batches = sizes_[0],
+            .heads = sizes_[2],
+            .size = sizes_[3],
+            .width = width_,
+            .stride = stride_,
+            .spans = spans_.data(),
+            .span_count = static_cast<int64_t>(spans_.size()),
+            .tokens = sizes_[1],
+            .windows = windows_,
+            .pools = pools_.data(),
+            .pool_count = static_cast<int64_t>(pools_.size()),
+            .picking = picking_,
+            .x = strided(x),
+            .pooled = strided(pooled),
+            .picked = picked.mutable_data_ptr<int32_t>()};
+  }
+
+  int64_t width_, stride_, windows_ = 0, picking_ = 0;
+  std::vector<int64_t> sizes_;
+  std::vector<selection::PoolKind> pools_;
+  std::vector<selection::Span> spans_;
+};
+
+}  // namespace
+
+at::Tensor pool_blocks(const at::Tensor& x, const std::vector<Pool>& pools, const PoolWindows& windows) {
+  selection::check_pool(x, pools, windows);
+  check<DtypeError>(x.scalar_type() != at::kDouble,
+                    "x: dtype Double, expected Float or BFloat16; pool_blocks_reference takes Double");
+  check<ShapeError>(x.is_cpu(), "x: on ", x.device().str(), ", expected the CPU");
+  expect_kernel_input(x, "x");
+  return differentiable(std::make_shared<PoolBlocks>(pools, windows, x), {x})[0];
+}
+
+}  // namespace longreach
