@@ -1,5 +1,5 @@
-// Forward kernels, bf16: tiles of 16, 64, 128 where registers allow rows of queries and heads;
-// head dims 64, 128, and 192 with values of 128. Smaller ones are filled up.
+// Forward kernels, bf16: tiles of 16, 64 and (but for the widest heads) 128 rows of queries and heads; head
+// dims 64, 128, and 192 with values of 128. Smaller ones are filled up.
 #include "layers/ops/block_attention/forward.cuh"
 
 namespace longreach::block {

@@ -1,5 +1,6 @@
-// Gradients of keys and values, fp16: tiles of 32 and 64 keys;
-// head dims 64, 128, and 192 with values of 128. Smaller ones are filled up.
+// Gradients of keys and values, fp16: tiles of 32 and 64 keys; head dims 64, 128, and 192 with values of 128.
+// Smaller ones are filled up. Two blocks a multiprocessor: left alone, ptxas aims at three for some and
+// spills.
 #include "layers/ops/block_attention/backward.cuh"
 
 namespace longreach::block {
