@@ -24,7 +24,7 @@ __device__ __forceinline__ void store_sums(char* shared, const float (&acc)[kRow
   float factor[kRowTiles][2];
   interval::fill(factor, scale);
   float* staging = reinterpret_cast<float*>(shared);
-  interval::stage<kSize>(staging + key_warp * kRows * kSize, first_row, acc, factor);
+  interval::stage<kSize, true>(staging + key_warp * kRows * kSize, first_row, acc, factor);
   __syncthreads();
   interval::store_staged<Element, kRows, kSize, kKeyWarps, kThreads>(staging, rows, out, row);
 }

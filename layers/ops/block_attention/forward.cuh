@@ -110,7 +110,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   float* staging = reinterpret_cast<float*>(shared);
   softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(shared + Sizes::kMeeting),
                                             key_warp, first_row, factor, lse);
-  interval::stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
+  interval::stage<kV, true>(staging + key_warp * kRows * kV, first_row, acc, factor);
   __syncthreads();
   interval::store_staged<Element, kRows, kV, kKeyWarps, kThreads>(
       staging, places.count, params.o,

@@ -45,7 +45,8 @@ __device__ __forceinline__ int staged(int row, int column) {
   return row * kColumns + (((column >> 3) ^ (row & 3)) << 3) + (column & 7);
 }
 
-template <int kColumns, int kRowTiles, int kColumnTiles>
+// kAtOnce: a lane's two numbers in one store. Left alone, the compiler writes some of them one by one.
+template <int kColumns, bool kAtOnce = false, int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void stage(float* staging, int first_row,
                                       const float (&acc)[kRowTiles][kColumnTiles][4],
                                       const float (&factor)[kRowTiles][2]) {
@@ -56,9 +57,14 @@ __device__ __forceinline__ void stage(float* staging, int first_row,
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
-      for (int h = 0; h < 2; ++h)
-        ptx::store_shared_8(staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column),
-                            acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
+      for (int h = 0; h < 2; ++h) {
+        float* to = staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column);
+        const float2 pair = make_float2(acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
+        if constexpr (kAtOnce)
+          ptx::store_shared_8(to, pair.x, pair.y);
+        else
+          *reinterpret_cast<float2*>(to) = pair;
+      }
 }
 
 // Four staged numbers, summed over kParts tiles that lie one after another.
