@@ -8,6 +8,7 @@
 
 #include "layers/ops/autograd.h"
 #include "layers/ops/block_attention/checks.h"
+#include "layers/ops/block_attention/cuda_op.h"
 #include "layers/ops/block_attention/kernels.h"
 #include "layers/ops/check.h"
 #include "layers/ops/document_rows.h"
@@ -24,16 +25,6 @@ Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stri
 
 at::Tensor dense_rows(const at::Tensor& x) {
   return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
-}
-
-void launch_forward(const Params& params, const at::Tensor& q) {
-  check<DtypeError>(q.is_cpu(), "q: on ", q.device().str(), "; block_attention has CPU kernels alone");
-  block::forward_cpu(params);
-}
-
-void launch_backward(const Params& params, const Gradients& gradients, const at::Tensor& q) {
-  check<DtypeError>(q.is_cpu(), "q: on ", q.device().str(), "; block_attention has CPU kernels alone");
-  block::backward_cpu(params, gradients);
 }
 
 class BlockAttention final : public FusedOp {
@@ -59,7 +50,7 @@ class BlockAttention final : public FusedOp {
         *statistic = outputs.back().data_ptr<float>();
       }
     }
-    launch_forward(p, q);
+    q.is_cuda() ? block::forward_cuda(p, q) : block::forward_cpu(p);
     saved = {q, k, v, o, lse};
     return outputs;
   }
@@ -77,7 +68,8 @@ class BlockAttention final : public FusedOp {
     const at::Tensor dq = contiguous_like(q), dk = contiguous_like(k), dv = contiguous_like(v);
     const Gradients gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr,
                               strided(dq), strided(dk), strided(dv)};
-    launch_backward(params(q, k, v, o, lse), gradients, q);
+    const Params p = params(q, k, v, o, lse);
+    q.is_cuda() ? block::backward_cuda(p, gradients, q) : block::backward_cpu(p, gradients);
     return {dq, dk, dv};
   }
 

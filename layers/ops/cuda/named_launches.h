@@ -14,6 +14,8 @@ namespace longreach::cuda {
 //   sm_90        as attention, head dims 64 and 128, on a device of compute capability 9.0
 //   decode       one query, 8192 keys, the same pairs
 //   shared       head dims 64, 8 key heads, 16 value heads, explicit intervals: sums of heads, hulls
+//   blocks       16 listed key blocks a row: of 64 keys for rows of one query (all heads on one key head) and of 64
+//                queries, of 32 keys for rows of 128; causal, forward with statistics, and backward
 //   misaligned   head dims 64, rows an element too long: copies
 //   recurrence   Dk = Dv = 128, a decay per token, states kept: forward, backward and one step
 //   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/cuda

@@ -45,12 +45,6 @@ __device__ __forceinline__ int staged(int row, int column) {
   return row * kColumns + (((column >> 3) ^ (row & 3)) << 3) + (column & 7);
 }
 
-// One store of both: the compiler takes half of such stores apart, and single ones meet in the banks.
-__device__ __forceinline__ void store_pair(float* shared, float x, float y) {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(ptx::shared_address(shared)), "f"(x), "f"(y)
-               : "memory");
-}
-
 template <int kColumns, int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void stage(float* staging, int first_row,
                                       const float (&acc)[kRowTiles][kColumnTiles][4],
@@ -63,8 +57,9 @@ __device__ __forceinline__ void stage(float* staging, int first_row,
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
       for (int h = 0; h < 2; ++h)
-        store_pair(staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column),
-                   acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
+        // One store of both: the compiler takes half of such stores apart, and single ones meet in the banks.
+        ptx::store_shared_8(staging + staged<kColumns>(row + m * 16 + h * 8, n * 8 + column),
+                            acc[m][n][h * 2] * factor[m][h], acc[m][n][h * 2 + 1] * factor[m][h]);
 }
 
 // Four staged numbers, summed over kParts tiles that lie one after another.

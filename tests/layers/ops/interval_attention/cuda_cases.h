@@ -1,4 +1,4 @@
-// Runs the launch plans of interval attention on the PTX interpreter, with inputs in any layout and outputs that
+// Runs the launch plans of interval attention (block attention shares the memory and the launches) on the PTX interpreter, with inputs in any layout and outputs that
 // begin uninitialised, and compares with the float64 reference.
 #pragma once
 #include <ATen/ops/full.h>
@@ -44,13 +44,15 @@ struct CudaResult {
 inline const ptx::Module& module_of(const std::string& kernel) {
   static std::map<std::string, ptx::Module> modules;
   std::string name = "interval_attention_rows";
-  for (const char* kind : {"forward", "decode", "query_gradient", "key_gradient"})
-    for (const char* dtype : {"bf16", "fp16", "fp32"})
-      if (kernel.starts_with(text("interval_attention_", kind)) && kernel.find(dtype) != std::string::npos)
-        name = text("interval_attention_", kind, '_', dtype);
+  for (const char* operation : {"interval_attention", "block_attention"})
+    for (const char* kind : {"forward", "decode", "query_gradient", "key_gradient", "statistics"})
+      for (const char* dtype : {"bf16", "fp16", "fp32"})
+        if (kernel.starts_with(text(operation, '_', kind)) && kernel.find(dtype) != std::string::npos)
+          name = text(operation, '_', kind, '_', dtype);
   for (const char* kind : {"forward", "query_gradient", "key_gradient"})
     if (kernel.starts_with(text("interval_attention_dense_", kind)))
       name = text("interval_attention_dense_", kind, "_sm90a");
+  if (kernel.starts_with("block_attention_transpose")) name = "block_attention_transpose";
   auto found = modules.find(name);
   if (found == modules.end()) found = modules.emplace(name, ptx::load_kernels(name)).first;
   return found->second;
