@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import unicodedata
 
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -131,6 +132,15 @@ def sentencepieces(folder, interop):
     os.remove(rules)
 
 
+def agreed(name, tokenizer, texts):
+    """The library's Unicode is older than ours: it takes newer combining marks for letters. Texts that Python's newer tables
+    normalize in another way are not asked."""
+    form = name[len("bpe_"):-len(".json")]
+    if form not in FORMS:
+        return texts
+    return [text for text in texts if unicodedata.normalize(form.upper(), text) == tokenizer.normalizer.normalize_str(text)]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -141,8 +151,9 @@ def main():
     cases = {}
     for name, tokenizer in json_tokenizers():
         tokenizer.save(os.path.join(arguments.folder, name), pretty=False)
-        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-        cases[name] = [dict(text=text, ids=i, decoded=tokenizer.decode(i, skip_special_tokens=False)) for text, i in zip(texts, ids)]
+        asked = agreed(name, tokenizer, texts)
+        ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in asked]
+        cases[name] = [dict(text=text, ids=i, decoded=tokenizer.decode(i, skip_special_tokens=False)) for text, i in zip(asked, ids)]
     for name in sentencepieces(arguments.folder, arguments.interop is not None):
         model = sentencepiece.SentencePieceProcessor(model_file=os.path.join(arguments.folder, name))
         cases[name] = [dict(text=text, ids=model.encode(text), decoded=model.decode(model.encode(text))) for text in texts]
