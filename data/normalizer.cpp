@@ -1,4 +1,4 @@
-// Prefixes and replacements.
+// Prefixes, replacements and Unicode forms, one step after the other.
 #include "data/normalizer.h"
 
 namespace longreach::data {
@@ -46,11 +46,15 @@ void Normalizer::add_replace_regex(SplitRegex pattern, std::string content) {
   steps_.push_back({.content = std::move(content), .regex = std::move(pattern)});
 }
 
+void Normalizer::add_form(UnicodeForm form) { steps_.push_back({.form = form}); }
+
 std::string Normalizer::apply(std::string_view text) const {
   std::string current(text);
   for (const Step& step : steps_) {
     if (step.prepend)
       current = current.empty() ? current : step.content + current;
+    else if (step.form)
+      current = to_unicode_form(current, *step.form);
     else
       current = step.regex ? replace_regex(current, *step.regex, step.content)
                            : replace_all(current, step.pattern, step.content);

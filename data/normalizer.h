@@ -1,4 +1,4 @@
-// What a tokenizer.json does to a text before it is split: prefixes and replacements.
+// What a tokenizer.json does to a text before it is split: prefixes, replacements, Unicode forms.
 #pragma once
 #include <optional>
 #include <string>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/split_regex.h"
+#include "data/unicode_forms.h"
 
 namespace longreach::data {
 
@@ -15,6 +16,7 @@ class Normalizer {
   void add_prepend(std::string prefix);                        // to every text that is not empty
   void add_replace(std::string pattern, std::string content);  // literally; pattern not empty
   void add_replace_regex(SplitRegex pattern, std::string content);
+  void add_form(UnicodeForm form);
   bool empty() const { return steps_.empty(); }
 
   std::string apply(std::string_view text) const;
@@ -23,6 +25,7 @@ class Normalizer {
   struct Step {
     std::string pattern, content;
     std::optional<SplitRegex> regex;
+    std::optional<UnicodeForm> form;
     bool prepend = false;
   };
   std::vector<Step> steps_;

@@ -35,6 +35,14 @@ SplitBehavior parse_behavior(const std::string& name) {
                "Removed, Isolated, MergedWithPrevious, MergedWithNext and Contiguous");
 }
 
+std::optional<UnicodeForm> unicode_form(const std::string& type) {
+  if (type == "NFC") return UnicodeForm::nfc;
+  if (type == "NFD") return UnicodeForm::nfd;
+  if (type == "NFKC") return UnicodeForm::nfkc;
+  if (type == "NFKD") return UnicodeForm::nfkd;
+  return std::nullopt;
+}
+
 // {"Regex": ...} or {"String": ...}: exactly one of the two is not empty.
 struct Pattern {
   std::string regex, literal;
@@ -242,8 +250,10 @@ class Reader {
         parts_.normalizer.add_replace_regex(SplitRegex(pattern.regex), content);
       else
         parts_.normalizer.add_replace(pattern.literal, content);
+    } else if (const auto form = unicode_form(type)) {
+      parts_.normalizer.add_form(*form);
     } else {
-      unknown_kind(kWhere, type, "Prepend, Replace and Sequence");
+      unknown_kind(kWhere, type, "NFC, NFD, NFKC, NFKD, Prepend, Replace and Sequence");
     }
   }
 

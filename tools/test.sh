@@ -3,6 +3,15 @@
 readonly slow_deadline=$((80 * 60))  # slow tests start until then, in seconds of the whole run
 failed_steps=()
 
+print_test_help() {
+  cat <<'EOF'
+./longreach test                     every check and test: set-up, format, includes and sizes, build, clang-tidy, tests, then slow
+                                     tests, cheapest first, until minute 80; each with its time
+./longreach test CTEST-ARGUMENTS     set-up, build, then ctest with these: -R NAME, -L LABEL, --verbose, ...
+./longreach test --preset PRESET     release, debug, asan (address + undefined) or tsan (our own threads); may precede ctest's arguments
+EOF
+}
+
 # step NAME COMMAND...: runs a step, prints its time, remembers that it failed.
 step() {
   local name=$1 begin=$SECONDS
@@ -41,6 +50,7 @@ run_slow_tests() {
 
 run_tests() {
   local preset=release
+  [[ ${1:-} != --help && ${1:-} != -h ]] || { print_test_help; return; }
   cd "$longreach_root"
   if [[ ${1:-} == --preset ]]; then
     [[ ${2:-} =~ ^(release|debug|asan|tsan)$ ]] || fail "test: --preset is ${2:-missing}; allowed: release, debug, asan, tsan"

@@ -60,8 +60,9 @@ TEST_F(BadTokenizer, UnknownKindsAreNamed) {
   EXPECT_THAT(error_of("t.json", R"({"model": {"type": "Unigram", "vocab": []}})"), HasSubstr("Unigram"));
   EXPECT_THAT(json_error(R"({"a": 0})", "[]", R"({"type": "BertPreTokenizer"})"),
               HasSubstr("BertPreTokenizer"));
-  EXPECT_THAT(json_error(R"({"a": 0})", "[]", R"({"type": "ByteLevel"}, "normalizer": {"type": "NFKC"})"),
-              HasSubstr("NFKC"));
+  EXPECT_THAT(
+      json_error(R"({"a": 0})", "[]", R"({"type": "ByteLevel"}, "normalizer": {"type": "Lowercase"})"),
+      HasSubstr("Lowercase"));
   const std::string lookbehind =
       R"x({"type": "Split", "pattern": {"Regex": "a(?<=b)"}, "behavior": "Isolated"})x";
   EXPECT_THAT(json_error(R"({"a": 0})", "[]", lookbehind), HasSubstr("not supported"));
