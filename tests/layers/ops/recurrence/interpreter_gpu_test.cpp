@@ -28,7 +28,9 @@ TEST_F(Device, RecurrenceIsAsInterpreted) {
       const Named interpreted = run_cuda(c, inputs, gpu);
       for (const auto& [name, tensor] : interpreted)
         for (const auto& [other, measured] : found)
-          if (name == other) EXPECT_LE(relative_error(measured, tensor), limit(dtype)) << name;
+          if (name == other) {
+            EXPECT_LE(relative_error(measured, tensor), limit(dtype)) << name;
+          }
     }
 }
 
