@@ -58,6 +58,16 @@ at::Tensor SoftmaxAttention::merge(const at::Tensor& o) const {
   return o_proj_->forward(o.reshape({o.size(0), o.size(1), site_.num_heads * site_.head_dim}));
 }
 
+AttentionOutput SoftmaxAttention::forward_interval(
+    const at::Tensor& x, const Batch& batch, std::string_view kind, IntervalMask mask,
+    const std::function<at::Tensor(const Heads&)>& reference) const {
+  expect_whole_sequence(batch, kind);
+  const Heads heads = project(x, batch.positions);
+  if (site_.implementation == Implementation::reference) return {merge(reference(heads)), {}};
+  mask.cu_seqlens_q = mask.cu_seqlens_k = batch.cu_seqlens;
+  return {merge(attend(heads, mask, Implementation::fused)), {}};
+}
+
 at::Tensor SoftmaxAttention::consecutive(int64_t batch, int64_t first, int64_t n) {
   return at::arange(first, first + n, at::kLong).unsqueeze(0).expand({batch, n});
 }

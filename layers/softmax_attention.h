@@ -28,6 +28,11 @@ class SoftmaxAttention : public Attention {
   // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
   Heads project(const at::Tensor& x, const at::Tensor& positions, int64_t length = 0) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
+  // forward of a mechanism `kind` that is one interval of keys a query: projections, then the fused operator under
+  // `mask` and the documents of `batch`, or `reference` where the site asks for the plain formula.
+  AttentionOutput forward_interval(const at::Tensor& x, const Batch& batch, std::string_view kind,
+                                   IntervalMask mask,
+                                   const std::function<at::Tensor(const Heads&)>& reference) const;
   // positions first .. first + n - 1 for every row
   static at::Tensor consecutive(int64_t batch, int64_t first, int64_t n);
   // Floating-point operations a token, when a query sees `keys` keys on average.

@@ -7,12 +7,9 @@ namespace longreach {
 namespace dense {
 
 AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, DenseConfig::kind);
-  const Heads heads = project(x, batch.positions);
-  if (site_.implementation == Implementation::reference)
-    return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
-  const IntervalMask mask{.cu_seqlens_q = batch.cu_seqlens, .cu_seqlens_k = batch.cu_seqlens};
-  return {merge(attend(heads, mask, Implementation::fused)), {}};
+  return forward_interval(x, batch, DenseConfig::kind, {}, [&](const Heads& heads) {
+    return dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens);
+  });
 }
 
 double DenseAttention::flops_per_token(int64_t seq_len) const {

@@ -9,17 +9,11 @@ namespace longreach {
 namespace sliding {
 
 AttentionOutput SlidingAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, SlidingConfig::kind);
-  const Heads heads = project(x, batch.positions);
-  if (site_.implementation == Implementation::reference)
-    return {merge(sliding_attention_reference(heads.q, heads.k, heads.v, config_.window, config_.sinks,
-                                              batch.cu_seqlens)),
-            {}};
-  const IntervalMask mask{.window = config_.window,
-                          .sinks = config_.sinks,
-                          .cu_seqlens_q = batch.cu_seqlens,
-                          .cu_seqlens_k = batch.cu_seqlens};
-  return {merge(attend(heads, mask, Implementation::fused)), {}};
+  const IntervalMask mask{.window = config_.window, .sinks = config_.sinks};
+  return forward_interval(x, batch, SlidingConfig::kind, mask, [&](const Heads& heads) {
+    return sliding_attention_reference(heads.q, heads.k, heads.v, config_.window, config_.sinks,
+                                       batch.cu_seqlens);
+  });
 }
 
 double SlidingAttention::flops_per_token(int64_t seq_len) const {
