@@ -86,13 +86,14 @@ void DataConfig::fields(FieldVisitor& visit) {
     visit.reject("data_probs", fault);
 }
 
-Corpus open_corpus(const DataConfig& config, const std::string& cache_folder) {
+Corpus open_corpus(const DataConfig& config, const std::string& cache_folder,
+                   std::shared_ptr<const Tokenizer> tokenizer) {
   check<DataError>(!config.train.empty(),
                    "data.train is empty: name a corpus, a token store or text to train on");
   const std::string fault = fault_of(config.data_probs, config.train.size());
   check<DataError>(fault.empty(), "data.data_probs ", fault);
   Corpus corpus;
-  corpus.tokenizer = load_tokenizer(config.tokenizer);
+  corpus.tokenizer = tokenizer ? std::move(tokenizer) : load_tokenizer(config.tokenizer);
   const double fraction = config.valid.empty() ? config.valid_fraction : 0;
   for (const auto& entry : config.train) {
     const auto source = open_source(entry, config, *corpus.tokenizer, cache_folder);

@@ -41,8 +41,10 @@ struct Corpus {
 
 // Reads, tokenizes (text files are cached as stores under cache_folder, with a progress line on stderr),
 // fetches named corpora that are missing, and splits. valid is empty when valid_fraction is 0 and `valid`
-// names nothing. Throws DataError naming the file or key.
-Corpus open_corpus(const DataConfig& config, const std::string& cache_folder);
+// names nothing. tokenizer: that of config.tokenizer; null: loaded here. Throws DataError naming the file or
+// key.
+Corpus open_corpus(const DataConfig& config, const std::string& cache_folder,
+                   std::shared_ptr<const Tokenizer> tokenizer = nullptr);
 
 struct CorpusSize {
   int64_t tokens = 0, documents = 0, longest = 0;  // longest: tokens of the longest document

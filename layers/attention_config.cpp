@@ -32,7 +32,7 @@ std::vector<AttentionConfig> all_attention_configs() {
   return each_kind(std::make_index_sequence<std::variant_size_v<AttentionConfig>>());
 }
 
-static std::string_view kind_of(const AttentionConfig& config) {
+std::string_view kind_of(const AttentionConfig& config) {
   return std::visit([](const auto& kind) { return std::string_view(kind.kind); }, config);
 }
 
@@ -99,6 +99,15 @@ std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntr
     result.push_back(*chosen[layer]);
   }
   return result;
+}
+
+std::vector<Limitation> limitations_of(const AttentionConfig& config) {
+  return std::visit([](const auto& kind) { return limitations_of(kind); }, config);
+}
+
+void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked) {
+  for (const auto& entry : entries)
+    expect_ability(entry.kind(), limitations_of(entry.config), ability, asked);
 }
 
 std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site) {

@@ -13,6 +13,7 @@
 #include "layers/dense/dense.h"
 #include "layers/layer_site.h"
 #include "layers/lightning/lightning.h"
+#include "layers/limitation.h"
 #include "layers/nsa/nsa.h"
 #include "layers/s2/s2.h"
 #include "layers/seer/seer.h"
@@ -41,12 +42,19 @@ std::vector<AttentionConfig> all_attention_configs();
 std::vector<std::string> attention_kinds();
 AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigError with the nearest name
 
+std::string_view kind_of(const AttentionConfig& config);
+std::vector<Limitation> limitations_of(const AttentionConfig& config);
+
 // The layer numbers of "0-2", "0,3,6-8" or "all" among num_layers. Throws ConfigError for anything else.
 std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers);
 
 // One config a layer: every layer must be named exactly once. An empty list is dense everywhere.
 std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries,
                                                  int64_t num_layers);
+
+// Throws ConfigError that begins with `asked` when one of the mechanisms of a model lacks the ability, with the reason
+// that it gives.
+void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked);
 
 // Builds the module of one layer.
 std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site);

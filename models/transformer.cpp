@@ -237,6 +237,7 @@ int64_t ModelDecodeState::bytes() const {
 int64_t ModelDecodeState::tokens() const { return layers.empty() ? 0 : layers[0]->tokens(); }
 
 ModelDecodeState Transformer::start_decoding(int64_t batch_size, int64_t max_tokens) const {
+  expect_ability(body_->config.attention, Ability::decoding, "generation");
   ModelDecodeState state;
   for (const auto& layer : body_->layers)
     state.layers.push_back(layer->attention().start_decoding(batch_size, max_tokens));

@@ -61,6 +61,7 @@ class Transformer : public torch::nn::Module {
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                        const LossOptions& options = {});
 
+  // Throws ConfigError when a layer's mechanism cannot decode.
   ModelDecodeState start_decoding(int64_t batch_size, int64_t max_tokens) const;
   // The next n tokens int64 [B, n] -> logits of the last of them [B, V]. No gradient.
   at::Tensor decode(const at::Tensor& tokens, ModelDecodeState& state);

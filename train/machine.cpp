@@ -1,23 +1,17 @@
-// Reads /proc, and times at::mm.
+// Reads /proc, and runs the multiply-add loops of train/bench.
 #include "train/machine.h"
 
-#include <ATen/ops/mm.h>
-#include <ATen/ops/rand.h>
-#include <c10/core/InferenceMode.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <fstream>
-#include <map>
-#include <mutex>
-#include <utility>
 
 #include "core/error.h"
 #include "layers/ops/parallel.h"
+#include "train/bench/peak.h"
 
 namespace longreach {
 namespace {
@@ -31,22 +25,6 @@ std::string value_of(const char* path, std::string_view key) {
     if (colon != std::string::npos && start != std::string::npos) return line.substr(start);
   }
   return {};
-}
-
-double measure(MatmulDtype dtype) {
-  const c10::InferenceMode no_gradients;
-  constexpr int64_t kSize = 1024;
-  const auto type = dtype == MatmulDtype::kBFloat16 ? at::kBFloat16 : at::kFloat;
-  const at::Tensor a = at::rand({kSize, kSize}).to(type), b = at::rand({kSize, kSize}).to(type);
-  at::mm(a, b);  // starts the threads
-  using Clock = std::chrono::steady_clock;
-  double best = 1e30;
-  for (const auto start = Clock::now(); Clock::now() - start < std::chrono::milliseconds(300);) {
-    const auto before = Clock::now();
-    at::mm(a, b);
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - before).count());
-  }
-  return 2.0 * kSize * kSize * kSize / best;
 }
 
 }  // namespace
@@ -85,13 +63,16 @@ int64_t peak_resident_bytes() {
   return std::max(static_cast<int64_t>(usage.ru_maxrss) * 1024, resident_bytes());
 }
 
-double measured_matmul_peak(MatmulDtype dtype) {
-  static std::mutex mutex;
-  static std::map<std::pair<MatmulDtype, int>, double> known;
-  const std::lock_guard lock(mutex);
-  const std::pair key(dtype, num_threads());
-  const auto found = known.find(key);
-  return found != known.end() ? found->second : known[key] = measure(dtype);
+double measured_peak(PeakDtype dtype) {
+  static const bench::Peak one_thread = bench::measure_peak();
+  const auto threads = static_cast<double>(std::min<int64_t>(num_threads(), usable_cores()));
+  return threads * (dtype == PeakDtype::kFloat32 ? one_thread.float32 : one_thread.bfloat16);
+}
+
+double PeakShare::of(double rate) {
+  if (peak_ <= 0) return -1;
+  peak_ = std::max(peak_, rate);
+  return rate / peak_;
 }
 
 }  // namespace longreach

@@ -10,6 +10,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "core/verbose.h"
 #include "train/build_info.h"
 #include "train/verbs.h"
 
@@ -43,9 +44,16 @@ void print_help() {
   std::cout << "longreach " << kVersion << ": trains language models with sparse and linear attention\n\n"
             << "usage: longreach VERB ... (longreach VERB --help tells more)\n\n";
   for (const auto& [name, verb] : verbs()) std::cout << "  " << verb.help << "\n";
+  std::cout << "\n-v, --verbose with any verb: say on standard error what is done and how long it takes\n"
+            << "exit codes: 0 done, 1 the work failed, 2 a key, a file or an option is wrong\n";
 }
 
-int run(const Arguments& words) {
+int run(Arguments words) {
+  while (!words.empty() && (words[0] == "-v" || words[0] == "--verbose")) {
+    set_verbose(true);
+    words.erase(words.begin());
+  }
+  if (words.size() > 1 && words[0] == "help") words = {words[1], "--help"};
   if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
     print_help();
     return words.empty() ? 2 : 0;
@@ -79,6 +87,7 @@ int main(int argc, char** argv) {
   } catch (const UserError& error) {
     return report(error.what(), 2);
   } catch (const c10::Error& error) {
+    if (verbose()) std::cerr << error.what() << "\n";
     return report(error.what_without_backtrace(), 1);
   } catch (const std::bad_alloc&) {
     return report("out of memory", 1);

@@ -179,6 +179,13 @@ void RunConfig::validate() const {
                      " is longer than model.max_position_embeddings = ", model.max_position_embeddings);
   check<ConfigError>(training.stop_at <= training.steps, "training.stop_at = ", training.stop_at,
                      " lies beyond training.steps = ", training.steps);
+  if (job.task == "pretrain")
+    expect_ability(model.attention, Ability::pretraining, "job.task = \"pretrain\"");
+  if (training.varlen) expect_ability(model.attention, Ability::packed_documents, "training.varlen = true");
+  if (training.mixed_precision_param == "bfloat16")
+    expect_ability(model.attention, Ability::bfloat16, "training.mixed_precision_param = \"bfloat16\"");
+  if (activation_checkpoint != "none")
+    expect_ability(model.attention, Ability::activation_checkpoint, "activation_checkpoint.mode");
   check<ConfigError>(training.nonfinite != "rollback" || checkpoint.enable_checkpoint,
                      "training.nonfinite = \"rollback\" needs checkpoint.enable_checkpoint = true");
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "core/verbose.h"
 #include "train/machine.h"
 #include "train/metrics.h"
 #include "train/progress.h"
@@ -12,11 +13,21 @@
 
 namespace longreach {
 
+namespace {
+
+// 0 where it is not measured.
+double peak_of(const RunConfig& run) {
+  if (run.parallel.device != "cpu") return 0;
+  const Stage stage("measuring the peak");
+  return measured_peak(run.training.mixed_precision_param == "bfloat16" ? PeakDtype::kBFloat16
+                                                                        : PeakDtype::kFloat32);
+}
+
+}  // namespace
+
 struct RunLog::Sinks {
   Sinks(const RunConfig& run, int64_t first_step)
       : config(run), metrics(run.job.dump_folder + "/metrics.jsonl", first_step) {
-    const bool bf16 = run.training.mixed_precision_param == "bfloat16";
-    peak_flops = measured_matmul_peak(bf16 ? MatmulDtype::kBFloat16 : MatmulDtype::kFloat32);
     if (run.metrics.enable_tensorboard)
       tensorboard = std::make_unique<TensorboardWriter>(
           run.job.dump_folder + "/" + run.metrics.save_tb_folder, first_step);
@@ -27,22 +38,22 @@ struct RunLog::Sinks {
   std::unique_ptr<TensorboardWriter> tensorboard;
   ProgressLine progress{stdout, /*plain_seconds=*/0.0};
   const bool terminal = isatty(STDOUT_FILENO) != 0;
-  double peak_flops = 0;
+  PeakShare peak{peak_of(config)};
   double smooth_step_seconds = 0;  // for the ETA
 };
 
 namespace {
 
-NamedNumbers numbers_of(const StepRecord& record, double peak_flops) {
+NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   NamedNumbers numbers = {{"grad_norm", record.gradient_norm},
                           {"lr", record.learning_rate},
                           {"tokens", static_cast<double>(record.total_tokens)},
                           {"tokens_per_second", static_cast<double>(record.tokens) / record.seconds},
-                          {"peak_share", record.flops / record.seconds / peak_flops},
                           {"step_seconds", record.seconds},
                           {"seconds", record.total_seconds},
                           {"data_wait_seconds", record.data_wait_seconds},
                           {"memory_bytes", static_cast<double>(resident_bytes())}};
+  if (peak_share >= 0) numbers.emplace_back("peak_share", peak_share);
   if (record.skipped) numbers.emplace_back("skipped", 1.0);
   for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
   return numbers;
@@ -65,7 +76,8 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
   sinks.smooth_step_seconds = sinks.smooth_step_seconds == 0
                                   ? record.seconds
                                   : 0.9 * sinks.smooth_step_seconds + 0.1 * record.seconds;
-  NamedNumbers numbers = numbers_of(record, sinks.peak_flops);
+  const double peak_share = sinks.peak.of(record.flops / record.seconds);
+  NamedNumbers numbers = numbers_of(record, peak_share);
   if (held_out) add_held_out(numbers, *held_out);
   sinks.metrics.append(record.step, record.loss, numbers);
   if (sinks.tensorboard) {
@@ -84,7 +96,7 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
                          .last_step = last,
                          .loss = record.loss,
                          .tokens_per_second = static_cast<double>(record.tokens) / record.seconds,
-                         .peak_share = record.flops / record.seconds / sinks.peak_flops,
+                         .peak_share = peak_share,
                          .gradient_norm = record.gradient_norm,
                          .learning_rate = record.learning_rate,
                          .memory_bytes = resident_bytes(),

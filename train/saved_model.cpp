@@ -6,6 +6,8 @@
 #include <set>
 #include <sstream>
 
+#include "core/verbose.h"
+
 namespace longreach {
 namespace {
 
@@ -40,6 +42,7 @@ CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer)
 }
 
 SavedModel load_saved_model(const std::string& path) {
+  const Stage stage("loading " + path);
   CheckpointContents contents = read_checkpoint(path, false);
   SavedModel saved;
   saved.path = contents.path;

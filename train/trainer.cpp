@@ -9,6 +9,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "core/verbose.h"
 #include "train/gates.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
@@ -231,6 +232,7 @@ RunOutcome Trainer::run() {
 std::optional<Evaluation> Trainer::held_out_after_step() {
   const bool last = config_.validation.final && step_ == config_.training.steps;
   if (!last && !due(config_.validation.freq)) return std::nullopt;
+  const Stage stage(text("evaluation after step ", step_));
   model_->eval();
   held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
                        config_.training.batch_size, loss_options_);
@@ -251,6 +253,7 @@ std::string Trainer::state_json() const {
 
 void Trainer::save() {
   if (!config_.checkpoint.enable_checkpoint) return;
+  const Stage stage(text("checkpoint of step ", step_));
   log_->sync();
   CheckpointContents contents{
       .step = step_, .model = model_tensors(*model_), .optimizer = optimizer_->state()};

@@ -109,9 +109,12 @@ int eval_verb(const Arguments& arguments) {
   if (!parse_arguments(app, arguments)) return 0;
 
   SavedModel saved = load_saved_model(checkpoint);
+  if (dtype == "bfloat16")
+    expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
   data::DataConfig data = saved.config.data;
   if (!files.empty()) data.valid = files;
-  const data::Corpus corpus = data::open_corpus(data, saved.config.job.dump_folder + "/data");
+  const data::Corpus corpus =
+      data::open_corpus(data, saved.config.job.dump_folder + "/data", saved.tokenizer);
   const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});

@@ -24,6 +24,8 @@ void print_mechanism(const AttentionConfig& config) {
           std::cout << "    " << std::left << std::setw(12) << row.key << std::right << " = "
                     << row.default_value << "  " << row.help
                     << (row.allowed.empty() ? "" : "; " + row.allowed) << "\n";
+        for (const Limitation& limitation : limitations_of(kind))
+          std::cout << "    " << inability(limitation.ability) << ": " << limitation.reason << "\n";
       },
       config);
 }

@@ -26,7 +26,7 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
   for (const auto& source : corpus.valid) valid_tokens += source->num_tokens();
   std::vector<std::string> layers;
   for (const auto& layer : attention_per_layer(config.model.attention, config.model.num_hidden_layers))
-    layers.emplace_back(std::visit([](const auto& kind) { return kind.kind; }, layer));
+    layers.emplace_back(kind_of(layer));
   const TrainingConfig& training = config.training;
   std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
             << " million parameters; attention by layer: " << join(layers, " ") << "\n"
@@ -56,6 +56,12 @@ void print_final(const RunConfig& config, const data::Corpus& corpus, const Eval
 void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer) {
   const SampleConfig& sample = config.sample;
   if (sample.tokens == 0) return;
+  try {
+    expect_ability(config.model.attention, Ability::decoding, "none");
+  } catch (const ConfigError& error) {  // the run itself has done its work
+    std::cout << "sample     " << error.what() << "\n";
+    return;
+  }
   SamplingOptions options{.max_new_tokens = sample.tokens,
                           .temperature = sample.temperature,
                           .top_k = sample.top_k,
@@ -93,22 +99,51 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
               << "\n";
 }
 
+// Takes -v out of the words, but where it is the value of an override; the rest are CONFIG and overrides.
+Arguments without_flags(const Arguments& arguments) {
+  Arguments rest;
+  bool value_follows = false;
+  for (const std::string& word : arguments) {
+    if (!value_follows && (word == "-v" || word == "--verbose")) {
+      set_verbose(true);
+      continue;
+    }
+    value_follows = !value_follows && word.starts_with("--") && word.find('=') == std::string::npos;
+    rest.push_back(word);
+  }
+  return rest;
+}
+
+bool asks_for_help(const Arguments& words) {
+  return std::any_of(words.begin(), words.end(),
+                     [](const auto& word) { return word == "--help" || word == "-h"; });
+}
+
 }  // namespace
 
 int train_verb(const Arguments& arguments) {
-  if (arguments.empty() || arguments[0] == "--help") {
-    std::cout << (arguments.empty() ? "usage: longreach train CONFIG [--section.key value ...]\n"
-                                    : example_config());
-    return arguments.empty() ? 2 : 0;
+  const Arguments words = without_flags(arguments);
+  if (words.empty() || asks_for_help(words)) {
+    std::cout << (words.empty() ? "usage: longreach train CONFIG [-v] [--section.key value ...]\n"
+                                : example_config());
+    return words.empty() ? 2 : 0;
   }
-  RunConfig config = read_run_config(arguments[0], parse_overrides({arguments.begin() + 1, arguments.end()}));
+  RunConfig config = read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}));
   if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
   if (config.training.threads > 0) set_num_threads(static_cast<int>(config.training.threads));
   watch_stop_signals();
-  config.model.resolve(data::load_tokenizer(config.data.tokenizer)->vocab_size());
+  const auto timed = [](const char* what, const auto& work) {
+    const Stage stage(what);
+    return work();
+  };
+  const std::shared_ptr<const data::Tokenizer> tokenizer =
+      timed("tokenizer", [&] { return data::load_tokenizer(config.data.tokenizer); });
+  config.model.resolve(tokenizer->vocab_size());
   prepare_run_folder(config.job.dump_folder);
-  const data::Corpus corpus = data::open_corpus(config.data, config.job.dump_folder + "/data");
-  Trainer trainer(config, corpus);
+  const data::Corpus corpus = timed(
+      "data", [&] { return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer); });
+  const auto made = timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus); });
+  Trainer& trainer = *made;
   print_header(config, corpus, trainer.model());
   const RunOutcome outcome = trainer.run();
   if (outcome == RunOutcome::kFinished) {

@@ -30,8 +30,10 @@ TEST(Train, LearnsEvaluatesAndGenerates) {
   const std::string config = write_tiny_run(folder);
   const ProgramResult result =
       train(config, {"--training.steps", "60", "--validation.final", "true", "--validation.ngram", "true",
-                     "--validation.freq", "30", "--sample.tokens", "20"});
+                     "--validation.freq", "30", "--sample.tokens", "20", "-v"});
   ASSERT_EQ(result.code, 0) << result.err;
+  for (const char* stage : {"tokenizer: ", "data: ", "evaluation after step 30: ", "checkpoint of step 60: "})
+    EXPECT_NE(result.err.find(stage), std::string::npos) << result.err;
   const auto loss = losses(folder.path("run"));
   ASSERT_EQ(loss.size(), 60u);
   EXPECT_NEAR(loss.at(1), std::log(257.0), 0.5);
@@ -68,6 +70,25 @@ TEST(Train, ResumesBitForBit) {
     EXPECT_EQ(read_text(step_folder(folder, "run", 12) + shard),
               read_text(step_folder(folder, "stopped", 12) + shard))
         << shard;
+}
+
+TEST(Train, FinetuningStartsFromTheCheckpointAndLearnsCompletions) {
+  const TemporaryFolder folder;
+  const std::string config = write_tiny_run(folder);
+  ASSERT_EQ(train(config).code, 0);
+  std::string lines;
+  for (int i = 0; i < 200; ++i)
+    lines += R"({"prompt": "the old ", "completion": "sea moves under a grey sky"})"
+             "\n";
+  folder.write("pairs.jsonl", lines);
+  const ProgramResult result =
+      train(config, {"--job.task", "finetune", "--checkpoint.initial_load_path", folder.path("run"),
+                     "--job.dump_folder", folder.path("tuned"), "--data.train",
+                     "['" + folder.path("pairs.jsonl") + "']", "--training.steps", "30"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto before = losses(folder.path("run")), after = losses(folder.path("tuned"));
+  EXPECT_LT(after.at(1), before.at(1) - 0.3) << "it did not start from the checkpoint";
+  EXPECT_LT(after.at(30), 0.5 * after.at(1));
 }
 
 TEST(Train, ASignalWritesACheckpointAndLeaves) {

@@ -1,0 +1,18 @@
+// One row of the matrix mechanism x what a model must do, through the program itself: a mechanism alone or beside dense
+// attention trains on real text, stops and resumes, is evaluated, generates, is saved and loaded, runs in bfloat16, with
+// packed documents and under activation checkpointing. What a config says it cannot do (layers/limitation.h) is expected
+// to be refused with its reason instead.
+#pragma once
+#include "layers/attention_config.h"
+
+namespace longreach::test {
+
+// `config` with every size divided by the same power of two, as far as a layer can still be built: small enough that a
+// short text has several windows, blocks and chunks.
+AttentionConfig small_config(const AttentionConfig& config);
+
+enum class Mix { alone, with_dense };
+
+void expect_row_of_matrix(const AttentionConfig& config, Mix mix);
+
+}  // namespace longreach::test
