@@ -4,6 +4,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 #include <torch/nn/module.h>
 
@@ -49,8 +50,11 @@ Run run(Attention& module, const at::Tensor& input, const Batch& batch, const at
   result.y = module.forward(x, batch).y;
   result.y.backward(dy.to(result.y.scalar_type()));
   result.dx = x.grad();
-  for (const auto& item : module.named_parameters())
-    result.gradients.emplace_back(item.key(), item.value().grad());
+  // A document too short for a parameter to matter may leave it without a gradient: zero.
+  for (const auto& item : module.named_parameters()) {
+    const at::Tensor gradient = item.value().grad();
+    result.gradients.emplace_back(item.key(), gradient.defined() ? gradient : at::zeros_like(item.value()));
+  }
   result.y = result.y.detach();
   return result;
 }
