@@ -45,7 +45,8 @@ at::Tensor gather_windows(const at::Tensor& x, const NsaCompression& phi, const 
   const at::Tensor zero = at::zeros({x.size(0), 1, x.size(2), x.size(3)}, x.options());
   at::Tensor gathered = at::cat({x, zero}, 1)
                             .index_select(1, index)
-                            .view({x.size(0), -1, options.compress_block, x.size(2), x.size(3)})
+                            .view({x.size(0), index.numel() / options.compress_block, options.compress_block,
+                                   x.size(2), x.size(3)})
                             .transpose(2, 3);
   return phi.positions.defined() ? gathered + phi.positions.to(x.scalar_type()) : gathered;
 }
@@ -55,7 +56,9 @@ at::Tensor by_head(const at::Tensor& windows, const at::Tensor& weight) {
   const int64_t batch = windows.size(0), count = windows.size(1), heads = windows.size(2);
   const at::Tensor rows =
       windows.permute({2, 0, 1, 3, 4}).reshape({heads, batch * count, windows.size(3) * windows.size(4)});
-  return rows.matmul(weight.to(rows.scalar_type())).view({heads, batch, count, -1}).permute({1, 2, 0, 3});
+  return rows.matmul(weight.to(rows.scalar_type()))
+      .view({heads, batch, count, weight.size(2)})
+      .permute({1, 2, 0, 3});
 }
 
 at::Tensor mean(const at::Tensor& x, const NsaCompression& phi, const PoolWindows& windows) {

@@ -98,7 +98,7 @@ Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
   if (keys.size(2) > 0) {
     const at::Tensor flat =
         at.clamp_max(keys.size(2) - 1).flatten(2).unsqueeze(-1).expand({-1, -1, -1, q.size(3)});
-    const at::Tensor rows = keys.gather(2, flat).unflatten(2, {queries, -1});
+    const at::Tensor rows = keys.gather(2, flat).unflatten(2, {queries, chosen.size(3)});
     const at::Tensor logit = (rows * q.transpose(1, 2).unsqueeze(3)).to(lse.scalar_type()).sum(-1) * scale;
     const at::Tensor total = at::logaddexp(lse, at::full({}, kNothing, lse.options())).unsqueeze(-1);
     value = (logit - total).exp().masked_fill(found.logical_not(), 0.0);

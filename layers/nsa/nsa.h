@@ -94,7 +94,8 @@ struct NsaOutput {
   at::Tensor o;                    // [B, Tq, H, Dv]: the gated sum
   at::Tensor o_cmp, o_slc, o_win;  // before gating; o_cmp is 0 where nothing is visible
   at::Tensor lse_cmp;              // [B, H, Tq] float32 (float64 of float64), -inf where nothing is visible
-  at::Tensor block_indices;        // int32 [B, Hl, Tq, S], -1 pads: BlockLists::indices, Hl = HK or H
+  at::Tensor
+      block_indices;  // int32 [B, Hl, Tq, S], ascending (lucidrains: own block last), -1 pads; Hl = HK or H
   // If asked for: [B, Hl, Tq, blocks of the longest document], -inf (lucidrains: 0) where no candidate. The fused
   // form of lucidrains gives the chosen alone.
   at::Tensor block_scores;

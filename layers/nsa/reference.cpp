@@ -62,14 +62,15 @@ at::Tensor overlaps(const NsaOptions& options, int64_t windows, int64_t blocks,
   return weights.to(like.dtype());
 }
 
-// The best n of the candidates by descending score, ties to the lowest; -1 pads.
+// The best n of the candidates, ties to the lowest, in ascending order; -1 pads.
 at::Tensor best(const at::Tensor& scores, const at::Tensor& candidates, int64_t n) {
   const at::Tensor ranked = scores.masked_fill(candidates.logical_not(), -kInfinity);
   const at::Tensor order = std::get<1>(at::sort(ranked, /*stable=*/true, /*dim=*/-1, /*descending=*/true));
-  const int64_t count = std::min(n, order.size(-1));
+  const int64_t blocks = order.size(-1), count = std::min(n, blocks);
   const at::Tensor first = order.narrow(-1, 0, count);
-  const at::Tensor kept = candidates.expand_as(scores).gather(-1, first);
-  return at::where(kept, first, at::full({}, -1, first.options())).to(at::kInt);
+  const at::Tensor absent = candidates.expand_as(scores).gather(-1, first).logical_not();
+  const at::Tensor sorted = std::get<0>(first.masked_fill(absent, blocks).sort(-1));
+  return at::constant_pad_nd(sorted.masked_fill(sorted == blocks, -1), {0, n - count}, -1).to(at::kInt);
 }
 
 Choice choose(const NsaInput& in, const NsaOptions& options, const Document& document, const at::Tensor& all,

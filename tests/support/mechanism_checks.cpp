@@ -50,8 +50,8 @@ Run run(Attention& module, const at::Tensor& input, const Batch& batch, const at
   result.y = module.forward(x, batch).y;
   result.y.backward(dy.to(result.y.scalar_type()));
   result.dx = x.grad();
-  for (const auto& item :
-       module.named_parameters()) {  // y may not depend on all of them (a gate that chooses)
+  // y may not depend on all of them: a gate that chooses, a document too short for a parameter to matter. Zero then.
+  for (const auto& item : module.named_parameters()) {
     const at::Tensor gradient = item.value().grad();
     result.gradients.emplace_back(item.key(), gradient.defined() ? gradient : at::zeros_like(item.value()));
   }

@@ -115,8 +115,8 @@ void run_xunhaolai(Case& run) {
   };
   const at::Tensor at = places(bounds, 1);
   NsaInput in{.q = turn(q, at), .k = turn(k, at), .v = v, .gate = run.leaf("in.g").unsqueeze(0)};
-  in.k_cmp = turn(nsa_compress(k, phi_of(run, "compress_key", true), options, bounds),
-                  places(windows, options.compress_stride));
+  const at::Tensor k_cmp = nsa_compress(k, phi_of(run, "compress_key", true), options, bounds);
+  in.k_cmp = turn(k_cmp, places(windows, options.compress_stride));
   in.v_cmp = nsa_compress(v, phi_of(run, "compress_value", false), options, bounds);
   in.cu_seqlens = bounds;
   const NsaOutput out = attend(run, in, options, true);
@@ -124,7 +124,7 @@ void run_xunhaolai(Case& run) {
   run.produce("o_cmp", out.o_cmp[0]);
   run.produce("o_slc", out.o_slc[0]);
   run.produce("o_swa", out.o_win[0]);
-  run.produce("compressed_k", in.k_cmp[0]);
+  run.produce("compressed_k", k_cmp[0]);
   run.produce("compressed_v", in.v_cmp[0]);
   run.produce("compressed_cu_seqlens", windows);
   run.produce_lists("topk_idx", out.block_indices[0]);
@@ -160,12 +160,12 @@ NsaOptions lucidrains_options(const Case& run) {
           .shared_selection = file.truth_or("query_heads_share_selected_kv", true)};
 }
 
-// The values and, as torch.topk orders equal ones, the indices that the authors' choice begins with.
+// The values and, as torch.topk orders equal ones, the indices that the authors' choice begins with: among the
+// blocks whose windows are all there.
 void produce_choice(Case& run, const at::Tensor& scores, const NsaOptions& options) {
-  const int64_t windows = run.leaves.at("x").size(1) / options.compress_stride;
-  const bool same = options.compress_stride == options.block_size;
-  const at::Tensor values = same ? scores.narrow(-1, 0, windows) : scores;
-  const auto [best, indices] = at::topk(values, std::min({options.num_blocks, windows, values.size(-1)}));
+  const int64_t ratio = options.block_size / options.compress_stride;
+  const int64_t blocks = run.leaves.at("x").size(1) / options.compress_stride / ratio;
+  const auto [best, indices] = at::topk(scores.narrow(-1, 0, blocks), std::min(options.num_blocks, blocks));
   run.produce("selected_values", best);
   run.produce_lists("selected_block_indices", indices);
 }

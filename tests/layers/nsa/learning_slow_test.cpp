@@ -36,30 +36,31 @@ int64_t ienv(const char* name, int64_t otherwise) {
 
 constexpr int64_t kIgnored = -100;
 
-// Tokens: pairs (key, value) as key * values + value, then questions (a key each), then fillers. Pairs with
-// different keys stand `a_block` in a block, anywhere before the last `asked` tokens, of which one in each
-// stretch asks for a key; its label is the value.
+// Every token carries a key and a value. `pairs` tokens with different keys, `a_block` in a block, stand anywhere
+// before the last `asked` tokens, of which some ask for one of those keys, with no value; the label is the value.
+// The others carry a filler and no value.
 struct Recall {
   int64_t tokens = 512, block = 16, keys = 32, values = 8, fillers = 8, a_block = 4, asked = 64;
-  int64_t vocabulary() const { return keys * values + keys + fillers; }
+  int64_t pairs = 32;
 };
 
 struct Rows {
-  at::Tensor tokens, labels, needle;  // int64 [B, T]; needle: the block of the pair asked for, else -1
+  at::Tensor keys, values, labels, needle;  // int64 [B, T]; needle: the block of the pair asked for, else -1
 };
 
 class Source {
  public:
-  Source(const Recall& task, uint64_t seed) : task_(task), random_(seed) {}
+  explicit Source(uint64_t seed) : random_(seed) {}
 
-  Rows draw(int64_t count) {
-    Rows rows{at::empty({count, task_.tokens}, at::kLong),
-              at::full({count, task_.tokens}, kIgnored, at::kLong),
-              at::full({count, task_.tokens}, -1, at::kLong)};
-    for (int64_t row = 0; row < count; ++row)
-      fill(rows.tokens.mutable_data_ptr<int64_t>() + row * task_.tokens,
-           rows.labels.mutable_data_ptr<int64_t>() + row * task_.tokens,
-           rows.needle.mutable_data_ptr<int64_t>() + row * task_.tokens);
+  Rows draw(const Recall& task, int64_t count) {
+    const auto full = [&](int64_t value) { return at::full({count, task.tokens}, value, at::kLong); };
+    Rows rows{full(0), full(task.values), full(kIgnored), full(-1)};
+    for (int64_t row = 0; row < count; ++row) {
+      const auto line = [&](const at::Tensor& x) {
+        return x.mutable_data_ptr<int64_t>() + row * task.tokens;
+      };
+      fill(task, line(rows.keys), line(rows.values), line(rows.labels), line(rows.needle));
+    }
     return rows;
   }
 
@@ -72,31 +73,30 @@ class Source {
     return order;
   }
 
-  void fill(int64_t* tokens, int64_t* labels, int64_t* needle) {
-    const int64_t questions = task_.keys * task_.values, first_asked = task_.tokens - task_.asked;
-    for (int64_t t = 0; t < task_.tokens; ++t) tokens[t] = questions + task_.keys + below(task_.fillers);
+  void fill(const Recall& task, int64_t* keys, int64_t* values, int64_t* labels, int64_t* needle) {
+    const int64_t first_asked = task.tokens - task.asked;
+    for (int64_t t = 0; t < task.tokens; ++t) keys[t] = task.keys + below(task.fillers);
     // The first block is always selected and holds no pair; neither do the blocks before the questions.
-    const std::vector<int64_t> blocks = shuffled(1, first_asked / task_.block - 2),
-                               keys = shuffled(0, task_.keys), order = shuffled(0, task_.keys);
-    const int64_t room = task_.block / task_.a_block, stretch = task_.asked / task_.keys;
-    std::vector<int64_t> value(keys.size()), where(keys.size());
-    for (size_t i = 0; i < keys.size(); ++i) {
-      const auto n = static_cast<int64_t>(i);
-      value[i] = below(task_.values);
-      where[i] = blocks[static_cast<size_t>(n / task_.a_block)];
-      tokens[where[i] * task_.block + n % task_.a_block * room + below(room)] =
-          keys[i] * task_.values + value[i];
+    const auto blocks = shuffled(1, first_asked / task.block - 2), names = shuffled(0, task.keys),
+               order = shuffled(0, task.pairs);
+    const int64_t room = task.block / task.a_block, stretch = task.asked / task.pairs;
+    std::vector<int64_t> value, where;
+    for (int64_t n = 0; n < task.pairs; ++n) {
+      value.push_back(below(task.values));
+      where.push_back(blocks[static_cast<size_t>(n / task.a_block)]);
+      const int64_t t = where.back() * task.block + n % task.a_block * room + below(room);
+      keys[t] = names[static_cast<size_t>(n)];
+      values[t] = value.back();
     }
-    for (int64_t n = 0; n < task_.keys; ++n) {
+    for (int64_t n = 0; n < task.pairs; ++n) {
       const auto i = static_cast<size_t>(order[static_cast<size_t>(n)]);
       const int64_t t = first_asked + n * stretch + below(stretch);
-      tokens[t] = questions + keys[i];
+      keys[t] = names[i];
       labels[t] = value[i];
       needle[t] = where[i];
     }
   }
 
-  Recall task_;
   std::mt19937_64 random_;
 };
 
@@ -152,35 +152,36 @@ class Model {
       here.seed = derive_seed(site.seed, layer == 0 ? "first" : "second");
       layers_.push_back(make_attention(attention, here));
     }
-    table_ =
-        normal_parameter({task.vocabulary(), site.hidden_size}, env("EINIT", 0.5), 4).requires_grad_(true);
+    keys_ = normal_parameter({task.keys + task.fillers, site.hidden_size}, 1.0, 4).requires_grad_(true);
+    values_ = normal_parameter({task.values + 1, site.hidden_size}, 1.0, 6).requires_grad_(true);
     head_ = normal_parameter({task.values, site.hidden_size}, 0.1, 5).requires_grad_(true);
   }
 
   std::vector<at::Tensor> parameters() const {
-    std::vector<at::Tensor> all{table_, head_};
+    std::vector<at::Tensor> all{keys_, values_, head_};
     for (const auto& layer : layers_)
       for (const at::Tensor& parameter : layer->parameters()) all.push_back(parameter);
     return all;
   }
 
-  at::Tensor logits(const at::Tensor& tokens) {
-    return run(tokens, [](Attention& layer, const at::Tensor& x, const Batch& batch) {
+  at::Tensor logits(const Rows& rows) {
+    return run(rows, [](Attention& layer, const at::Tensor& x, const Batch& batch) {
       return layer.forward(x, batch).y;
     });
   }
 
   template <class Layer>
-  at::Tensor run(const at::Tensor& tokens, Layer step) {
-    const Batch batch{.positions = at::arange(tokens.size(1), at::kLong).unsqueeze(0).expand_as(tokens)};
-    at::Tensor x = at::embedding(table_, tokens);
+  at::Tensor run(const Rows& rows, Layer step) {
+    const Batch batch{.positions =
+                          at::arange(rows.keys.size(1), at::kLong).unsqueeze(0).expand_as(rows.keys)};
+    at::Tensor x = at::embedding(keys_, rows.keys) + at::embedding(values_, rows.values);
     for (const auto& layer : layers_) x = x + step(*layer, rms_norm(x, {}, 1e-5), batch);
     return rms_norm(x, {}, 1e-5).matmul(head_.t());
   }
 
  private:
   std::vector<std::shared_ptr<Attention>> layers_;
-  at::Tensor table_, head_;
+  at::Tensor keys_, values_, head_;
 };
 
 double seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
@@ -193,13 +194,12 @@ Score score(Model& model, const Rows& rows, const std::array<double, 3>& branche
   const at::NoGradGuard no_grad;
   const at::Tensor asked = rows.labels != kIgnored;
   double best = 0;
-  const at::Tensor logits =
-      model.run(rows.tokens, [&](Attention& layer, const at::Tensor& x, const Batch& batch) {
-        const NsaProbe probe = nsa_probe(layer, x, batch, branches);
-        const at::Tensor found = (probe.block_indices.select(1, 0) == rows.needle.unsqueeze(-1)).any(-1);
-        best = std::max(best, found.masked_select(asked).to(at::kDouble).mean().item<double>());
-        return probe.y;
-      });
+  const at::Tensor logits = model.run(rows, [&](Attention& layer, const at::Tensor& x, const Batch& batch) {
+    const NsaProbe probe = nsa_probe(layer, x, batch, branches);
+    const at::Tensor found = (probe.block_indices.select(1, 0) == rows.needle.unsqueeze(-1)).any(-1);
+    best = std::max(best, found.masked_select(asked).to(at::kDouble).mean().item<double>());
+    return probe.y;
+  });
   const at::Tensor labels = rows.labels.flatten();
   constexpr int64_t kMean = 1;
   const double loss =
@@ -210,19 +210,24 @@ Score score(Model& model, const Rows& rows, const std::array<double, 3>& branche
 
 double train(Model& model, const Recall& task, int64_t steps, int64_t batch, double rate, bool nsa = true) {
   Adam optimizer(model.parameters());
-  Source source(task, 7), other(task, 8);
+  Source source(7), other(8);
   double running = 0;
   for (int64_t step = 0; step < steps; ++step) {
-    const Rows rows = source.draw(batch);
+    Recall now = task;
+    const double at = static_cast<double>(step) / static_cast<double>(steps);
+    now.pairs = at < env("P1", 0.2) ? ienv("N1", 4) : at < env("P2", 0.4) ? ienv("N2", 16) : task.pairs;
+    if (at < env("P1", 0.2)) now.a_block = ienv("AB1", 1);
+    const Rows rows = source.draw(now, batch);
     constexpr int64_t kMean = 1;
-    const at::Tensor loss = at::cross_entropy_loss(model.logits(rows.tokens).flatten(0, 1),
-                                                   rows.labels.flatten(), {}, kMean, kIgnored);
+    const at::Tensor loss =
+        at::cross_entropy_loss(model.logits(rows).flatten(0, 1), rows.labels.flatten(), {}, kMean, kIgnored);
     loss.backward();
     running = step == 0 ? loss.item<double>() : 0.9 * running + 0.1 * loss.item<double>();
     const double left = 1.0 - static_cast<double>(step) / static_cast<double>(steps);
     optimizer.step(rate * std::min({1.0, (static_cast<double>(step) + 1.0) / 20.0, 0.05 + 3.0 * left}));
     if (nsa && step % 20 == 19) {
-      const Score s = score(model, other.draw(4), {1, 1, 1}), cut = score(model, other.draw(4), {1, 0, 1});
+      const Score s = score(model, other.draw(task, 4), {1, 1, 1}),
+                  cut = score(model, other.draw(task, 4), {1, 0, 1});
       std::printf("%4ld loss %.3f  test %.3f accuracy %.3f hit %.3f | cut %.3f  cpu %.0f s\n",
                   static_cast<long>(step + 1), running, s.loss, s.accuracy, s.hit, cut.accuracy, seconds());
       std::fflush(stdout);
