@@ -68,15 +68,17 @@ struct BiformerImageOptions {
   int64_t num_heads = 8, n_win = 7, topk = 4;
   bool soft_routing =
       false;  // keys and values weighted by the softmax of the routing scores, which learn then
-  std::optional<double>
-      scale;  // of routing and attention; default C^-1/2: of the whole width, as the authors'
+  // Of routing and attention; default C^-1/2: of the whole width, as the authors'.
+  std::optional<double> scale;
+  at::Tensor regions;  // int64 [B, n_win^2, topk]: read these; undefined: those of the largest scores
   Implementation implementation = Implementation::fused;
 };
 
 struct BiformerImageOutput {
   at::Tensor y;        // [B, H, W, C]
   at::Tensor regions;  // int64 [B, n_win^2, topk]: the best first, regions in row-major order
-  at::Tensor weights;  // [B, n_win^2, topk]: the softmax over the topk scores
+  at::Tensor weights;  // [B, n_win^2, topk]: the softmax over the scores of these regions
+  at::Tensor scores;   // [B, n_win^2, n_win^2], at least float32: of all regions
 };
 
 // x [B, H, W, C]; n_win divides H and W. One graph of regions for all heads. Fused: the keys and values of the

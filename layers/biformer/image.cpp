@@ -28,6 +28,12 @@ void check_image(const at::Tensor& x, const BiformerImageWeights& weights,
   expect_shape(weights.qkv, "qkv", {3 * width, width});
   expect_shape(weights.wo, "wo", {width, width});
   expect_shape(weights.lepe, "lepe", {width, 1, -1, -1});
+  if (options.regions.defined()) {
+    expect_dtype(options.regions, "regions", {at::kLong});
+    expect_shape(options.regions, "regions", {x.size(0), n * n, options.topk});
+    check<ShapeError>(((options.regions >= 0) & (options.regions < n * n)).all().item<bool>(),
+                      "regions: expected numbers from 0 to ", n * n - 1);
+  }
   check<ShapeError>(weights.lepe.size(2) % 2 == 1 && weights.lepe.size(3) % 2 == 1, "lepe: a kernel of ",
                     weights.lepe.sizes(), ", expected odd sides");
 }
@@ -65,9 +71,11 @@ BiformerImageOutput biformer_image(const at::Tensor& x, const BiformerImageWeigh
   const auto wide = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   at::Tensor region_q = q.to(wide).mean(2), region_k = k.to(wide).mean(2);
   if (!options.soft_routing) region_q = region_q.detach(), region_k = region_k.detach();
-  const auto [best, regions] =
-      at::topk((region_q * scale).matmul(region_k.transpose(1, 2)), options.topk, -1);
-  const at::Tensor share = at::softmax(best, -1);
+  const at::Tensor scores = (region_q * scale).matmul(region_k.transpose(1, 2)),
+                   regions = options.regions.defined()
+                                 ? options.regions
+                                 : std::get<1>(at::topk(scores.detach(), options.topk, -1)),
+                   share = at::softmax(scores.gather(2, regions), -1);
 
   const auto selected = [&](const at::Tensor& part) {
     at::Tensor all = gathered(part, regions);
@@ -84,7 +92,7 @@ BiformerImageOutput biformer_image(const at::Tensor& x, const BiformerImageWeigh
                                       {weights.lepe.size(2) / 2, weights.lepe.size(3) / 2}, {1, 1}, width)
                                .permute({0, 2, 3, 1});
   const at::Tensor mixed = to_image(o.reshape({batch, count, -1, width}), n, x.sizes()) + local;
-  return {linear_map(mixed, weights.wo, weights.wo_bias), regions, share};
+  return {linear_map(mixed, weights.wo, weights.wo_bias), regions, share, scores};
 }
 
 }  // namespace longreach

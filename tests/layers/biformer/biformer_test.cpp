@@ -156,6 +156,22 @@ TEST(BiformerImage, AllRegionsAreDenseAttention) {
   EXPECT_LE(relative_error(biformer_image(x, weights, all).y, biformer_image(x, weights, whole).y), 1e-12);
 }
 
+TEST(BiformerImage, ReadsTheRegionsThatItIsGiven) {
+  const at::Tensor x = normal({1, 6, 6, 8}, 8);
+  const BiformerImageWeights weights = image_weights(8, at::kDouble);
+  BiformerImageOptions options{
+      .num_heads = 2, .n_win = 3, .topk = 2, .implementation = Implementation::reference};
+  const auto routed = biformer_image(x, weights, options);
+  options.regions = routed.regions.flip(-1);
+  const auto turned = biformer_image(x, weights, options);
+  EXPECT_LE(relative_error(turned.y, routed.y), 1e-12);
+  EXPECT_LE(relative_error(turned.weights.flip(-1), routed.weights), 1e-12);
+  options.regions = (routed.regions + 1).remainder(9);
+  EXPECT_GT(relative_error(biformer_image(x, weights, options).y, routed.y), 1e-3);
+  options.regions = routed.regions + 9;
+  EXPECT_THROW(biformer_image(x, weights, options), ShapeError);
+}
+
 TEST(BiformerImage, BadArguments) {
   const at::Tensor x = normal({1, 6, 6, 8}, 8, at::kFloat);
   const BiformerImageWeights weights = image_weights(8, at::kFloat);

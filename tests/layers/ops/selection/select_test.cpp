@@ -4,6 +4,8 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
+#include <hwy/highway.h>
+#include <sys/resource.h>
 
 #include <functional>
 #include <random>
@@ -287,6 +289,22 @@ TEST(SelectBlocks, ThreadsDoNotChangeBits) {
   set_num_threads(before);
 }
 
+// 32768 queries x 4 heads x 512 blocks: a map of scores would take 256 MiB.
+TEST(SelectBlocks, KeepsNoMapOfScores) {
+  const int64_t tokens = 32768;
+  const at::Tensor q = normal({1, tokens, 4, 4}, 1, at::kFloat), k = normal({1, 512, 4, 4}, 2, at::kFloat);
+  const auto peak_mib = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss / 1024;
+  };
+  const auto before = peak_mib();
+  const BlockGeometry geometry{.query_block = 1, .key_block = 64, .tokens = tokens};
+  const Selection chosen = select_blocks(q, k, 4, {}, geometry, {.top_k = 4});
+  EXPECT_LE(peak_mib() - before, 40);
+  EXPECT_EQ(chosen.indices.numel(), tokens * 4 * 4);
+}
+
 TEST(SelectBlocks, StridedInputs) {
   const SelectCase c = token_rows();
   const at::Tensor q = c.q(at::kFloat), k = c.k(at::kFloat);
@@ -317,6 +335,34 @@ TEST(SelectBlocks, NanIsAnError) {
         EXPECT_THAT(message([&] { select(q, k, 2, c.how, c.geometry, c.rule, false); }), HasSubstr("NaN"));
     }
 }
+
+// Every instruction set of this CPU.
+class SelectTarget : public ::testing::TestWithParam<int64_t> {
+ protected:
+  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
+  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
+};
+
+TEST_P(SelectTarget, MatchesReferenceAndNoticesNan) {
+  std::mt19937 random(12);
+  for (int i = 0; i < 30; ++i) {
+    SCOPED_TRACE(i);
+    expect_matches(random_case(random), i % 3 == 0 ? at::kBFloat16 : at::kFloat);
+  }
+  const SelectCase c = token_rows();
+  const at::Tensor q = c.q(at::kFloat), k = c.k(at::kFloat);
+  k[0][3][1][2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THROW(select_blocks(q, k, 2, c.how, c.geometry, c.rule), DataError);
+  const PoolWindows windows{.width = 12, .stride = 5, .partial = false};
+  for (const int64_t size : {3, 16, 33}) {
+    const at::Tensor x = normal({1, 40, 2, size}, 5, at::kFloat);
+    const std::vector<Pool> pools{Pool::max, Pool::mean, Pool::min};
+    EXPECT_LE(relative_error(pool_blocks(x, pools, windows), pool_blocks_reference(x, pools, windows)), 1e-6);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(SelectBlocks, SelectTarget, ::testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
+                         [](const auto& about) { return std::string(hwy::TargetName(about.param)); });
 
 TEST(SelectBlocks, BadArguments) {
   const SelectCase c = block_rows();
