@@ -50,7 +50,7 @@ at::Tensor logits(const at::Tensor& q, const at::Tensor& k, double scale) {
 at::Tensor overlaps(const NsaOptions& options, int64_t windows, int64_t blocks,
                     const at::TensorOptions& like) {
   const at::Tensor weights = at::zeros({windows, blocks}, at::TensorOptions(at::kDouble));
-  for (int64_t i = 0; i < windows; ++i)
+  for (int64_t i = 0; i < windows; ++i) {
     for (int64_t j = 0; j < blocks; ++j) {
       const int64_t begin = std::max(i * options.compress_stride, j * options.block_size);
       const int64_t end =
@@ -59,6 +59,7 @@ at::Tensor overlaps(const NsaOptions& options, int64_t windows, int64_t blocks,
         weights.mutable_data_ptr<double>()[i * blocks + j] =
             static_cast<double>(end - begin) / static_cast<double>(options.compress_stride);
     }
+  }
   return weights.to(like.dtype());
 }
 

@@ -19,7 +19,7 @@ namespace longreach::test {
 namespace {
 
 TEST(BlockAttention, AllBlockSizes) {
-  for (const int64_t key_block : {16, 32, 64, 128})
+  for (const int64_t key_block : {16, 32, 64, 128}) {
     for (const int64_t query_block : {1, 16, 64, 4096}) {
       BlockCase c{.queries = 161, .keys = 161, .query_block = query_block, .key_block = key_block};
       c.seed = static_cast<uint64_t>(query_block + key_block);
@@ -27,6 +27,7 @@ TEST(BlockAttention, AllBlockSizes) {
       c.causal = false;
       expect_matches_reference(c, at::kBFloat16);
     }
+  }
 }
 
 TEST(BlockAttention, LengthsAroundTheTiles) {
