@@ -1,7 +1,7 @@
 // Every kind of the closed list alone in its model; as one layer of a hybrid: matrix_test.cpp.
 #include <gtest/gtest.h>
 
-#include "tests/support/mechanism_matrix.h"
+#include "tests/support/program/mechanism_matrix.h"
 
 namespace longreach::test {
 namespace {

@@ -1,4 +1,4 @@
-#include "tests/support/mechanism_matrix.h"
+#include "tests/support/program/mechanism_matrix.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
