@@ -188,8 +188,10 @@ function(longreach_tests)
   add_library(longreach_test_program_support STATIC ${program})
   target_link_libraries(longreach_test_program_support PUBLIC longreach_test_support longreach_train)
   target_link_libraries(longreach_test_program_support PRIVATE nlohmann_json::nlohmann_json)
-  target_compile_definitions(longreach_test_support PRIVATE LONGREACH_PROGRAM="$<TARGET_FILE:longreach>"
-                             LONGREACH_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  foreach(target longreach_test_support longreach_test_program_support)
+    target_compile_definitions(${target} PRIVATE LONGREACH_PROGRAM="$<TARGET_FILE:longreach>"
+                               LONGREACH_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  endforeach()
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests ${PROJECT_SOURCE_DIR}/tests/*_test.cpp)
   list(FILTER sources EXCLUDE REGEX "^consumer/")
   longreach_ptx_library()
