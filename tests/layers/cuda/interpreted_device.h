@@ -7,11 +7,13 @@
 #include <c10/core/CPUAllocator.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <mutex>
 #include <sstream>
 
+#include "core/error.h"
 #include "layers/ops/cuda/backend.h"
 #include "tests/ptx/mutation.h"
 
