@@ -57,7 +57,7 @@ class BlockLaunch {
     p.block_max = memory.allocate_array<float>("block_max", indices_.size());
     p.block_sum = memory.allocate_array<float>("block_sum", indices_.size());
     launch(outcome, kernels, memory, [&](void* space) { return block::plan_forward(p, space); });
-    compare(outcome, memory, p.o.data, o_.values);
+    compare(outcome, memory, p.o.data, DType::kBFloat16, o_.values);
     const auto floats = [&](const float* data, const std::vector<double>& exact) {
       compare(
           outcome, [&] { return memory.download(data, exact.size()); }, exact);
@@ -76,14 +76,14 @@ class BlockLaunch {
     p.o = rows(memory.upload("o", o), q_);
     p.lse = memory.upload("lse", lse_);
     block::Gradients g{};
-    g.d_o = rows(memory.upload("d_o", d_o_.bits), q_);
+    g.d_o = rows(memory.upload("d_o", d_o_.bytes), q_);
     g.dq = rows(memory.allocate("dq", dq_.values.size() * 2), q_);
     g.dk = rows(memory.allocate("dk", dk_.values.size() * 2), k_);
     g.dv = rows(memory.allocate("dv", dv_.values.size() * 2), v_);
     launch(outcome, kernels, memory, [&](void* space) { return block::plan_backward(p, g, space); });
-    compare(outcome, memory, g.dq.data, dq_.values);
-    compare(outcome, memory, g.dk.data, dk_.values);
-    compare(outcome, memory, g.dv.data, dv_.values);
+    compare(outcome, memory, g.dq.data, DType::kBFloat16, dq_.values);
+    compare(outcome, memory, g.dk.data, DType::kBFloat16, dk_.values);
+    compare(outcome, memory, g.dv.data, DType::kBFloat16, dv_.values);
     return outcome;
   }
 
@@ -132,9 +132,9 @@ class BlockLaunch {
     p.key_heads = p.value_heads = 1, p.qk_size = p.v_size = kSize;
     p.scale = kScale;
     p.causal = true;
-    p.q = rows(memory.upload("q", q_.bits), q_);
-    p.k = rows(memory.upload("k", k_.bits), k_);
-    p.v = rows(memory.upload("v", v_.bits), v_);
+    p.q = rows(memory.upload("q", q_.bytes), q_);
+    p.k = rows(memory.upload("k", k_.bytes), k_);
+    p.v = rows(memory.upload("v", v_.bytes), v_);
     p.query_block = query_block_, p.key_block = key_block_;
     p.indices = memory.upload("indices", indices_);
     p.list_batches = p.list_heads = 1, p.rows = document_.rows, p.slots = kSlots;
