@@ -81,14 +81,14 @@ TEST(Train, FinetuningStartsFromTheCheckpointAndLearnsCompletions) {
     lines += R"({"prompt": "the old ", "completion": "sea moves under a grey sky"})"
              "\n";
   folder.write("pairs.jsonl", lines);
-  const ProgramResult result =
-      train(config, {"--job.task", "finetune", "--checkpoint.initial_load_path", folder.path("run"),
-                     "--job.dump_folder", folder.path("tuned"), "--data.train",
-                     "['" + folder.path("pairs.jsonl") + "']", "--training.steps", "30"});
+  const ProgramResult result = train(
+      config, {"--job.task", "finetune", "--checkpoint.initial_load_path", folder.path("run"),
+               "--job.dump_folder", folder.path("tuned"), "--data.train",
+               "['" + folder.path("pairs.jsonl") + "']", "--training.steps", "60", "--optimizer.lr", "1e-2"});
   ASSERT_EQ(result.code, 0) << result.err;
   const auto before = losses(folder.path("run")), after = losses(folder.path("tuned"));
   EXPECT_LT(after.at(1), before.at(1) - 0.3) << "it did not start from the checkpoint";
-  EXPECT_LT(after.at(30), 0.5 * after.at(1));
+  EXPECT_LT(after.at(60), 0.25 * after.at(1));
 }
 
 TEST(Train, ASignalWritesACheckpointAndLeaves) {

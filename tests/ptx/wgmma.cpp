@@ -75,10 +75,13 @@ void check_fence(Warp& w, const Operand& o) {
   }
 }
 
-void hold(Warp& w, const Instruction& i, bool accumulates, PendingTile& tile, size_t sums) {
+void hold(Warp& w, const Instruction& i, PendingTile& tile, size_t sums) {
+  if (w.fence_stamp == 0) {
+    w.block->error(w, kManyLanes, "missing wgmma.fence: none stands before the first wgmma");
+  }
   for (size_t k = 0; k < i.values.size(); ++k) {
     const uint32_t r = register_of(i.values[k]);
-    if (k >= sums || accumulates) check_fence(w, i.values[k]);
+    check_fence(w, i.values[k]);
     (k < sums ? tile.writes : tile.reads).push_back(r);
     (k < sums ? w.register_users : w.register_readers)[r]++;
   }
@@ -115,7 +118,7 @@ Step multiply_async(Warp& w, const Instruction& i, uint32_t mask) {
   const bool accumulates = w.predicate(i.source[2]) & 1;
   check_group(w, a, b);
   const auto tile = std::make_shared<PendingTile>();
-  hold(w, i, accumulates, *tile, sums);
+  hold(w, i, *tile, sums);
   static thread_local Operands m;
   if (from_registers) {
     read_a_registers(w, i, sums, m);

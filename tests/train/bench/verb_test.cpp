@@ -54,7 +54,7 @@ TEST(BenchVerb, WrongWordsAreNamed) {
 TEST(BenchVerb, ListsCasesAndPeers) {
   const Answer answer = run_bench({"--list"});
   EXPECT_EQ(answer.code, 0);
-  for (const char* name : {"interval_attention", "sliding", "lightning", "sdpa_compile"}) {
+  for (const char* name : {"interval_attention", "sliding", "lightning", "block_attention", "sdpa_compile"}) {
     EXPECT_THAT(answer.output, HasSubstr(name));
   }
 }
@@ -68,7 +68,7 @@ TEST(BenchVerb, MeasuresEveryCaseInFreshProcesses) {
   EXPECT_THAT(answer.output, HasSubstr(this_machine().cpu));
   std::ifstream file(path);
   const nlohmann::json report = nlohmann::json::parse(file);
-  ASSERT_EQ(report.at("rows").size(), size_t{3 * 2 * 2 * 2 * 2});
+  ASSERT_EQ(report.at("rows").size(), size_t{4 * 2 * 2 * 2 * 2});
   for (const nlohmann::json& row : report.at("rows")) {
     ASSERT_FALSE(row.contains("refused")) << row;
     EXPECT_GT(row.at("seconds").get<double>(), 0) << row;
