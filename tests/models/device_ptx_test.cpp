@@ -13,7 +13,7 @@ namespace {
 
 using namespace test;
 
-ModelConfig three_mechanisms() {
+ModelConfig small_model(const std::vector<AttentionEntry>& attention) {
   ModelConfig config;
   config.hidden_size = 48;
   config.num_hidden_layers = 3;
@@ -23,11 +23,24 @@ ModelConfig three_mechanisms() {
   config.initializer_range = 0.2;
   config.qk_norm = true;
   config.head_dim = 16;
-  config.attention = {{.layers = "0", .config = DenseConfig{}},
-                      {.layers = "1", .config = SlidingConfig{.window = 20, .sinks = 1}},
-                      {.layers = "2", .config = LightningConfig{}}};
+  config.attention = attention;
   config.resolve(50);
   return config;
+}
+
+ModelConfig three_mechanisms() {
+  return small_model({{.layers = "0", .config = DenseConfig{}},
+                      {.layers = "1", .config = SlidingConfig{.window = 20, .sinks = 1}},
+                      {.layers = "2", .config = LightningConfig{}}});
+}
+
+// Those that choose blocks.
+ModelConfig three_selections() {
+  NsaConfig nsa{.compress_block = 16, .compress_stride = 16, .block_size = 16, .num_blocks = 3, .window = 20};
+  SeerConfig seer{.block_size = 16, .gate_hidden = 16, .selection = "top_k", .top_k = 2};
+  return small_model({{.layers = "0", .config = nsa},
+                      {.layers = "1", .config = seer},
+                      {.layers = "2", .config = BiformerConfig{.region = 16, .topk = 2}}});
 }
 
 struct Pass {
@@ -45,34 +58,51 @@ Pass train_once(Transformer& model, const LossOptions& options) {
   return pass;
 }
 
-void expect_the_same(const LossOptions& options, double limit, const std::vector<std::string>& kernels) {
-  Transformer on_host(three_mechanisms(), 5);
+// Returns how often each kernel ran.
+std::map<std::string, int> expect_the_same(const ModelConfig& config, const LossOptions& options,
+                                           double limit, const std::vector<std::string>& kernels) {
+  Transformer on_host(config, 5);
   const Pass wanted = train_once(on_host, options);
   InterpretedDevice device;
-  Transformer on_device(three_mechanisms(), 5);
+  Transformer on_device(config, 5);
   const Pass found = train_once(on_device, options);
   EXPECT_NEAR(found.loss, wanted.loss, limit * wanted.loss);
   ASSERT_EQ(found.gradients.size(), wanted.gradients.size());
-  for (const auto& [name, gradient] : wanted.gradients)
-    EXPECT_LE(relative_error(found.gradients.at(name), gradient), limit) << name;
+  for (const auto& [name, gradient] : wanted.gradients) {
+    ASSERT_EQ(found.gradients.at(name).defined(), gradient.defined()) << name;
+    if (gradient.defined()) {
+      EXPECT_LE(relative_error(found.gradients.at(name), gradient), limit) << name;
+    }
+  }
   for (const std::string& kernel : kernels)
     EXPECT_TRUE(device.runs().contains(kernel)) << kernel << " was not run";
-  // cos and sin are gathered once a pass; each of the two layers with positions turns q and k.
-  EXPECT_EQ(device.runs().at("rotary_halves_" + std::string(options.autocast_bf16 ? "bf16" : "fp32")), 8);
+  return device.runs();
 }
 
+// cos and sin are gathered once a pass; each of the two layers with positions turns q and k.
 TEST(ModelOnTheDevicesPath, Float32) {
-  expect_the_same({}, 1e-4,
-                  {"rms_norm_fp32_fp32", "rms_norm_grad_fp32_fp32", "silu_product_fp32",
-                   "silu_product_grad_fp32", "cross_entropy_fp32", "interval_attention_forward_fp32_64_64",
-                   "interval_attention_query_gradient_fp32_64_64", "recurrence_output_fp32",
-                   "recurrence_grad_query_fp32"});
+  const auto runs = expect_the_same(
+      three_mechanisms(), {}, 1e-4,
+      {"rms_norm_fp32_fp32", "rms_norm_grad_fp32_fp32", "silu_product_fp32", "silu_product_grad_fp32",
+       "cross_entropy_fp32", "interval_attention_forward_fp32_64_64",
+       "interval_attention_query_gradient_fp32_64_64", "recurrence_output_fp32",
+       "recurrence_grad_query_fp32"});
+  EXPECT_EQ(runs.at("rotary_halves_fp32"), 8);
 }
 
 TEST(ModelOnTheDevicesPath, BFloat16) {
-  expect_the_same({.autocast_bf16 = true}, 5e-2,
-                  {"rms_norm_fp32_bf16", "rms_norm_grad_fp32_bf16", "silu_product_bf16", "cross_entropy_bf16",
-                   "interval_attention_forward_bf16_32_32", "recurrence_output_bf16"});
+  const auto runs = expect_the_same(
+      three_mechanisms(), {.autocast_bf16 = true}, 5e-2,
+      {"rms_norm_fp32_bf16", "rms_norm_grad_fp32_bf16", "silu_product_bf16", "cross_entropy_bf16",
+       "interval_attention_forward_bf16_32_32", "recurrence_output_bf16"});
+  EXPECT_EQ(runs.at("rotary_halves_bf16"), 8);
+}
+
+// NSA, SeerAttention and BiFormer: pooling, scores and choice of blocks, attention over the lists.
+TEST(ModelOnTheDevicesPath, MechanismsThatChooseBlocks) {
+  expect_the_same(three_selections(), {}, 1e-4,
+                  {"selection_pool_fp32", "selection_pool_gradient_fp32", "selection_select_fp32_64",
+                   "block_attention_forward_16_fp32_64_64", "block_attention_forward_64_fp32_64_64"});
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "layers/ops/block_attention/cuda_plan.h"
 #include "layers/ops/interval_attention/cuda_plan.h"
 #include "layers/ops/recurrence/cuda_plan.h"
+#include "layers/ops/selection/cuda_plan.h"
 
 namespace longreach::cuda {
 namespace {
@@ -182,6 +183,55 @@ void add_block_attention(Collector& all) {
       }
 }
 
+// `moved`: bytes a launch, but for the kernels that add up its small results.
+WorkOf traffic(double moved) {
+  return [moved](const std::string& kernel) {
+    return kernel == "column_sums" || kernel == "loss_sum" ? Work{} : Work{0, moved, Arithmetic::kHalf};
+  };
+}
+
+// NSA's choice for one group of heads: windows of 32 in strides of 16, 16 blocks of 64 a token; and pools of 64 tokens.
+void add_selection(Collector& all) {
+  namespace sel = selection;
+  const int64_t windows = (kTokens - 32) / 16 + 1, blocks = kTokens / 64;
+  sel::RuleParams rule{.documents = {{0, kTokens, kTokens, 0, windows, blocks, kListed}},
+                       .rows = kTokens,
+                       .blocks = blocks,
+                       .size = kListed};
+  rule.indices = rule.status = nowhere<int32_t>();
+  const double lists = static_cast<double>(kTokens * kListed) * 4,
+               scores = static_cast<double>(kTokens * blocks) / 2 * 4;
+  all.add("selection",
+          sel::plan_choose({.rule = rule, .lists = 1, .scores = nowhere<const float>()}, nullptr).launches,
+          traffic(scores + lists));
+  for (const DType dtype : kDtypes) {
+    for (const int64_t size : {64, 128}) {
+      sel::SelectParams p{.rule = rule, .dtype = dtype, .batches = 1, .key_count = windows, .heads = kHeads};
+      p.key_heads = p.lists = 1, p.size = size, p.width = 32, p.stride = 16;
+      p.visible = sel::CudaVisible::complete;
+      p.q = {nowhere(), kTokens * kHeads * size, kHeads * size, size};
+      p.k = {nowhere(), windows * size, size, size};
+      const double elements = static_cast<double>((kTokens * kHeads + windows) * size);
+      const Work work{static_cast<double>(kTokens * kHeads * windows * size),
+                      elements * bytes_of(dtype) + lists, arithmetic_of(dtype)};
+      all.add("selection", sel::plan_select(p, nullptr).launches, [=](const std::string&) { return work; });
+    }
+    const sel::Span span{0, kTokens, 0, blocks};
+    const sel::PoolKind pools[] = {sel::PoolKind::max, sel::PoolKind::min, sel::PoolKind::mean};
+    sel::Pooling pool{.dtype = dtype, .batches = 1, .heads = kHeads, .size = 128, .width = 64, .stride = 64};
+    pool.spans = &span, pool.span_count = 1, pool.tokens = kTokens, pool.windows = blocks;
+    pool.pools = pools, pool.pool_count = 3, pool.picking = 2;
+    pool.x = {nowhere(), kTokens * kHeads * 128, kHeads * 128, 128};
+    pool.pooled = {nowhere(), blocks * kHeads * 384, kHeads * 384, 384};
+    pool.picked = nowhere<int32_t>();
+    const double moved =
+        static_cast<double>(kHeads * 128) *
+        (static_cast<double>(kTokens + 3 * blocks) * bytes_of(dtype) + static_cast<double>(2 * blocks) * 4);
+    all.add("selection", sel::plan_pool(pool, nullptr).launches, traffic(moved));
+    all.add("selection", sel::plan_pool_backward(pool, nullptr).launches, traffic(moved));
+  }
+}
+
 Work recurrence_work(const std::string& kernel, DType dtype) {
   const auto is = [&](const char* name) { return kernel.starts_with(text("recurrence_", name)); };
   const double rows = static_cast<double>(kHeads * kTokens), bytes = bytes_of(dtype);
@@ -227,13 +277,6 @@ void add_recurrence(Collector& all) {
     all.add("recurrence", rc::plan_backward(backward, memory), work);
     all.add("recurrence", rc::plan_step(step), work);
   }
-}
-
-// `moved`: bytes a launch, but for the kernels that add up its small results.
-WorkOf traffic(double moved) {
-  return [moved](const std::string& kernel) {
-    return kernel == "column_sums" || kernel == "loss_sum" ? Work{} : Work{0, moved, Arithmetic::kHalf};
-  };
 }
 
 void add_norms(Collector& all) {
@@ -285,6 +328,7 @@ std::vector<NamedLaunch> named_launches() {
   Collector all;
   add_attention(all);
   add_block_attention(all);
+  add_selection(all);
   add_recurrence(all);
   add_rows(all);
   return all.take();

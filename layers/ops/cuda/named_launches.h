@@ -16,6 +16,7 @@ namespace longreach::cuda {
 //   shared       head dims 64, 8 key heads, 16 value heads, explicit intervals: sums of heads, hulls
 //   blocks       16 listed key blocks a row: of 64 keys for rows of one query (all heads on one key head) and of 64
 //                queries, of 32 keys for rows of 128; causal, forward with statistics, and backward
+//   selection    NSA's choice, one list and key head: windows of 32 in strides of 16, 16 of the blocks of 64; pools of 64
 //   misaligned   head dims 64, rows an element too long: copies
 //   recurrence   Dk = Dv = 128, a decay per token, states kept: forward, backward and one step
 //   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/cuda

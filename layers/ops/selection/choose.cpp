@@ -1,5 +1,7 @@
 // choose_blocks: from a tensor of scores to lists.
 #include "layers/ops/check.h"
+#include "layers/ops/kernel_input.h"
+#include "layers/ops/selection/cuda_op.h"
 #include "layers/ops/selection/rows.h"
 
 namespace longreach {
@@ -24,8 +26,10 @@ at::Tensor choose_blocks(const at::Tensor& scores, const BlockGeometry& geometry
   expect_dtype(scores, "scores", {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
   const auto documents = selection::documents(geometry, scores.size(2));
   expect_shape(scores, "scores", {-1, -1, -1, selection::most_blocks(documents, geometry.key_block)});
-  const auto rows = selection::rows(documents, geometry, rule);
   const bool wide = scores.scalar_type() == at::kDouble;
+  if (runs_on_cuda(scores) && !wide)
+    return selection::choose_cuda(scores.detach().to(at::kFloat).contiguous(), geometry, rule);
+  const auto rows = selection::rows(documents, geometry, rule);
   const at::Tensor values = scores.detach().to(at::kCPU, wide ? at::kDouble : at::kFloat).contiguous();
   const selection::Lists lists =
       wide ? choose<double>(values, rows, rule) : choose<float>(values, rows, rule);

@@ -5,35 +5,21 @@
 
 #include "layers/ops/check.h"
 #include "layers/ops/kernel_input.h"
+#include "layers/ops/selection/cuda_op.h"
 #include "layers/ops/selection/rows.h"
+#include "layers/ops/selection/tensors.h"
 #include "layers/ops/selection/windows.h"
 
 namespace longreach {
-namespace {
-
-at::Tensor dense_rows(const at::Tensor& x) {
-  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
-}
-
-selection::Strided strided(const at::Tensor& x) {
-  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-selection::VoteKind vote(BlockScores::Vote vote) {
-  return vote == BlockScores::Vote::mean  ? selection::VoteKind::mean
-         : vote == BlockScores::Vote::sum ? selection::VoteKind::sum
-                                          : selection::VoteKind::max;
-}
-
-}  // namespace
 
 Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
                         const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores) {
   selection::check_select(q, k, lists, how, geometry, rule);
   check<DtypeError>(q.scalar_type() != at::kDouble,
                     "q: dtype Double, expected Float or BFloat16; select_blocks_reference takes Double");
-  check<ShapeError>(q.is_cpu(), "q: on ", q.device().str(), ", expected the CPU");
   expect_kernel_input(q, "q");
+  const at::Tensor queries = selection::dense_rows(q), keys = selection::dense_rows(k);
+  if (runs_on_cuda(q)) return selection::select_cuda(queries, keys, lists, how, geometry, rule, keep_scores);
   const auto documents = selection::documents(geometry, q.size(1));
   const auto pooled =
       selection::document_windows({how.width, how.stride, how.partial, geometry.cu_seqlens}, geometry.tokens);
@@ -46,7 +32,6 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
     for (int64_t r = 0; r < document.rows; ++r)
       rows[document.row + r].windows = selection::seen_windows(how, geometry, document, r, pooled[n].windows);
   }
-  const at::Tensor queries = dense_rows(q), keys = dense_rows(k);
   const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
   at::Tensor scores;
   if (keep_scores)
@@ -60,14 +45,14 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
        .key_heads = k.size(2),
        .lists = lists,
        .size = q.size(3),
-       .q = strided(queries),
-       .k = strided(keys),
+       .q = selection::strided(queries),
+       .k = selection::strided(keys),
        .scopes = scopes.data(),
        .scope_count = static_cast<int64_t>(scopes.size()),
        .rows = rows.data(),
        .scale = static_cast<float>(how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))))),
        .softmax = how.softmax,
-       .vote = vote(how.vote),
+       .vote = selection::vote_kind(how.vote),
        .width = how.width,
        .stride = how.stride,
        .key_block = geometry.key_block,

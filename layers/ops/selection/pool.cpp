@@ -1,4 +1,4 @@
-// pool_blocks: checks, the CPU kernels, and the door to autograd.
+// pool_blocks: checks, the kernels, and the door to autograd.
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -6,7 +6,8 @@
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
 #include "layers/ops/kernel_input.h"
-#include "layers/ops/selection/kernels.h"
+#include "layers/ops/selection/cuda_op.h"
+#include "layers/ops/selection/tensors.h"
 #include "layers/ops/selection/windows.h"
 
 namespace longreach {
@@ -14,13 +15,8 @@ namespace {
 
 using selection::Pooling;
 
-at::Tensor dense_rows(const at::Tensor& x) {
-  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
-}
-
-selection::Strided strided(const at::Tensor& x) {
-  return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-}
+using selection::dense_rows;
+using selection::strided;
 
 class PoolBlocks final : public FusedOp {
  public:
@@ -44,14 +40,16 @@ class PoolBlocks final : public FusedOp {
     const at::Tensor pooled = at::empty({sizes_[0], windows_, sizes_[2], sides * sizes_[3]}, x.options());
     const at::Tensor picked =
         at::empty({sizes_[0], windows_, sizes_[2], picking_, sizes_[3]}, x.options().dtype(at::kInt));
-    selection::pool_cpu(pooling(x, pooled, picked));
+    const Pooling p = pooling(x, pooled, picked);
+    runs_on_cuda(x) ? selection::pool_cuda(p, x) : selection::pool_cpu(p);
     saved = {picked};
     return {pooled};
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
     const at::Tensor grad = dense_rows(grads[0]), dx = at::empty(sizes_, grad.options());
-    selection::pool_backward_cpu(pooling(dx, grad, saved[0]));
+    const Pooling p = pooling(dx, grad, saved[0]);
+    runs_on_cuda(grad) ? selection::pool_backward_cuda(p, grad) : selection::pool_backward_cpu(p);
     return {dx};
   }
 
@@ -87,7 +85,6 @@ at::Tensor pool_blocks(const at::Tensor& x, const std::vector<Pool>& pools, cons
   selection::check_pool(x, pools, windows);
   check<DtypeError>(x.scalar_type() != at::kDouble,
                     "x: dtype Double, expected Float or BFloat16; pool_blocks_reference takes Double");
-  check<ShapeError>(x.is_cpu(), "x: on ", x.device().str(), ", expected the CPU");
   expect_kernel_input(x, "x");
   return differentiable(std::make_shared<PoolBlocks>(pools, windows, x), {x})[0];
 }

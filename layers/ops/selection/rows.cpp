@@ -10,17 +10,6 @@
 #include "layers/ops/selection/windows.h"
 
 namespace longreach::selection {
-namespace {
-
-int64_t row_budget(const SelectionRule& rule, int64_t blocks) {
-  if (rule.density > 0)
-    return std::max<int64_t>(
-        1, static_cast<int64_t>((1.0 - std::sqrt(1.0 - rule.density)) * static_cast<double>(blocks)));
-  return rule.top_k > 0 ? rule.top_k : blocks;
-}
-
-}  // namespace
-
 void check_rule(const SelectionRule& rule, const BlockGeometry& geometry) {
   check<ConfigError>(rule.top_k >= 0, "top_k: ", rule.top_k, ", expected 0 (no limit) or more");
   check<ConfigError>(rule.first >= 0 && rule.latest >= 0, "first, latest: ", rule.first, " and ", rule.latest,
@@ -81,6 +70,13 @@ int64_t most_blocks(const std::vector<DocumentRows>& documents, int64_t key_bloc
   return most;
 }
 
+int64_t row_budget(const SelectionRule& rule, int64_t blocks) {
+  if (rule.density > 0)
+    return std::max<int64_t>(
+        1, static_cast<int64_t>((1.0 - std::sqrt(1.0 - rule.density)) * static_cast<double>(blocks)));
+  return rule.top_k > 0 ? rule.top_k : blocks;
+}
+
 int64_t first_query(const BlockGeometry& geometry, int64_t row) {
   return geometry.offset + row * geometry.query_block;
 }
@@ -128,14 +124,19 @@ Limits limits(const SelectionRule& rule) {
           rule.mass.value_or(0)};
 }
 
+std::optional<int64_t> list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+                                 const SelectionRule& rule) {
+  if (rule.top_k == 0 && rule.density == 0) return std::nullopt;
+  return std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)));
+}
+
+void check_scores(bool nan) { check<DataError>(!nan, "scores: NaN for a candidate block, expected numbers"); }
+
 at::Tensor list_tensor(const Lists& lists, const std::vector<DocumentRows>& documents,
                        const BlockGeometry& geometry, const SelectionRule& rule, const at::Tensor& like,
                        int64_t groups) {
-  check<DataError>(!lists.nan, "scores: NaN for a candidate block, expected numbers");
-  const bool fixed = rule.top_k > 0 || rule.density > 0;
-  const int64_t size =
-      fixed ? std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)))
-            : lists.longest();
+  check_scores(lists.nan);
+  const int64_t size = list_size(documents, geometry, rule).value_or(lists.longest());
   const at::Tensor indices =
       at::empty({like.size(0), groups, row_count(documents), size}, at::TensorOptions().dtype(at::kInt));
   write_cpu(lists, size, indices.mutable_data_ptr<int32_t>());

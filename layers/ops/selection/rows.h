@@ -1,5 +1,6 @@
 // The rule of selection, row by row: what each row of the lists may and must keep. Not a public header.
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "layers/ops/document_rows.h"
@@ -21,6 +22,9 @@ std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows)
 // Blocks of the longest document.
 int64_t most_blocks(const std::vector<DocumentRows>& documents, int64_t key_block);
 
+// How many blocks a row of a document of so many may keep.
+int64_t row_budget(const SelectionRule& rule, int64_t blocks);
+
 // The last and the first query position of a row within its document.
 int64_t first_query(const BlockGeometry& geometry, int64_t row);
 int64_t last_query(const BlockGeometry& geometry, const DocumentRows& document, int64_t row);
@@ -33,6 +37,13 @@ int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, cons
 std::vector<Row> rows(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
                       const SelectionRule& rule);
 Limits limits(const SelectionRule& rule);
+
+// S of the lists where it follows from the rule; else it is the longest row's count.
+std::optional<int64_t> list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+                                 const SelectionRule& rule);
+
+// Throws DataError when a candidate's score is NaN.
+void check_scores(bool nan);
 
 // int32 [B, groups, N, S] on the CPU, S as select_blocks says; B is that of `like`. Throws DataError when a
 // score was NaN.

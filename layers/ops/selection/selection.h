@@ -29,7 +29,7 @@ at::Tensor window_cu_seqlens(const PoolWindows& windows);
 
 // x [B, T, H, D] -> [B, M, H, |pools| D]: the pools of each window side by side in the order given. A mean
 // divides by the tokens really there. The gradient of a tied maximum or minimum goes to the first of the tokens.
-// float32, bfloat16 (sums in float32).
+// float32, bfloat16, on CUDA float16 too (sums in float32).
 at::Tensor pool_blocks(const at::Tensor& x, const std::vector<Pool>& pools, const PoolWindows& windows);
 at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& pools,
                                  const PoolWindows& windows);
@@ -82,9 +82,11 @@ struct Selection {
 
 // q [B, N, H, D] (queries, or pooled blocks of them), k [B, M, HK, D] (pooled keys); one list for each of Hl =
 // `lists` equal groups of heads, HK and Hl divide H. S is top_k (or what density gives for the longest document)
-// where there is one, else the longest row's count. Float32, bfloat16 (float64 for the reference). No gradient.
-// Throws ShapeError, DtypeError, or ConfigError for rules that contradict each other (forced blocks beyond
-// top_k, density with top_k).
+// where there is one, else the longest row's count. Float32, bfloat16, on CUDA float16 too (float64 for the reference).
+// No gradient. Throws ShapeError, DtypeError, or ConfigError for rules that contradict each other (forced blocks beyond
+// top_k, density with top_k). On CUDA the head dimension is at most 128 and a row's scores must fit a block's shared memory
+// (at least 6656 blocks with one head a list: ShapeError), and the host waits for a word that says whether scores are
+// numbers and, where S does not follow from the rule, how long the longest row is.
 Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
                         const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores = false);
 Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int64_t lists,
@@ -92,7 +94,8 @@ Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int6
                                   const SelectionRule& rule, bool keep_scores = false);
 
 // The choice alone, from scores [B, Hl, N, blocks of the longest document] that are there already; NaN is an
-// error, entries of no candidates are not read. int32 [B, Hl, N, S] as above.
+// error, entries of no candidates are not read. int32 [B, Hl, N, S] as above. float32, bfloat16, float16, at most 25344
+// blocks a row on CUDA; float64, for references, is chosen from on the CPU.
 at::Tensor choose_blocks(const at::Tensor& scores, const BlockGeometry& geometry, const SelectionRule& rule);
 
 }  // namespace longreach

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -40,6 +41,24 @@ struct SelectCase {
         .to(dtype);
   }
 };
+
+using Visible = BlockScores::Visible;
+using Vote = BlockScores::Vote;
+inline constexpr Visible kVisible[] = {Visible::started, Visible::complete, Visible::past, Visible::all};
+inline constexpr Vote kVotes[] = {Vote::mean, Vote::sum, Vote::max};
+
+// One token a row, blocks of 16, windows of 8 in strides of 4: as in NSA.
+inline SelectCase token_rows() {
+  return {.geometry = {.query_block = 1, .key_block = 16, .tokens = 150},
+          .how = {.visible = Visible::complete, .width = 8, .stride = 4, .partial = false},
+          .rule = {.top_k = 4, .first = 1, .latest = 2}};
+}
+// Blocks of queries, windows that are the blocks: as in SeerAttention.
+inline SelectCase block_rows() {
+  return {.geometry = {.query_block = 16, .key_block = 16, .tokens = 330},
+          .how = {.width = 16, .stride = 16},
+          .rule = {.top_k = 5}};
+}
 
 inline at::Tensor bounds(const std::vector<int>& values) { return at::tensor(values, at::kInt); }
 
@@ -83,10 +102,63 @@ inline bool undecided(const std::vector<int32_t>& a, const std::vector<int32_t>&
          std::abs(high - *rule.threshold) <= limit;
 }
 
+inline std::vector<SelectionRule> every_rule() {
+  std::vector<SelectionRule> rules{{},
+                                   {.latest = 0},
+                                   {.top_k = 1},
+                                   {.top_k = 1, .latest = 0},
+                                   {.top_k = 100},
+                                   {.top_k = 6, .first = 3, .latest = 3},
+                                   {.top_k = 3, .latest = 1, .causal = false},
+                                   {.density = 0.5},
+                                   {.density = 0.3, .latest = 0},
+                                   {.density = 1.0}};
+  for (const double threshold : {0.0, 0.05, 0.3}) rules.push_back({.threshold = threshold});
+  rules.push_back({.top_k = 3, .threshold = 0.05});
+  for (const double mass : {0.1, 0.7, 0.95, 1.0}) rules.push_back({.mass = mass});
+  rules.push_back({.top_k = 4, .mass = 0.8, .first = 1});
+  rules.push_back({.threshold = 0.1, .mass = 0.9});
+  return rules;
+}
+
+inline SelectCase random_case(std::mt19937& random) {
+  const auto draw = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  const int64_t key_heads = draw(1, 3), heads = key_heads * draw(1, 5);
+  SelectCase c{.batch = draw(1, 2), .heads = heads, .key_heads = key_heads, .size = draw(1, 70)};
+  do c.lists = draw(1, heads);
+  while (heads % c.lists != 0);
+  const int64_t key_block = draw(1, 40), tokens = draw(0, 150);
+  c.geometry = {.query_block = draw(0, 1) == 0 ? 1 : draw(1, 70), .key_block = key_block, .tokens = tokens};
+  const bool same = draw(0, 1) == 0;
+  c.how = {.visible = kVisible[draw(0, 3)], .softmax = !same || draw(0, 1) == 0, .vote = kVotes[draw(0, 2)]};
+  c.how.width = same ? key_block : draw(1, 50);
+  c.how.stride = same ? key_block : draw(1, 30);
+  c.how.partial = same;
+  c.rule.latest = draw(0, 2);
+  c.rule.first = draw(0, 2);
+  c.rule.causal = draw(0, 3) > 0;
+  if (draw(0, 2) > 0) c.rule.top_k = c.rule.first + c.rule.latest + draw(1, 6);
+  if (c.how.softmax && draw(0, 3) == 0) c.rule.mass = 0.8;
+  if (draw(0, 3) == 0) c.rule.threshold = 0.04;
+  if (draw(0, 2) == 0) {
+    const int64_t cut = draw(0, tokens);
+    c.geometry.cu_seqlens =
+        bounds({0, static_cast<int>(cut), static_cast<int>(cut), static_cast<int>(tokens)});
+    c.batch = 1;
+  } else if (draw(0, 2) == 0) {
+    c.geometry.offset = draw(0, tokens);
+  }
+  return c;
+}
+
 // The fused run in `dtype` against the reference in float64 on the same numbers.
-inline void expect_matches(const SelectCase& c, at::ScalarType dtype) {
+using Select = decltype(&select_blocks);
+
+inline void expect_matches(const SelectCase& c, at::ScalarType dtype, Select select = select_blocks) {
   const at::Tensor q = c.q(dtype), k = c.k(dtype);
-  const Selection fused = select_blocks(q, k, c.lists, c.how, c.geometry, c.rule, true),
+  const Selection fused = select(q, k, c.lists, c.how, c.geometry, c.rule, true),
                   exact = select_blocks_reference(q.to(at::kDouble), k.to(at::kDouble), c.lists, c.how,
                                                   c.geometry, c.rule, true);
   ASSERT_EQ(fused.scores.sizes(), exact.scores.sizes());
@@ -118,7 +190,7 @@ inline void expect_matches(const SelectCase& c, at::ScalarType dtype) {
   }
   EXPECT_LE(differ, 1 + got.size() / 50) << "of " << got.size() << " rows";
   // Without the map of scores: the same lists.
-  EXPECT_TRUE(at::equal(select_blocks(q, k, c.lists, c.how, c.geometry, c.rule).indices, fused.indices));
+  EXPECT_TRUE(at::equal(select(q, k, c.lists, c.how, c.geometry, c.rule, false).indices, fused.indices));
 }
 
 }  // namespace longreach::test

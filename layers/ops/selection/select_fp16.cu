@@ -1,0 +1,15 @@
+// select_blocks, fp16: head dims 64 and 128. Smaller ones are filled up.
+#include "layers/ops/selection/select.cuh"
+
+namespace longreach::selection {
+
+extern "C" __global__ void __launch_bounds__(kSelectThreads)
+    selection_select_fp16_64(const __grid_constant__ CudaSelect p) {
+  select<cuda::Float16, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kSelectThreads)
+    selection_select_fp16_128(const __grid_constant__ CudaSelect p) {
+  select<cuda::Float16, 128>(p);
+}
+
+}  // namespace longreach::selection

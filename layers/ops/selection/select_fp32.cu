@@ -1,0 +1,15 @@
+// select_blocks, fp32: head dims 64 and 128. Smaller ones are filled up.
+#include "layers/ops/selection/select.cuh"
+
+namespace longreach::selection {
+
+extern "C" __global__ void __launch_bounds__(kSelectThreads)
+    selection_select_fp32_64(const __grid_constant__ CudaSelect p) {
+  select<cuda::Float32, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(kSelectThreads)
+    selection_select_fp32_128(const __grid_constant__ CudaSelect p) {
+  select<cuda::Float32, 128>(p);
+}
+
+}  // namespace longreach::selection

@@ -1,0 +1,22 @@
+// From tensors and options of selection to the plain data of its kernels. Not a public header.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include "layers/ops/selection/kernels.h"
+#include "layers/ops/selection/selection.h"
+
+namespace longreach::selection {
+
+inline at::Tensor dense_rows(const at::Tensor& x) {
+  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+inline Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
+
+inline VoteKind vote_kind(BlockScores::Vote vote) {
+  return vote == BlockScores::Vote::mean  ? VoteKind::mean
+         : vote == BlockScores::Vote::sum ? VoteKind::sum
+                                          : VoteKind::max;
+}
+
+}  // namespace longreach::selection
