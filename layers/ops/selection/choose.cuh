@@ -212,13 +212,13 @@ __device__ __forceinline__ void choose_row(const CudaRule& rule, const RowLimits
 
 // A warp has a row.
 __device__ __forceinline__ void choose(const CudaChoose& p) {
-  extern __shared__ __align__(16) uint32_t shared[];
+  extern __shared__ __align__(128) char shared[];
   const int64_t index = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + warp_id();
   if (index >= static_cast<int64_t>(p.lists) * p.rule.rows) return;
   const int row = static_cast<int>(index % p.rule.rows);
   const CudaScope scope = find_scope<&CudaScope::row>(p.rule, row);
   const RowLimits limits(p.rule, scope, row - scope.row);
-  uint32_t* keys = shared + warp_id() * p.pitch;
+  uint32_t* keys = reinterpret_cast<uint32_t*>(shared) + warp_id() * p.pitch;
   const float* scores = p.scores + index * p.blocks;
 #pragma unroll 4
   for (int block = lane_id(); block < limits.candidates; block += 32)

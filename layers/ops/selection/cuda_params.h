@@ -39,6 +39,11 @@ struct CudaChoose {
 
 enum class CudaVisible : int32_t { started, complete, past, all };
 
+// Where the parts of a tile's shared memory begin, in bytes; queries are first.
+struct SelectParts {
+  int32_t keys, weights, statistics, votes, scores, end;
+};
+
 struct CudaSelect {
   CudaRule rule;
   CudaRows q, k;
@@ -53,6 +58,7 @@ struct CudaSelect {
   float share;    // of the votes' sum: the mean's
   float* scores;  // [batches, lists, rows, blocks], or null
   int32_t blocks, pitch;
+  SelectParts parts;
 };
 
 // A document's tokens and windows. 16 bytes, read at once.
@@ -93,15 +99,11 @@ constexpr int select_columns(int bytes, int size) { return size * bytes <= 256 ?
 // do not meet in the banks.
 constexpr int votes_pitch(int columns) { return columns + columns / 32; }
 
-// Where the parts of a tile's shared memory begin, in bytes. Queries of several chunks pass through two buffers.
-struct SelectParts {
-  int keys, weights, statistics, votes, scores, end;
-};
-
+// For the plan: p has everything but where the parts of shared memory begin.
 constexpr SelectParts select_parts(int bytes, int size, const CudaSelect& p) {
   const int columns = select_columns(bytes, size);
   SelectParts parts{};
-  parts.keys = (p.chunks > 1 ? 2 : 1) * kTileRows * size * bytes;
+  parts.keys = kTileRows * size * bytes;
   parts.weights = parts.keys + 2 * columns * size * bytes;
   parts.statistics = parts.weights + kTileRows * columns * 4;
   parts.votes = parts.statistics + (p.softmax ? p.tile_rows * p.chunks * p.chunk * 8 : 0);

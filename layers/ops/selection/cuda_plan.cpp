@@ -97,6 +97,7 @@ void cut_rows(const SelectParams& p, int bytes, int dim, CudaSelect& select) {
   int64_t rows = std::min<int64_t>(kTileRows / select.chunk, longest);
   while (bytes_of(static_cast<int32_t>(rows), select.pitch) > kSharedBytes) --rows;
   select.tile_rows = static_cast<int32_t>(rows);
+  select.parts = select_parts(bytes, dim, select);
 }
 
 interval::Strided rows_of(const Strided& x) { return {x.data, x.batch, x.token, x.head}; }
@@ -178,7 +179,7 @@ CudaPlan plan_select(const SelectParams& p, void* workspace) {
   select.scores = p.scores;
   select.blocks = static_cast<int32_t>(p.rule.blocks);
   builder.launch(text("select_", interval::dtype_name(p.dtype), '_', dim), tiles * p.lists * p.batches,
-                 kSelectThreads, select_parts(bytes, dim, select).end, select);
+                 kSelectThreads, select.parts.end, select);
   return builder.finish();
 }
 

@@ -9,7 +9,8 @@
 // last row sees twice: for the largest and the sum of each product's row, kept by lane until the end, and for the shares,
 // which pass through shared memory tile by tile and there become votes, then parts of the blocks' scores, window after window
 // in order. Scores of a row live in shared memory until its list is written; no map of queries x blocks is kept. Heads that
-// do not fit a tile, or read different keys, come in chunks, whose statistics are kept and whose votes meet tile by tile.
+// do not fit a tile, or read different keys, come in chunks, whose statistics are kept and whose votes meet tile by tile; their
+// queries are loaded again for each tile of keys, without a buffer ahead.
 // Memory traffic: Q once (chunks: with every tile of keys), K twice for each tile of rows (once without softmax).
 // Limits: head dims in the .cu files, smaller ones are filled up; a row's scores must fit the shared memory beside the
 // tiles (cuda_plan.h). Rows of q and k are 16-byte aligned (plans copy those that are not).
@@ -24,9 +25,11 @@ using interval::row_pointer;
 template <class Element, int kSize>
 struct SelectSizes {
   static constexpr int kRowBytes = kSize * Element::kBytes, kColumns = select_columns(Element::kBytes, kSize);
-  static constexpr int kQueryBytes = kTileRows * kRowBytes, kKeyBytes = kColumns * kRowBytes;
-  static constexpr int kVotesPitch = votes_pitch(kColumns);
+  static constexpr int kKeyBytes = kColumns * kRowBytes;
 };
+
+template <int kColumns>
+inline constexpr int kVotesPitch = votes_pitch(kColumns);
 
 // Windows that a row scores: always the first ones of its document. row: of the document.
 __device__ __forceinline__ int seen_windows(const CudaSelect& p, const CudaScope& scope, int row) {
@@ -116,27 +119,28 @@ __device__ __forceinline__ void multiply(float (&scores)[1][select_columns(Eleme
       scores, cuda::SharedRows<kRowBytes>{queries + warp_id() * 16 * kRowBytes}, keys);
 }
 
-// Largest logit and sum of powers of one row, of the columns of one lane; base 2.
+// Largest logit and sum of powers of one row, of the columns of one lane; base 2. Windows that the row sees not count as -inf.
 struct LaneSoftmax {
   float most = -INFINITY, sum = 0.0f;
 
   template <int kColumnTiles>
-  __device__ __forceinline__ void add(const float (&scores)[1][kColumnTiles][4], int half, float scale,
-                                      int seen) {
+  __device__ __forceinline__ void add(float (&scores)[1][kColumnTiles][4], int half, float scale, int seen) {
     float found = most;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
-      for (int e = half * 2; e < half * 2 + 2; ++e)
-        if (column_of(n, e) < seen) found = fmaxf(found, scores[0][n][e] * scale);
+      for (int e = half * 2; e < half * 2 + 2; ++e) {
+        float& score = scores[0][n][e];
+        score = column_of(n, e) < seen ? score * scale : -INFINITY;
+        found = fmaxf(found, score);
+      }
     const float base = found == -INFINITY ? 0.0f : found;
     sum *= ptx::exp2_approx(most - base);
     most = found;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
-      for (int e = half * 2; e < half * 2 + 2; ++e)
-        if (column_of(n, e) < seen) sum += ptx::exp2_approx(fmaf(scores[0][n][e], scale, -base));
+      for (int e = half * 2; e < half * 2 + 2; ++e) sum += ptx::exp2_approx(scores[0][n][e] - base);
   }
   // Joins the four lanes of a row.
   __device__ __forceinline__ void join() {
@@ -184,22 +188,23 @@ __device__ __forceinline__ void find_statistics(const CudaSelect& p, const Selec
 }
 
 // Shares (or logits) of a tile of windows, to shared memory; nothing, or -inf, for windows that a row sees not.
-template <int kColumns>
-__device__ __forceinline__ void stage_weights(const CudaSelect& p, const LaneRows& rows,
+template <bool kSoftmax, int kColumns>
+__device__ __forceinline__ void stage_weights(const LaneRows& rows, float scale,
                                               const float (&scores)[1][kColumns / 8][4], int first_window,
                                               const float2* statistics, float* weights) {
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
-    const float2 of_row = p.softmax && rows.seen[h] > 0 ? statistics[rows.row[h]] : make_float2(0.0f, 1.0f);
+    float2 of_row = make_float2(0.0f, 1.0f);
+    if (kSoftmax && rows.seen[h] > 0) of_row = statistics[rows.row[h]];
     const int seen = rows.seen[h] - first_window;
 #pragma unroll
     for (int n = 0; n < kColumns / 8; ++n) {
       float x[2];
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const float score = scores[0][n][h * 2 + e];
-        x[e] = p.softmax ? ptx::exp2_approx(fmaf(score, p.scale, -of_row.x)) * of_row.y : score * p.scale;
-        if (column_of(n, e) >= seen) x[e] = p.softmax ? 0.0f : -INFINITY;
+        const float logit = scores[0][n][h * 2 + e] * scale;
+        const float weight = kSoftmax ? ptx::exp2_approx(logit - of_row.x) * of_row.y : logit;
+        x[e] = column_of(n, e) < seen ? weight : kSoftmax ? 0.0f : -INFINITY;
       }
       ptx::store_shared_8(weights + interval::staged<kColumns>(rows.row[h], column_of(n, 0)), x[0], x[1]);
     }
@@ -226,7 +231,7 @@ __device__ __forceinline__ void collect_votes(const CudaSelect& p, const SelectP
     const int row = i / kColumns, column = i % kColumns;
     if (first_window + column >= place.windows) continue;
     float* to = p.same ? scores + row * p.pitch + first_window + column
-                       : votes + row * votes_pitch(kColumns) + vote_place(column);
+                       : votes + row * kVotesPitch<kColumns> + vote_place(column);
     float vote = weights[interval::staged<kColumns>(row * p.chunk, column)];
 #pragma unroll 4
     for (int head = 1; head < p.chunk; ++head)
@@ -246,7 +251,7 @@ __device__ __forceinline__ void add_overlaps(const CudaSelect& p, const SelectPl
   const float stride = static_cast<float>(p.stride);
 #pragma unroll 1
   for (int row = warp_id(); row < place.rows; row += kSelectThreads / 32) {
-    const float* of_row = votes + row * votes_pitch(kColumns);
+    const float* of_row = votes + row * kVotesPitch<kColumns>;
 #pragma unroll 1
     for (int block = low + lane_id(); block < high; block += 32) {
       const int begin = block * key_block, end = begin + key_block;
@@ -266,29 +271,40 @@ __device__ __forceinline__ void add_overlaps(const CudaSelect& p, const SelectPl
 // The second walk: scores [rows, pitch] of all blocks that some window touches.
 template <class Element, int kSize>
 __device__ __forceinline__ void score_blocks(const CudaSelect& p, const SelectPlace& place, int tiles,
-                                             char* shared, const SelectParts& parts) {
+                                             char* shared) {
   using Sizes = SelectSizes<Element, kSize>;
+  const SelectParts& parts = p.parts;
   const uint32_t queries = ptx::shared_address(shared), keys = queries + parts.keys;
   float* weights = reinterpret_cast<float*>(shared + parts.weights);
   const float2* statistics = reinterpret_cast<const float2*>(shared + parts.statistics);
   float *votes = reinterpret_cast<float*>(shared + parts.votes),
         *scores = reinterpret_cast<float*>(shared + parts.scores);
   const LaneRows rows(p, place);
-  const bool streamed = p.chunks > 1;
   cuda::stream_tiles<2>(
       CountWalk{0, tiles * p.chunks},
       [&](const CountWalk& at, int stage) {
-        const int tile = at.position / p.chunks, chunk = at.position % p.chunks;
-        load_windows<Element, kSize>(p, place, chunk, tile, keys + stage * Sizes::kKeyBytes);
-        if (streamed) load_queries<Element, kSize>(p, place, chunk, queries + stage * Sizes::kQueryBytes);
+        if (p.chunks == 1)
+          load_windows<Element, kSize>(p, place, 0, at.position, keys + stage * Sizes::kKeyBytes);
       },
       [&](const CountWalk& at, int stage) {
         const int tile = at.position / p.chunks, chunk = at.position % p.chunks;
         const int first = tile * Sizes::kColumns;
+        const uint32_t own_keys = keys + stage * Sizes::kKeyBytes;
+        if (p.chunks > 1) {
+          load_windows<Element, kSize>(p, place, chunk, tile, own_keys);
+          load_queries<Element, kSize>(p, place, chunk, queries);
+          ptx::cp_async_commit();
+          ptx::cp_async_wait<0>();
+          __syncthreads();
+        }
         float acc[1][Sizes::kColumns / 8][4];
-        multiply<Element, kSize>(acc, queries + (streamed ? stage * Sizes::kQueryBytes : 0),
-                                 keys + stage * Sizes::kKeyBytes);
-        stage_weights<Sizes::kColumns>(p, rows, acc, first, statistics + chunk * rows.pitch, weights);
+        multiply<Element, kSize>(acc, queries, own_keys);
+        if (p.softmax) {
+          stage_weights<true, Sizes::kColumns>(rows, p.scale, acc, first, statistics + chunk * rows.pitch,
+                                               weights);
+        } else {
+          stage_weights<false, Sizes::kColumns>(rows, p.scale, acc, first, nullptr, weights);
+        }
         __syncthreads();
         collect_votes<Sizes::kColumns>(p, place, chunk, first, weights, votes, scores);
         if (p.same || chunk + 1 < p.chunks) return;
@@ -302,7 +318,7 @@ __device__ __forceinline__ void select(const CudaSelect& p) {
   using Sizes = SelectSizes<Element, kSize>;
   extern __shared__ __align__(128) char shared[];
   const SelectPlace place(p);
-  const SelectParts parts = parts_of<Element::kBytes, kSize>(p);
+  const SelectParts& parts = p.parts;
   const int tiles = (place.windows + Sizes::kColumns - 1) / Sizes::kColumns;
   const uint32_t queries = ptx::shared_address(shared);
   float* scores = reinterpret_cast<float*>(shared + parts.scores);
@@ -317,7 +333,7 @@ __device__ __forceinline__ void select(const CudaSelect& p) {
     load_queries<Element, kSize>(p, place, 0, queries);
     ptx::cp_async_commit();
   }
-  score_blocks<Element, kSize>(p, place, tiles, shared, parts);
+  score_blocks<Element, kSize>(p, place, tiles, shared);
 
 #pragma unroll 1
   for (int row = warp_id(); row < place.rows; row += kSelectThreads / 32) {

@@ -85,7 +85,7 @@ struct Selection {
 // where there is one, else the longest row's count. Float32, bfloat16, on CUDA float16 too (float64 for the reference).
 // No gradient. Throws ShapeError, DtypeError, or ConfigError for rules that contradict each other (forced blocks beyond
 // top_k, density with top_k). On CUDA the head dimension is at most 128 and a row's scores must fit a block's shared memory
-// (at least 6656 blocks with one head a list: ShapeError), and the host waits for a word that says whether scores are
+// (6656 blocks and more with up to 64 heads a list: ShapeError), and the host waits for a word that says whether scores are
 // numbers and, where S does not follow from the rule, how long the longest row is.
 Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
                         const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores = false);

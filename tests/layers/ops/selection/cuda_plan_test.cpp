@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "layers/ops/document.h"
 
 namespace longreach::selection {
 namespace {
@@ -47,7 +48,7 @@ TEST(SelectionPlan, RowsOf128KTokensFit) {
       EXPECT_EQ(select.chunks, 1);
       EXPECT_GE(select.tile_rows, dtype == DType::kFloat32 && size == 128 ? 3 : 4);
       EXPECT_LE(plan.launches[0].shared_bytes, static_cast<uint32_t>(kSharedBytes));
-      EXPECT_EQ(plan.launches[0].grid.x, 4 * (kTokens + select.tile_rows - 1) / select.tile_rows);
+      EXPECT_EQ(plan.launches[0].grid.x, 4 * ceil_div(kTokens, select.tile_rows));
       EXPECT_EQ(plan.workspace_bytes, 0u) << "nothing of the size of queries x blocks";
     }
 }
