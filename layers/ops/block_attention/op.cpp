@@ -50,7 +50,7 @@ class BlockAttention final : public FusedOp {
         *statistic = outputs.back().data_ptr<float>();
       }
     }
-    q.is_cuda() ? block::forward_cuda(p, q) : block::forward_cpu(p);
+    runs_on_cuda(q) ? block::forward_cuda(p, q) : block::forward_cpu(p);
     saved = {q, k, v, o, lse};
     return outputs;
   }
@@ -69,7 +69,7 @@ class BlockAttention final : public FusedOp {
     const Gradients gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr,
                               strided(dq), strided(dk), strided(dv)};
     const Params p = params(q, k, v, o, lse);
-    q.is_cuda() ? block::backward_cuda(p, gradients, q) : block::backward_cpu(p, gradients);
+    runs_on_cuda(q) ? block::backward_cuda(p, gradients, q) : block::backward_cpu(p, gradients);
     return {dq, dk, dv};
   }
 
