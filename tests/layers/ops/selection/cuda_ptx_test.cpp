@@ -17,21 +17,46 @@ bool has_run(const InterpretedDevice& device, const std::string& prefix) {
                      [&](const auto& run) { return run.first.starts_with(prefix); });
 }
 
-// The same scores on both, [B, Hl, N, blocks].
-void expect_same_choice(const at::Tensor& exact, const BlockGeometry& geometry, const SelectionRule& rule) {
-  const at::Tensor scores = exact.scalar_type() == at::kDouble ? exact.to(at::kFloat) : exact;
-  const at::Tensor wanted = choose_blocks(scores.to(at::kFloat), geometry, rule);
-  const InterpretedDevice device;
-  const at::Tensor found = choose_blocks(scores.clone(), geometry, rule);
-  EXPECT_TRUE(at::equal(found, wanted)) << found << wanted;
-  EXPECT_EQ(has_run(device, "selection_choose"), scores.numel() > 0);
-}
+// One device a test: its kernels are parsed once.
+class ChooseBlocksPtx : public testing::Test {
+ protected:
+  // The same scores [B, Hl, N, blocks] in float64, which are chosen from on the CPU.
+  void expect_same_choice(const at::Tensor& exact, const BlockGeometry& geometry, const SelectionRule& rule) {
+    const at::Tensor scores = exact.scalar_type() == at::kDouble ? exact.to(at::kFloat) : exact;
+    const auto runs = device_.runs();
+    const at::Tensor wanted = choose_blocks(scores.to(at::kDouble), geometry, rule);
+    EXPECT_EQ(device_.runs(), runs);
+    const at::Tensor found = choose_blocks(scores, geometry, rule);
+    EXPECT_NE(device_.runs(), runs);
+    EXPECT_TRUE(at::equal(found, wanted)) << found << wanted;
+  }
+
+  InterpretedDevice device_;
+};
+
+class SelectBlocksPtx : public testing::Test {
+ protected:
+  void expect_on_device(const SelectCase& c, at::ScalarType dtype) {
+    const auto runs = device_.runs();
+    expect_matches(c, dtype);
+    EXPECT_EQ(device_.runs() != runs, c.rows() > 0);
+  }
+  void expect_random_cases(unsigned seed) {
+    std::mt19937 random(seed);
+    for (int i = 0; i < 20; ++i) {
+      SCOPED_TRACE(i);
+      expect_on_device(random_case(random), kDtypes[i % 3]);
+    }
+  }
+
+  InterpretedDevice device_;
+};
 
 BlockGeometry geometry_of(int64_t tokens, int64_t query_block, int64_t key_block) {
   return {.query_block = query_block, .key_block = key_block, .tokens = tokens};
 }
 
-TEST(ChooseBlocksPtx, EveryRuleIsTheCpus) {
+TEST_F(ChooseBlocksPtx, EveryRuleIsTheCpus) {
   // Sixteenths: sums are exact in any order, and there are many ties.
   const at::Tensor scores = (normal({1, 2, 15, 15}, 3) * 6).round().abs() / 16;
   for (const SelectionRule& rule : every_rule()) expect_same_choice(scores, geometry_of(240, 16, 16), rule);
@@ -39,7 +64,7 @@ TEST(ChooseBlocksPtx, EveryRuleIsTheCpus) {
     expect_same_choice(scores.to(dtype), geometry_of(240, 16, 16), {.top_k = 3});
 }
 
-TEST(ChooseBlocksPtx, NegativeScoresZerosAndInfinities) {
+TEST_F(ChooseBlocksPtx, NegativeScoresZerosAndInfinities) {
   at::Tensor scores = (normal({2, 1, 9, 9}, 4) * 2).round();
   scores = scores * at::full({}, -1.0) * scores.sign().abs();  // zeros of both signs
   scores.select(3, 2).fill_(kInfinity);
@@ -54,7 +79,7 @@ TEST(ChooseBlocksPtx, NegativeScoresZerosAndInfinities) {
 }
 
 // Thresholds between floats: a score is compared as the double is.
-TEST(ChooseBlocksPtx, ThresholdsBetweenFloats) {
+TEST_F(ChooseBlocksPtx, ThresholdsBetweenFloats) {
   const float x = 0.1f;
   const at::Tensor scores = at::full({1, 1, 4, 4}, x);
   scores.select(3, 1).fill_(std::nextafter(x, 1.0f));
@@ -63,7 +88,7 @@ TEST(ChooseBlocksPtx, ThresholdsBetweenFloats) {
     expect_same_choice(scores, geometry_of(16, 4, 4), {.threshold = threshold, .latest = 0});
 }
 
-TEST(ChooseBlocksPtx, RowsAroundTheWarpAndPackedDocuments) {
+TEST_F(ChooseBlocksPtx, RowsAroundTheWarpAndPackedDocuments) {
   for (const int64_t blocks : {1, 31, 32, 33, 63, 64, 65, 200, 257}) {
     const at::Tensor scores = (normal({1, 1, 3, blocks}, 6) * 5).round();
     BlockGeometry geometry{.query_block = 1, .key_block = 4, .tokens = 4 * blocks, .offset = 4 * blocks - 3};
@@ -77,8 +102,7 @@ TEST(ChooseBlocksPtx, RowsAroundTheWarpAndPackedDocuments) {
   for (const SelectionRule& rule : every_rule()) expect_same_choice(scores.abs(), packed, rule);
 }
 
-TEST(ChooseBlocksPtx, NanMattersOnlyInCandidates) {
-  const InterpretedDevice device;
+TEST_F(ChooseBlocksPtx, NanMattersOnlyInCandidates) {
   at::Tensor scores = at::full({1, 1, 2, 2}, 1.0f);
   scores[0][0][0][1] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(lists_of(choose_blocks(scores, geometry_of(4, 2, 2), {})),
@@ -88,20 +112,7 @@ TEST(ChooseBlocksPtx, NanMattersOnlyInCandidates) {
   EXPECT_THROW(choose_blocks(scores, geometry_of(4, 2, 2), {.top_k = 1}), DataError);
 }
 
-// float64 is what references choose from: on the CPU, also of tensors elsewhere.
-TEST(ChooseBlocksPtx, Float64IsChosenOnTheCpu) {
-  const InterpretedDevice device;
-  choose_blocks(normal({1, 1, 2, 2}, 1), geometry_of(4, 2, 2), {});
-  EXPECT_TRUE(device.runs().empty());
-}
-
-void expect_on_device(const SelectCase& c, at::ScalarType dtype) {
-  const InterpretedDevice device;
-  expect_matches(c, dtype);
-  EXPECT_EQ(has_run(device, "selection_select_"), c.rows() > 0);
-}
-
-TEST(SelectBlocksPtx, EveryVisibilityAndVote) {
+TEST_F(SelectBlocksPtx, EveryVisibilityAndVote) {
   for (SelectCase c : {token_rows(), block_rows()}) {
     for (const Visible visible : kVisible)
       for (const Vote vote : kVotes) {
@@ -111,7 +122,7 @@ TEST(SelectBlocksPtx, EveryVisibilityAndVote) {
   }
 }
 
-TEST(SelectBlocksPtx, Logits) {
+TEST_F(SelectBlocksPtx, Logits) {
   SelectCase c = block_rows();
   c.how.softmax = false;
   for (const Vote vote : kVotes)
@@ -125,7 +136,7 @@ TEST(SelectBlocksPtx, Logits) {
     }
 }
 
-TEST(SelectBlocksPtx, HeadsListsAndSizes) {
+TEST_F(SelectBlocksPtx, HeadsListsAndSizes) {
   int i = 0;
   for (const auto& [heads, key_heads, lists] : std::vector<std::array<int64_t, 3>>{{1, 1, 1},
                                                                                    {6, 6, 6},
@@ -139,12 +150,12 @@ TEST(SelectBlocksPtx, HeadsListsAndSizes) {
     for (const int64_t size : {3, 64, 100, 128}) {
       SelectCase c = token_rows();
       c.heads = heads, c.key_heads = key_heads, c.lists = lists, c.size = size;
-      c.geometry.tokens = 40;
+      c.geometry.tokens = 30;
       expect_on_device(c, kDtypes[i++ % 3]);
     }
 }
 
-TEST(SelectBlocksPtx, Rules) {
+TEST_F(SelectBlocksPtx, Rules) {
   for (SelectCase c : {token_rows(), block_rows()})
     for (const SelectionRule& rule : every_rule()) {
       c.rule = rule;
@@ -153,7 +164,7 @@ TEST(SelectBlocksPtx, Rules) {
     }
 }
 
-TEST(SelectBlocksPtx, LengthsAroundTheBlocks) {
+TEST_F(SelectBlocksPtx, LengthsAroundTheBlocks) {
   for (const int64_t tokens : {0, 1, 3, 15, 16, 17, 63, 64, 65, 200, 257})
     for (SelectCase c : {token_rows(), block_rows()}) {
       c.geometry.tokens = tokens;
@@ -162,7 +173,7 @@ TEST(SelectBlocksPtx, LengthsAroundTheBlocks) {
 }
 
 // Windows of 32 in strides of 16, blocks of 64, heads in groups of 16: NSA as in its paper; the last queries of many.
-TEST(SelectBlocksPtx, NsaOfItsPaper) {
+TEST_F(SelectBlocksPtx, NsaOfItsPaper) {
   SelectCase c{.heads = 32, .key_heads = 2, .lists = 2, .size = 128};
   c.geometry = {.query_block = 1, .key_block = 64, .tokens = 3000, .offset = 2990};
   c.how = {.visible = Visible::complete, .width = 32, .stride = 16, .partial = false};
@@ -170,7 +181,24 @@ TEST(SelectBlocksPtx, NsaOfItsPaper) {
   expect_on_device(c, at::kBFloat16);
 }
 
-TEST(SelectBlocksPtx, PackedDocuments) {
+// The last four tokens of 128k: 8191 windows, 2048 blocks.
+TEST(SelectBlocksOfLongRowsPtx, AreTheCpus) {
+  SelectCase c{.heads = 16, .key_heads = 1, .lists = 1, .size = 64};
+  c.geometry = {.query_block = 1, .key_block = 64, .tokens = 131072, .offset = 131068};
+  c.how = {.visible = Visible::complete, .width = 32, .stride = 16, .partial = false};
+  c.rule = {.top_k = 16, .first = 1, .latest = 2};
+  const auto select = [&] {
+    return select_blocks(c.q(at::kBFloat16), c.k(at::kBFloat16), c.lists, c.how, c.geometry, c.rule, true);
+  };
+  const Selection wanted = select();
+  const InterpretedDevice device;
+  const Selection found = select();
+  EXPECT_TRUE(has_run(device, "selection_select_bf16_64"));
+  EXPECT_LE(relative_error(found.scores, wanted.scores), 2e-6);
+  EXPECT_TRUE(at::equal(found.indices, wanted.indices));
+}
+
+TEST_F(SelectBlocksPtx, PackedDocuments) {
   for (SelectCase c : {token_rows(), block_rows()})
     for (const at::ScalarType dtype : kDtypes) {
       c.geometry.tokens = 150;
@@ -179,15 +207,14 @@ TEST(SelectBlocksPtx, PackedDocuments) {
     }
 }
 
-TEST(SelectBlocksPtx, LargeLogits) {
+TEST_F(SelectBlocksPtx, LargeLogits) {
   for (SelectCase c : {token_rows(), block_rows()}) {
     c.magnitude = 3;
     expect_on_device(c, at::kFloat);
   }
 }
 
-TEST(SelectBlocksPtx, NanIsAnError) {
-  const InterpretedDevice device;
+TEST_F(SelectBlocksPtx, NanIsAnError) {
   for (const bool softmax : {true, false})
     for (const Vote vote : kVotes) {
       SelectCase c = block_rows();
@@ -198,10 +225,9 @@ TEST(SelectBlocksPtx, NanIsAnError) {
     }
 }
 
-TEST(SelectBlocksPtx, AnyStrides) {
+TEST_F(SelectBlocksPtx, AnyStrides) {
   const SelectCase c = token_rows();
   const at::Tensor q = c.q(at::kBFloat16), k = c.k(at::kBFloat16);
-  const InterpretedDevice device;
   const at::Tensor dense = select_blocks(q.clone(), k.clone(), 2, c.how, c.geometry, c.rule).indices;
   const auto apart = [](const at::Tensor& x) {  // rows that begin at odd elements
     at::Tensor wide = at::full({x.size(0), x.size(1), x.size(2), x.size(3) + 3}, 7.0, x.options());
@@ -213,16 +239,8 @@ TEST(SelectBlocksPtx, AnyStrides) {
   EXPECT_TRUE(at::equal(dense, select_blocks(turned(q), turned(k), 2, c.how, c.geometry, c.rule).indices));
 }
 
-void expect_random_cases(unsigned seed) {
-  std::mt19937 random(seed);
-  for (int i = 0; i < 15; ++i) {
-    SCOPED_TRACE(i);
-    expect_on_device(random_case(random), kDtypes[i % 3]);
-  }
-}
-
-TEST(SelectBlocksPtx, RandomShapes) { expect_random_cases(21); }
-TEST(SelectBlocksPtx, MoreRandomShapes) { expect_random_cases(22); }
+TEST_F(SelectBlocksPtx, RandomShapes) { expect_random_cases(21); }
+TEST_F(SelectBlocksPtx, MoreRandomShapes) { expect_random_cases(22); }
 
 std::string message(const std::function<void()>& call) {
   try {
@@ -233,8 +251,7 @@ std::string message(const std::function<void()>& call) {
   return {};
 }
 
-TEST(SelectBlocksPtx, WhatIsNotBuilt) {
-  const InterpretedDevice device;
+TEST_F(SelectBlocksPtx, WhatIsNotBuilt) {
   SelectCase c = block_rows();
   c.size = 192;
   EXPECT_NE(message([&] {
@@ -248,7 +265,7 @@ TEST(SelectBlocksPtx, WhatIsNotBuilt) {
               select_blocks(c.q(at::kBFloat16), c.k(at::kBFloat16), 2, c.how, c.geometry, c.rule);
             }).find("key_block: 30000 blocks a row"),
             std::string::npos);
-  EXPECT_TRUE(device.runs().empty());
+  EXPECT_TRUE(device_.runs().empty());
 }
 
 // pooled, and the gradient of x: the CPU's bits, as sums run in one order.
