@@ -158,6 +158,7 @@ CudaPlan plan_choose(const ChooseParams& p, void* workspace) {
 }
 
 CudaPlan plan_select(const SelectParams& p, void* workspace) {
+  check<ShapeError>(p.heads >= 1, "q: no heads, expected at least one");
   const int bytes = interval::element_bytes(p.dtype), dim = head_dim(p.dtype, p.size);
   PlanBuilder builder("selection", p.dtype, p.batches, workspace);
   CudaSelect select{};
@@ -175,7 +176,8 @@ CudaPlan plan_select(const SelectParams& p, void* workspace) {
   select.largest = p.vote == VoteKind::max;
   select.visible = p.visible;
   select.scale = p.softmax ? p.scale * 1.4426950408889634f : p.scale;
-  select.share = p.vote == VoteKind::mean ? 1.0f / static_cast<float>(p.heads / p.lists) : 1.0f;
+  const int64_t group = p.heads / p.lists;
+  select.share = p.vote == VoteKind::mean ? 1.0f / static_cast<float>(group) : 1.0f;
   select.scores = p.scores;
   select.blocks = static_cast<int32_t>(p.rule.blocks);
   builder.launch(text("select_", interval::dtype_name(p.dtype), '_', dim), tiles * p.lists * p.batches,
