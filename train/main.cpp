@@ -3,6 +3,7 @@
 // Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option).
 #include <c10/util/Exception.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <iostream>
@@ -77,11 +78,16 @@ int report(const std::string& message, int code) {
   return code;
 }
 
+// LibTorch reads this once, at its first large tensor: memory comes in huge pages where the system lends them (Linux:
+// transparent_hugepage = madvise), so that long sequences do not spend their time on page faults. The user's word counts.
+void ask_for_huge_pages() { setenv("THP_MEM_ALLOC_ENABLE", "1", 0); }
+
 }  // namespace
 }  // namespace longreach
 
 int main(int argc, char** argv) {
   using namespace longreach;
+  ask_for_huge_pages();
   try {
     return run(Arguments(argv + 1, argv + argc));
   } catch (const UserError& error) {

@@ -9,12 +9,12 @@
 // added in order. Shapes and lists alone decide on that, so that bits do not depend on threads.
 #include <algorithm>
 #include <memory>
-#include <mutex>
 #include <numeric>
 
 #include "layers/ops/block_attention/plan.h"
 #include "layers/ops/parallel.h"
 #include "layers/ops/simd/scratch.h"
+#include "layers/ops/spares.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/block_attention/cpu_backward.cpp"
@@ -174,29 +174,20 @@ class Backward {
     PackedHeads q, d_o;
     simd::Scratch<float> dq;
   };
-  std::unique_ptr<Storage> take_storage() {
-    const std::lock_guard lock(mutex_);
-    if (!free_.empty()) {
-      auto storage = std::move(free_.back());
-      free_.pop_back();
-      return storage;
-    }
+  Storage storage() const {
     const int64_t reuse = mean_readers();
-    auto storage = std::make_unique<Storage>(packed(params_.q, params_.qk_size, reuse),
-                                             packed(gradients_.d_o, params_.v_size, reuse));
-    storage->q.open(heads());
-    storage->d_o.open(heads());
-    storage->dq.get(heads() * params_.queries * padded());
+    Storage storage{
+        packed(params_.q, params_.qk_size, reuse), packed(gradients_.d_o, params_.v_size, reuse), {}};
+    storage.q.open(heads());
+    storage.d_o.open(heads());
+    storage.dq.get(heads() * params_.queries * padded());
     return storage;
-  }
-  void give_back(std::unique_ptr<Storage> storage) {
-    const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(storage));
   }
 
   void run_units() {
+    Spares<Storage> spares;
     parallel_tiles(units_, [&](int64_t index) {
-      auto storage = take_storage();
+      auto storage = spares.take([&] { return this->storage(); });
       UnitWork unit = work(index, 0, static_cast<int64_t>(tiles_.size()));
       unit.q = &storage->q, unit.d_o = &storage->d_o, unit.dq = storage->dq.data();
       for (int64_t head = 0; head < unit.heads; ++head) {
@@ -206,7 +197,7 @@ class Backward {
       clear_query_gradients(unit, 0, params_.queries);
       HWY_DYNAMIC_DISPATCH(backward_unit)(unit);
       store_query_gradients(unit);
-      give_back(std::move(storage));
+      spares.give_back(std::move(storage));
     });
   }
 
@@ -265,8 +256,6 @@ class Backward {
   int64_t head_groups_, units_, chunks_ = 1;
   std::vector<TransposedList> lists_;
   simd::Scratch<float> delta_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Storage>> free_;
 };
 
 }  // namespace

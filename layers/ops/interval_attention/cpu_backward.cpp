@@ -14,6 +14,7 @@
 
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/parallel.h"
+#include "layers/ops/spares.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "layers/ops/interval_attention/cpu_backward.cpp"
@@ -300,11 +301,13 @@ class Backward {
   }
 
   void run_units() {
+    Spares<Storage> spares;
     parallel_tiles(units_, [&](int64_t unit) {
-      Storage s = storage(false);
-      open_unit(unit, s);
-      visit(unit, 0, 0, static_cast<int64_t>(tiles_.size()), s, nullptr);
-      close_unit(unit, s);
+      auto s = spares.take([&] { return storage(false); });
+      open_unit(unit, *s);
+      visit(unit, 0, 0, static_cast<int64_t>(tiles_.size()), *s, nullptr);
+      close_unit(unit, *s);
+      spares.give_back(std::move(s));
     });
   }
 
