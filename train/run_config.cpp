@@ -135,6 +135,7 @@ void RunConfig::fields(FieldVisitor& visit) {
   });
   visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
   visit.section("distillation", "Teaching gates (job.task = \"distill\").", fields_of(distillation));
+  visit.section("adapter", "Training a few parameters beside a frozen model.", fields_of(adapter));
   visit.section("validation", "Held-out text.", fields_of(validation));
   visit.section("metrics", "What is logged where.", fields_of(metrics));
   visit.section("sample", "Text generated at the end.", fields_of(sample));
@@ -173,6 +174,10 @@ void RunConfig::validate() const {
   check<ConfigError>(
       job.task != "distill" || std::any_of(model.attention.begin(), model.attention.end(), teaches),
       "job.task = \"distill\": no [[model.attention]] table has kind = \"seer\" with mode = \"distill\"");
+  check<ConfigError>(
+      job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
+      "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
+      "or job.task = \"finetune\" or \"pretrain\"");
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,
                      "training.seq_len = ", training.seq_len,
