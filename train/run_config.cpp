@@ -167,6 +167,10 @@ void RunConfig::validate() const {
   check_backends(*this);
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
+  check<ConfigError>(
+      job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
+      "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
+      "or job.task = \"finetune\" or \"pretrain\"");
   const auto teaches = [](const AttentionEntry& entry) {
     const auto* seer = std::get_if<SeerConfig>(&entry.config);
     return seer && seer->mode == "distill";
@@ -174,10 +178,6 @@ void RunConfig::validate() const {
   check<ConfigError>(
       job.task != "distill" || std::any_of(model.attention.begin(), model.attention.end(), teaches),
       "job.task = \"distill\": no [[model.attention]] table has kind = \"seer\" with mode = \"distill\"");
-  check<ConfigError>(
-      job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
-      "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
-      "or job.task = \"finetune\" or \"pretrain\"");
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,
                      "training.seq_len = ", training.seq_len,
