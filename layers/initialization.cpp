@@ -20,4 +20,10 @@ at::Tensor normal_parameter(at::IntArrayRef shape, double std, uint64_t seed) {
   return values;
 }
 
+at::Tensor uniform_parameter(at::IntArrayRef shape, double bound, uint64_t seed) {
+  at::Tensor values = at::empty(shape, at::kFloat);
+  values.uniform_(-bound, bound, at::detail::createCPUGenerator(seed));
+  return values;
+}
+
 }  // namespace longreach

@@ -12,5 +12,7 @@ uint64_t derive_seed(uint64_t seed, std::string_view name);
 
 // Float32 tensor on the CPU drawn from normal(0, std).
 at::Tensor normal_parameter(at::IntArrayRef shape, double std, uint64_t seed);
+// The same from the uniform distribution over [-bound, bound).
+at::Tensor uniform_parameter(at::IntArrayRef shape, double bound, uint64_t seed);
 
 }  // namespace longreach

@@ -135,6 +135,7 @@ void RunConfig::fields(FieldVisitor& visit) {
   });
   visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
   visit.section("distillation", "Teaching gates (job.task = \"distill\").", fields_of(distillation));
+  visit.section("adapter", "Training a few parameters beside a frozen model.", fields_of(adapter));
   visit.section("validation", "Held-out text.", fields_of(validation));
   visit.section("metrics", "What is logged where.", fields_of(metrics));
   visit.section("sample", "Text generated at the end.", fields_of(sample));
@@ -166,6 +167,10 @@ void RunConfig::validate() const {
   check_backends(*this);
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
+  check<ConfigError>(
+      job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
+      "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
+      "or job.task = \"finetune\" or \"pretrain\"");
   const auto teaches = [](const AttentionEntry& entry) {
     const auto* seer = std::get_if<SeerConfig>(&entry.config);
     return seer && seer->mode == "distill";

@@ -7,6 +7,7 @@
 
 #include "core/config.h"
 #include "data/loader.h"
+#include "models/adapter.h"
 #include "models/model_config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -99,6 +100,7 @@ struct RunConfig {
   std::string activation_checkpoint = "none";
   CheckpointConfig checkpoint;
   DistillationConfig distillation;
+  AdapterConfig adapter;
   ValidationConfig validation;
   MetricsConfig metrics;
   SampleConfig sample;

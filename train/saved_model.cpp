@@ -1,5 +1,6 @@
 #include "train/saved_model.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -59,9 +60,31 @@ SavedModel load_saved_model(const std::string& path) {
   saved.config.model.resolve(saved.tokenizer->vocab_size());
   saved.model =
       std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));
+  add_adapters(*saved.model, saved.config.adapter, static_cast<uint64_t>(saved.config.training.seed));
   load_model_tensors(*saved.model, contents.model, path);
   saved.model->eval();
   return saved;
+}
+
+void expect_adapter(const CheckpointContents& contents, AdapterConfig own, const std::string& origin,
+                    bool may_be_new) {
+  const bool present = std::any_of(contents.model.begin(), contents.model.end(),
+                                   [](const auto& tensor) { return is_adapter_parameter(tensor.first); });
+  if (!present && (may_be_new || !own.present())) return;
+  const auto config = contents.texts.find("config.toml");
+  if (config == contents.texts.end()) return;  // not of a run: names and shapes are compared alone
+  AdapterConfig kept = parse_run_config(config->second, origin + "/config.toml").adapter;
+  for (AdapterConfig* settings : {&kept, &own}) {
+    settings->lora_dropout = 0.0;
+    std::sort(settings->target_modules.begin(), settings->target_modules.end());
+    std::sort(settings->modules_to_save.begin(), settings->modules_to_save.end());
+  }
+  const auto there = help_of(fields_of(kept)), here = help_of(fields_of(own));
+  for (size_t i = 0; i < here.size(); ++i)
+    check<CheckpointError>(
+        there[i].default_value == here[i].default_value, origin, ": was made with adapter.", here[i].key,
+        " = ", there[i].default_value, ", this run has ", here[i].default_value,
+        present ? "; `longreach export --format merged` makes a model without adapters of it" : "");
 }
 
 NamedTensors model_tensors(const Transformer& model) {
@@ -73,7 +96,7 @@ NamedTensors model_tensors(const Transformer& model) {
 
 std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
                                             const std::string& origin,
-                                            bool (*may_be_new)(std::string_view name)) {
+                                            const std::function<bool(std::string_view)>& may_be_new) {
   std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
   const NamedTensors own = model_tensors(model);
   std::set<std::string> names;

@@ -1,5 +1,6 @@
 // A model out of a checkpoint, ready to use: its config, its tokenizer, its parameters.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -31,12 +32,18 @@ CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer)
 // Parameters and buffers by name, in a fixed order.
 NamedTensors model_tensors(const Transformer& model);
 
+// Throws CheckpointError naming the key when adapters in the checkpoint were made with other settings than `own` (but
+// lora_dropout, which they do not depend on), or by a run that had them where this one has none, or the other way
+// round. may_be_new: a checkpoint without adapters may start a run that has them. `origin` names the checkpoint.
+void expect_adapter(const CheckpointContents& contents, AdapterConfig own, const std::string& origin,
+                    bool may_be_new);
+
 // Copies tensors into the model. Throws CheckpointError that names the first missing, unknown or misshapen
 // tensor, before anything is changed. `origin` names the checkpoint in the message. Parameters that may_be_new
 // accepts keep their initial values when the checkpoint has none of them; returns their names.
-std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
-                                            const std::string& origin,
-                                            bool (*may_be_new)(std::string_view name) = nullptr);
+std::vector<std::string> load_model_tensors(
+    Transformer& model, const NamedTensors& tensors, const std::string& origin,
+    const std::function<bool(std::string_view)>& may_be_new = nullptr);
 
 // The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec);

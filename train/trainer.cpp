@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -75,6 +76,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
                    .activation_checkpoint = config_.activation_checkpoint,
                    .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
+  add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   if (distilling()) freeze_all_but_gates(*model_);
   for (const auto& item : model_->named_parameters())
@@ -90,19 +92,31 @@ void Trainer::resume_or_start() {
     restore(*found);
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
   } else if (!config_.checkpoint.initial_load_path.empty()) {
-    const auto contents = read_checkpoint(config_.checkpoint.initial_load_path, false);
-    const bool new_gates = distilling() || !config_.distillation.gates.empty();
-    const auto added = load_model_tensors(*model_, contents.model, config_.checkpoint.initial_load_path,
-                                          new_gates ? is_gate_parameter : nullptr);
-    if (!added.empty() && config_.distillation.gates.empty())
-      std::cout << "gates      new: " << config_.checkpoint.initial_load_path << " holds none; "
-                << added.size() << " tensors start from random values" << std::endl;
+    start_from(config_.checkpoint.initial_load_path);
   }
   if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
 }
 
+void Trainer::start_from(const std::string& path) {
+  const auto contents = read_checkpoint(path, false);
+  expect_adapter(contents, config_.adapter, path, true);
+  const bool new_gates = distilling() || !config_.distillation.gates.empty();
+  const auto added = load_model_tensors(*model_, contents.model, path, [&](std::string_view name) {
+    return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
+  });
+  const auto adapters = std::count_if(added.begin(), added.end(), is_adapter_parameter);
+  const auto gates = static_cast<int64_t>(added.size()) - adapters;
+  if (gates > 0 && config_.distillation.gates.empty())
+    std::cout << "gates      new: " << path << " holds none; " << gates << " tensors start from random values"
+              << std::endl;
+  if (adapters > 0)
+    std::cout << "adapters   new: " << path << " holds none; " << adapters
+              << " tensors, which change nothing at first" << std::endl;
+}
+
 void Trainer::restore(const CheckpointContents& contents) {
   const std::string origin = config_.checkpoint_root() + " step " + std::to_string(contents.step);
+  expect_adapter(contents, config_.adapter, origin, false);
   load_model_tensors(*model_, contents.model, origin);
   optimizer_->load(contents.optimizer);
   const auto state_text = contents.texts.find("state.json");
@@ -136,7 +150,11 @@ Trainer::StepData Trainer::load_step(int64_t step) const {
 StepRecord Trainer::train_step(const StepData& data) {
   StepRecord record;
   optimizer_->zero_grad();
-  for (const ModelInput& micro : data.micro_batches) micro_batch_loss(micro, data, record).backward();
+  for (size_t i = 0; i < data.micro_batches.size(); ++i) {
+    if (config_.adapter.present())
+      begin_pass(*model_, static_cast<uint64_t>(step_) * data.micro_batches.size() + i);
+    micro_batch_loss(data.micro_batches[i], data, record).backward();
+  }
   const GradientNorm gradients = gradient_norm(parameters_);
   record.gradient_norm = gradients.norm;
   record.learning_rate =
@@ -218,6 +236,8 @@ RunOutcome Trainer::run() {
     record.data_wait_seconds = waited;
     record.flops = model_->flops_per_token(config_.training.seq_len) * static_cast<double>(record.tokens);
     if (distilling()) record.flops /= 3.0;  // the frozen model runs forward only
+    if (config_.adapter.present())
+      record.flops *= 2.0 / 3.0;  // no products for the gradients of frozen weights
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;
     log_->step(record, held_out_after_step());

@@ -45,6 +45,8 @@ class Trainer {
     int64_t tokens = 0, labelled = 0;
   };
   void resume_or_start();
+  // A new run from the model of a checkpoint.
+  void start_from(const std::string& path);
   void restore(const CheckpointContents& contents);
   StepData load_step(int64_t step) const;
   StepRecord train_step(const StepData& data);

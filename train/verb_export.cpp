@@ -1,6 +1,7 @@
-// `longreach export CHECKPOINT DIR --format gates`: parts of a model for other programs.
+// `longreach export CHECKPOINT DIR --format gates|peft|merged`: parts of a model for other programs.
 #include <iostream>
 
+#include "train/adapter_export.h"
 #include "train/command_line.h"
 #include "train/gates.h"
 #include "train/saved_model.h"
@@ -8,17 +9,33 @@
 namespace longreach {
 
 int export_verb(const Arguments& arguments) {
-  std::string checkpoint, folder, format;
+  std::string checkpoint, folder, format, base;
   CLI::App app("writes a model, or a part of one, in a format of other programs", "export");
   app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
-  app.add_option("DIR", folder, "where to write")->required();
-  app.add_option("--format", format, "gates: SeerAttention's gates alone, under the authors' names")
+  app.add_option("DIR", folder, "where to write; peft and merged: a new folder")->required();
+  app.add_option("--format", format,
+                 "gates: SeerAttention's gates alone, under the authors' names; peft: adapters and "
+                 "modules_to_save as PEFT loads them; merged: a checkpoint of ours with the adapters in its "
+                 "weights")
       ->required()
-      ->check(CLI::IsMember({"gates"}));
+      ->check(CLI::IsMember({"gates", "peft", "merged"}));
+  app.add_option("--base", base,
+                 "peft: base_model_name_or_path; default: the run's checkpoint.initial_load_path");
   if (!parse_arguments(app, arguments)) return 0;
+  if (format == "merged") {
+    write_merged(checkpoint, folder);
+    std::cout << folder << "\n";
+    return 0;
+  }
   const SavedModel saved = load_saved_model(checkpoint);
-  write_gates(*saved.model, saved.path, folder);
-  std::cout << folder << "/attn_gate_weights.safetensors\n";
+  if (format == "gates") {
+    write_gates(*saved.model, saved.path, folder);
+    std::cout << folder << "/attn_gate_weights.safetensors\n";
+    return 0;
+  }
+  write_peft(*saved.model, saved.config.adapter,
+             base.empty() ? saved.config.checkpoint.initial_load_path : base, folder);
+  std::cout << folder << "/adapter_model.safetensors\n";
   return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
+#include <sstream>
 
 #include "data/ngram.h"
 #include "layers/ops/cuda/backend.h"
@@ -19,17 +20,24 @@ namespace longreach {
 namespace {
 
 void print_header(const RunConfig& config, const data::Corpus& corpus, Transformer& model) {
-  int64_t parameters = 0;
-  for (const auto& parameter : model.parameters()) parameters += parameter.numel();
+  int64_t parameters = 0, trained = 0;
+  for (const auto& parameter : model.parameters()) {
+    parameters += parameter.numel();
+    trained += parameter.requires_grad() ? parameter.numel() : 0;
+  }
   int64_t train_tokens = 0, valid_tokens = 0;
   for (const auto& source : corpus.train) train_tokens += source->num_tokens();
   for (const auto& source : corpus.valid) valid_tokens += source->num_tokens();
   std::vector<std::string> layers;
   for (const auto& layer : attention_per_layer(config.model.attention, config.model.num_hidden_layers))
     layers.emplace_back(kind_of(layer));
+  std::ostringstream frozen;
+  if (trained < parameters)
+    frozen << ", " << std::fixed << std::setprecision(2) << static_cast<double>(trained) / 1e6
+           << " of them train";
   const TrainingConfig& training = config.training;
   std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
-            << " million parameters; attention by layer: " << join(layers, " ") << "\n"
+            << " million parameters" << frozen.str() << "; attention by layer: " << join(layers, " ") << "\n"
             << "data       " << train_tokens << " training tokens, " << valid_tokens
             << " held out; tokenizer " << corpus.tokenizer->name() << "\n"
             << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
@@ -67,6 +75,7 @@ void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& 
                           .top_k = sample.top_k,
                           .top_p = sample.top_p};
   options.seed = static_cast<uint64_t>(config.training.seed);
+  trainer.model().eval();  // nothing is dropped
   if (const auto eos = corpus.tokenizer->eos()) options.stop_tokens = {*eos};
   std::vector<int64_t> prompt;
   for (const data::Token token : corpus.tokenizer->encode(sample.prompt)) prompt.push_back(token);

@@ -33,7 +33,7 @@ LightningOutput transnormer(const at::Tensor& x, const at::Tensor& positions, co
                             const LightningOptions& options, const at::Tensor& initial_state,
                             const at::Tensor& cu_seqlens) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
-  const int64_t inner = weights.out_proj.size(1);
+  const int64_t inner = weights.out_proj.weight.size(1);
   const at::Tensor qkvu = linear_map(x, weights.in_proj);
   const auto part = [&](int64_t first) {
     return qkvu.narrow(-1, first * inner, inner).view({batch, tokens, heads, inner / heads});
@@ -49,7 +49,7 @@ LightningOutput minimax(const at::Tensor& x, const at::Tensor& positions, const 
                         const LightningOptions& options, const at::Tensor& initial_state,
                         const at::Tensor& cu_seqlens) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
-  const int64_t inner = weights.out_proj.size(1), size = inner / heads;
+  const int64_t inner = weights.out_proj.weight.size(1), size = inner / heads;
   const at::Tensor qkv = at::silu(linear_map(x, weights.in_proj)).view({batch, tokens, heads, 3 * size});
   at::Tensor q = qkv.narrow(-1, 0, size), k = qkv.narrow(-1, size, size);
   if (weights.theta.defined()) std::tie(q, k) = lightning::lrpe(q, k, positions, weights.theta);
@@ -86,15 +86,15 @@ void LightningConfig::fields(FieldVisitor& visit) {
 LightningOutput lightning_layer(const at::Tensor& x, const at::Tensor& positions,
                                 const LightningWeights& weights, const LightningOptions& options,
                                 const at::Tensor& initial_state, const at::Tensor& cu_seqlens) {
-  const int64_t heads = options.log_decay.numel(), inner = weights.out_proj.size(1),
-                hidden = weights.out_proj.size(0);
+  const int64_t heads = options.log_decay.numel(), inner = weights.out_proj.weight.size(1),
+                hidden = weights.out_proj.weight.size(0);
   const bool is_minimax = options.form == "minimax";
   check<ConfigError>(is_minimax || options.form == "transnormer", "form = \"", options.form,
                      "\": expected transnormer or minimax");
   check<ShapeError>(heads > 0 && inner % heads == 0, "out_proj: ", inner, " columns are no multiple of ",
                     heads, " heads");
   expect_shape(x, "x", {-1, -1, hidden});
-  expect_shape(weights.in_proj, is_minimax ? "qkv_proj" : "qkvu_proj",
+  expect_shape(weights.in_proj.weight, is_minimax ? "qkv_proj" : "qkvu_proj",
                {(is_minimax ? 3 : 4) * inner, hidden});
   if (weights.theta.defined()) {
     expect_shape(weights.theta, "lrpe.theta", {heads, 1, inner / heads});
@@ -102,7 +102,7 @@ LightningOutput lightning_layer(const at::Tensor& x, const at::Tensor& positions
   }
   if (!is_minimax) return transnormer(x, positions, weights, options, initial_state, cu_seqlens);
   expect_shape(weights.norm, "norm", {inner});
-  expect_shape(weights.output_gate, "output_gate", {inner, hidden});
+  expect_shape(weights.output_gate.weight, "output_gate", {inner, hidden});
   return minimax(x, positions, weights, options, initial_state, cu_seqlens);
 }
 
@@ -134,8 +134,8 @@ LightningAttention::LightningAttention(const LightningConfig& config, const Laye
 }
 
 LightningWeights LightningAttention::weights() const {
-  LightningWeights weights{.in_proj = in_proj_->weight(), .out_proj = out_proj_->weight()};
-  if (output_gate_) weights.output_gate = output_gate_->weight();
+  LightningWeights weights{.in_proj = in_proj_->projection(), .out_proj = out_proj_->projection()};
+  if (output_gate_) weights.output_gate = output_gate_->projection();
   if (norm_) weights.norm = norm_->weight();
   if (lrpe_) weights.theta = lrpe_->named_parameters(false)["theta"];
   return weights;

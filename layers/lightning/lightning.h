@@ -8,6 +8,7 @@
 
 #include "core/fields.h"
 #include "layers/layer_site.h"
+#include "layers/projection.h"
 
 namespace longreach {
 
@@ -33,10 +34,10 @@ struct LightningConfig {
 at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t layer, int64_t layers);
 
 struct LightningWeights {
-  at::Tensor in_proj;   // transnormer: qkvu_proj [4 H D, C], rows q, k, v, u; minimax: qkv_proj [3 H D, C],
+  Projection in_proj;   // transnormer: qkvu_proj [4 H D, C], rows q, k, v, u; minimax: qkv_proj [3 H D, C],
                         // rows q, k, v of head 0, of head 1, ...
-  at::Tensor out_proj;  // [C, H D]
-  at::Tensor output_gate;  // [H D, C], minimax
+  Projection out_proj;  // [C, H D]
+  Projection output_gate;  // [H D, C], minimax
   at::Tensor norm;         // [H D], minimax
   at::Tensor theta;        // [H, 1, D], LRPE; undefined: no positions
 };

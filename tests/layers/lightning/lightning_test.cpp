@@ -191,9 +191,10 @@ void minimax_layer(at::ScalarType dtype, Implementation implementation, double t
   }
   loss.backward();
   EXPECT_LE(relative_error(x.grad(), file.tensor("grad.x")), tolerance);
-  EXPECT_LE(relative_error(weights.in_proj.grad(), file.tensor("grad.qkv_proj.weight")), tolerance);
-  EXPECT_LE(relative_error(weights.out_proj.grad(), file.tensor("grad.out_proj.weight")), tolerance);
-  EXPECT_LE(relative_error(weights.output_gate.grad(), file.tensor("grad.output_gate.weight")), tolerance);
+  EXPECT_LE(relative_error(weights.in_proj.weight.grad(), file.tensor("grad.qkv_proj.weight")), tolerance);
+  EXPECT_LE(relative_error(weights.out_proj.weight.grad(), file.tensor("grad.out_proj.weight")), tolerance);
+  EXPECT_LE(relative_error(weights.output_gate.weight.grad(), file.tensor("grad.output_gate.weight")),
+            tolerance);
   EXPECT_LE(relative_error(weights.norm.grad(), file.tensor("grad.norm.weight")), tolerance);
 }
 

@@ -1,0 +1,152 @@
+#include "train/adapter_export.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "checkpoints/checked_file.h"
+#include "checkpoints/safetensors.h"
+#include "core/temporary_folder.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char *kPeftPrefix = "base_model.model.", *kEmbedding = "model.embed_tokens.weight";
+
+// A folder that is written beside its place and moved there when it is whole. What stands there already stays.
+class NewFolder {
+ public:
+  explicit NewFolder(const std::string& target)
+      : target_(fs::absolute(target).lexically_normal()), parent_(made_parent(target_)), beside_(parent_) {
+    std::error_code error;
+    check<CheckpointError>(!fs::exists(target_, error) || fs::is_empty(target_, error), target,
+                           ": exists and is not empty; expected a new folder");
+    fs::create_directory(path());
+  }
+
+  std::string path() const { return beside_.path("export"); }
+
+  void publish() const {
+    sync_folder(path());
+    std::error_code error;
+    fs::rename(path(), target_, error);
+    check<CheckpointError>(!error, target_.string(), ": cannot be written: ", error.message());
+    sync_folder(parent_.string());
+  }
+
+ private:
+  static fs::path made_parent(fs::path& target) {
+    if (!target.has_filename()) target = target.parent_path();  // DIR/
+    std::error_code error;
+    fs::create_directories(target.parent_path(), error);
+    check<CheckpointError>(!error, target.parent_path().string(), ": ", error.message());
+    check<CheckpointError>(::access(target.parent_path().c_str(), W_OK) == 0, target.parent_path().string(),
+                           ": cannot be written");
+    return target.parent_path();
+  }
+  fs::path target_, parent_;
+  TemporaryFolder beside_;
+};
+
+std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.rfind('.')); }
+std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
+
+// The modules that train whole. PEFT saves modules, so each must be saved with all that is in it.
+std::vector<std::string> saved_modules(const Transformer& model, const AdapterConfig& config) {
+  std::set<std::string> whole;
+  for (const auto& item : model.named_parameters())
+    if (is_saved_parameter(config, item.key())) whole.insert(module_of(item.key()));
+  for (const auto& item : model.named_parameters())
+    for (const std::string& module : whole)
+      check<ConfigError>(!item.key().starts_with(module + ".") || is_saved_parameter(config, item.key()),
+                         "adapter.modules_to_save: takes a part of ", module, " without ", item.key(),
+                         "; PEFT saves whole modules");
+  return {whole.begin(), whole.end()};
+}
+
+// PEFT takes every module whose name ends with one of these: last parts of names where they say neither more nor less
+// than `saved`, else whole names.
+std::vector<std::string> peft_names(const Transformer& model, const std::vector<std::string>& saved) {
+  std::set<std::string> ends;
+  for (const std::string& module : saved) ends.insert(last_part(module));
+  size_t taken = 0;
+  for (const auto& item : model.named_modules("", false))
+    taken +=
+        std::any_of(ends.begin(), ends.end(), [&](const auto& end) { return item.key().ends_with(end); });
+  if (taken != saved.size()) return saved;
+  return {ends.begin(), ends.end()};
+}
+
+nlohmann::ordered_json peft_config(const AdapterConfig& config, const std::string& base,
+                                   const std::vector<std::string>& modules_to_save) {
+  nlohmann::ordered_json json;
+  json["peft_type"] = "LORA";
+  json["task_type"] = "CAUSAL_LM";
+  json["base_model_name_or_path"] = base.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(base);
+  json["inference_mode"] = true;
+  json["r"] = config.r;
+  json["lora_alpha"] = config.lora_alpha;
+  json["lora_dropout"] = config.lora_dropout;
+  json["target_modules"] = config.target_modules;
+  json["modules_to_save"] =
+      modules_to_save.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(modules_to_save);
+  json["bias"] = "none";
+  json["fan_in_fan_out"] = false;
+  json["use_rslora"] = false;
+  json["use_dora"] = false;
+  return json;
+}
+
+void expect_adapters(const AdapterConfig& config, const std::string& what) {
+  check<ConfigError>(config.present(), what, ": the model has no adapters ([adapter] type = \"none\")");
+}
+
+}  // namespace
+
+void write_peft(const Transformer& model, const AdapterConfig& config, const std::string& base,
+                const std::string& folder) {
+  expect_adapters(config, folder);
+  NamedTensors tensors;
+  for (const auto& [name, tensor] : model_tensors(model))
+    if (is_adapter_parameter(name) || is_saved_parameter(config, name))
+      tensors.emplace_back(kPeftPrefix + name, tensor);
+  std::vector<std::string> modules = peft_names(model, saved_modules(model, config));
+  // PEFT puts the saved embedding in the place of the model's, and leaves an output layer tied to the old one.
+  if (model.config().tie_word_embeddings && is_saved_parameter(config, kEmbedding)) {
+    tensors.emplace_back(text(kPeftPrefix, "lm_head.weight"), model.named_parameters()[kEmbedding].detach());
+    modules.emplace_back("lm_head");
+  }
+  NewFolder output(folder);
+  write_safetensors(output.path() + "/adapter_model.safetensors", tensors, {{"format", "pt"}});
+  CheckedFile file(output.path() + "/adapter_config.json");
+  file.write(peft_config(config, base, modules).dump(2) + "\n");
+  file.finish();
+  output.publish();
+}
+
+void write_merged(const std::string& checkpoint, const std::string& folder) {
+  const SavedModel saved = load_saved_model(checkpoint);
+  expect_adapters(saved.config.adapter, checkpoint);
+  CheckpointContents contents = read_checkpoint(saved.path, false);
+  RunConfig config = parse_run_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
+  config.adapter = {};
+  contents.texts["config.toml"] = to_toml(fields_of(config));
+  contents.texts.erase("state.json");  // a run starts from it, none goes on
+  const auto merged = merged_weights(*saved.model);
+  contents.model.clear();
+  for (const auto& [name, tensor] : model_tensors(*saved.model)) {
+    const auto found = merged.find(name);
+    if (!is_adapter_parameter(name))
+      contents.model.emplace_back(name, found == merged.end() ? tensor : found->second);
+  }
+  NewFolder output(folder);
+  save_checkpoint(output.path(), contents);
+  output.publish();
+}
+
+}  // namespace longreach
