@@ -135,6 +135,7 @@ void write_merged(const std::string& checkpoint, const std::string& folder) {
   CheckpointContents contents = read_checkpoint(saved.path, false);
   RunConfig config = parse_run_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
   config.adapter = {};
+  config.exports = {};
   contents.texts["config.toml"] = to_toml(fields_of(config));
   contents.texts.erase("state.json");  // a run starts from it, none goes on
   const auto merged = merged_weights(*saved.model);

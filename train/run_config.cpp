@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "train/export.h"
+
 namespace longreach {
 
 void JobConfig::fields(FieldVisitor& visit) {
@@ -89,6 +91,12 @@ void DistillationConfig::fields(FieldVisitor& visit) {
                "folder of `export --format gates`"});
 }
 
+void ExportConfig::fields(FieldVisitor& visit) {
+  visit.field("format", format,
+              {.help = "written at the end under job.dump_folder/export: " + join(export_formats()) +
+                       " (`longreach export --help`)"});
+}
+
 void ValidationConfig::fields(FieldVisitor& visit) {
   visit.field("freq", freq,
               {.help = "steps between evaluations on held-out text; 0: never during training",
@@ -136,6 +144,7 @@ void RunConfig::fields(FieldVisitor& visit) {
   visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
   visit.section("distillation", "Teaching gates (job.task = \"distill\").", fields_of(distillation));
   visit.section("adapter", "Training a few parameters beside a frozen model.", fields_of(adapter));
+  visit.section("export", "The trained model for other programs.", fields_of(exports));
   visit.section("validation", "Held-out text.", fields_of(validation));
   visit.section("metrics", "What is logged where.", fields_of(metrics));
   visit.section("sample", "Text generated at the end.", fields_of(sample));
@@ -161,10 +170,28 @@ void check_backends(const RunConfig& config) {
   }
 }
 
+// Said at the start of a run, not at its end.
+void check_exports(const RunConfig& config) {
+  const std::vector<std::string>& known = export_formats();
+  const bool gates = std::any_of(config.model.attention.begin(), config.model.attention.end(),
+                                 [](const auto& entry) { return kind_of(entry.config) == SeerConfig::kind; });
+  for (const std::string& format : config.exports.format) {
+    check<ConfigError>(std::find(known.begin(), known.end(), format) != known.end(), "export.format: `",
+                       format, "` is none of ", join(known), did_you_mean(format, known));
+    check<ConfigError>(format != "gates" || gates,
+                       "export.format: `gates` needs a [[model.attention]] table with kind = \"seer\"");
+    check<ConfigError>(format == "gates" || config.adapter.present(), "export.format: `", format,
+                       "` needs adapter.type = \"lora\"");
+    check<ConfigError>(config.checkpoint.enable_checkpoint,
+                       "export.format needs checkpoint.enable_checkpoint = true");
+  }
+}
+
 }  // namespace
 
 void RunConfig::validate() const {
   check_backends(*this);
+  check_exports(*this);
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
   check<ConfigError>(

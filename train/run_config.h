@@ -89,6 +89,11 @@ struct SampleConfig {
   void fields(FieldVisitor& visit);
 };
 
+struct ExportConfig {
+  std::vector<std::string> format;
+  void fields(FieldVisitor& visit);
+};
+
 struct RunConfig {
   JobConfig job;
   ModelConfig model;
@@ -101,6 +106,7 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   DistillationConfig distillation;
   AdapterConfig adapter;
+  ExportConfig exports;
   ValidationConfig validation;
   MetricsConfig metrics;
   SampleConfig sample;

@@ -1,10 +1,8 @@
 // `longreach export CHECKPOINT DIR --format gates|peft|merged`: parts of a model for other programs.
 #include <iostream>
 
-#include "train/adapter_export.h"
 #include "train/command_line.h"
-#include "train/gates.h"
-#include "train/saved_model.h"
+#include "train/export.h"
 
 namespace longreach {
 
@@ -18,24 +16,11 @@ int export_verb(const Arguments& arguments) {
                  "modules_to_save as PEFT loads them; merged: a checkpoint of ours with the adapters in its "
                  "weights")
       ->required()
-      ->check(CLI::IsMember({"gates", "peft", "merged"}));
+      ->check(CLI::IsMember(export_formats()));
   app.add_option("--base", base,
                  "peft: base_model_name_or_path; default: the run's checkpoint.initial_load_path");
   if (!parse_arguments(app, arguments)) return 0;
-  if (format == "merged") {
-    write_merged(checkpoint, folder);
-    std::cout << folder << "\n";
-    return 0;
-  }
-  const SavedModel saved = load_saved_model(checkpoint);
-  if (format == "gates") {
-    write_gates(*saved.model, saved.path, folder);
-    std::cout << folder << "/attn_gate_weights.safetensors\n";
-    return 0;
-  }
-  write_peft(*saved.model, saved.config.adapter,
-             base.empty() ? saved.config.checkpoint.initial_load_path : base, folder);
-  std::cout << folder << "/adapter_model.safetensors\n";
+  std::cout << export_model(checkpoint, folder, format, base) << "\n";
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "models/generate.h"
 #include "train/command_line.h"
 #include "train/example_config.h"
+#include "train/export.h"
 #include "train/plot/gnuplot.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -108,6 +109,18 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
               << "\n";
 }
 
+// A finished run that is started again keeps what it wrote.
+void export_formats_of(const RunConfig& config, const Trainer& trainer) {
+  namespace fs = std::filesystem;
+  const fs::path checkpoint = trainer.newest_checkpoint();
+  for (const std::string& format : config.exports.format) {
+    const fs::path folder = fs::path(config.job.dump_folder) / "export" / checkpoint.filename() / format;
+    if (checkpoint.empty() || fs::exists(folder)) continue;
+    fs::create_directories(folder.parent_path());
+    std::cout << "export     " << export_model(checkpoint, folder, format) << "\n";
+  }
+}
+
 // Takes -v out of the words, but where it is the value of an override; the rest are CONFIG and overrides.
 Arguments without_flags(const Arguments& arguments) {
   Arguments rest;
@@ -158,6 +171,7 @@ int train_verb(const Arguments& arguments) {
   if (outcome == RunOutcome::kFinished) {
     if (config.validation.final && trainer.held_out()) print_final(config, corpus, *trainer.held_out());
     print_sample(config, corpus, trainer);
+    export_formats_of(config, trainer);
   } else {
     std::cout << (outcome == RunOutcome::kInterrupted ? "interrupted" : "stopped") << " after step "
               << trainer.step() << "; the same command goes on from there\n";

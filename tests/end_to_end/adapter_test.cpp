@@ -167,6 +167,21 @@ TEST_F(Adapter, IsEvaluatedGeneratedWithAndMerged) {
       "was made with adapter.type = \"lora\", this run has \"none\"; `longreach export --format merged`");
 }
 
+TEST_F(Adapter, IsExportedAtTheEndOfARun) {
+  ASSERT_EQ(train(base).code, 0);
+  const Words both{"--export.format", "['peft', 'merged']"};
+  for (int start = 0; start < 2; ++start) {  // the second finds everything done
+    const ProgramResult result = train(tuned, both);
+    ASSERT_EQ(result.code, 0) << result.err;
+  }
+  const std::string exports = folder.path("tuned/export/step-00000008/");
+  EXPECT_TRUE(fs::exists(exports + "peft/adapter_model.safetensors"));
+  EXPECT_EQ(run_program({"eval", exports + "merged", "--rows", "2"}).code, 0);
+  expect_refused(train(base, both), "export.format: `peft` needs adapter.type = \"lora\"");
+  expect_refused(train(base, {"--export.format", "['gates']"}), "kind = \"seer\"");
+  expect_refused(train(tuned, {"--export.format", "['pert']"}), "`pert` is none of gates, peft, merged");
+}
+
 TEST_F(Adapter, IsExportedUnderPeftsNames) {
   train_both();
   const ProgramResult exported =

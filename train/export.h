@@ -1,0 +1,17 @@
+// Writing a model, or a part of one, in a format of other programs: the verb `export` and [export] of a run.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace longreach {
+
+// "gates", "peft", "merged"; `longreach export --help` says what each is.
+const std::vector<std::string>& export_formats();
+
+// Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name to the user. base:
+// what PEFT is told the adapters belong to; empty: the run's checkpoint.initial_load_path. Errors: write_gates,
+// write_peft, write_merged.
+std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
+                         const std::string& base = "");
+
+}  // namespace longreach
