@@ -13,6 +13,7 @@
 
 #include "layers/ops/block_attention/plan.h"
 #include "layers/ops/parallel.h"
+#include "layers/ops/simd/prefetch.h"
 #include "layers/ops/simd/scratch.h"
 #include "layers/ops/spares.h"
 
@@ -47,17 +48,26 @@ void store_parts(const UnitWork& work, int64_t tile, int64_t stride) {
 }
 
 // delta of the queries [first, last) of one head.
-void delta_rows(const Params& params, const Gradients& gradients, int64_t batch, int64_t head, int64_t first,
-                int64_t last, float* delta) {
+template <class Element>
+void delta_rows_of(const Params& params, const Gradients& gradients, int64_t batch, int64_t head,
+                   int64_t first, int64_t last, float* delta) {
+  const int64_t size = params.v_size, bytes = size * static_cast<int64_t>(sizeof(Element));
   for (int64_t i = first; i < last; ++i) {
-    delta[i] = params.dtype == DType::kFloat32
-                   ? dot(row_pointer<float>(params.o, batch, i, head),
-                         row_pointer<float>(gradients.d_o, batch, i, head), params.v_size)
-                   : dot(row_pointer<uint16_t>(params.o, batch, i, head),
-                         row_pointer<uint16_t>(gradients.d_o, batch, i, head), params.v_size);
+    if (const int64_t next = i + simd::kRowsAhead; next < last) {
+      simd::prefetch_row(row_pointer<Element>(params.o, batch, next, head), bytes);
+      simd::prefetch_row(row_pointer<Element>(gradients.d_o, batch, next, head), bytes);
+    }
+    delta[i] = dot(row_pointer<Element>(params.o, batch, i, head),
+                   row_pointer<Element>(gradients.d_o, batch, i, head), size);
     if (gradients.d_lse != nullptr)
       delta[i] -= gradients.d_lse[(batch * params.heads + head) * params.queries + i];
   }
+}
+
+void delta_rows(const Params& params, const Gradients& gradients, int64_t batch, int64_t head, int64_t first,
+                int64_t last, float* delta) {
+  const auto rows = params.dtype == DType::kFloat32 ? delta_rows_of<float> : delta_rows_of<uint16_t>;
+  rows(params, gradients, batch, head, first, last, delta);
 }
 
 }  // namespace longreach::block::HWY_NAMESPACE

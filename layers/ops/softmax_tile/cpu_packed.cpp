@@ -1,4 +1,5 @@
 // Copies of key and value heads, for every Highway target.
+#include "layers/ops/simd/prefetch.h"
 #include "layers/ops/softmax_tile/packed.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -13,7 +14,11 @@ namespace longreach::softmax_tile::HWY_NAMESPACE {
 
 void pack_rows(const void* from, int64_t from_row, int64_t rows, int64_t size, DType dtype, float* to) {
   namespace vec = simd::HWY_NAMESPACE;
+  const int64_t width = dtype == DType::kFloat32 ? 4 : 2;
   for (int64_t i = 0; i < rows; ++i) {
+    if (i + simd::kRowsAhead < rows)
+      simd::prefetch_row(static_cast<const char*>(from) + (i + simd::kRowsAhead) * from_row * width,
+                         size * width);
     if (dtype == DType::kFloat32) {
       vec::row_to_float(static_cast<const float*>(from) + i * from_row, size, to + i * size);
     } else {
