@@ -16,7 +16,7 @@ using namespace test;
 ModelConfig small_model(const std::vector<AttentionEntry>& attention) {
   ModelConfig config;
   config.hidden_size = 48;
-  config.num_hidden_layers = 3;
+  config.num_hidden_layers = static_cast<int64_t>(attention.size());
   config.num_attention_heads = 4;
   config.num_key_value_heads = 2;
   config.intermediate_size = 56;
@@ -34,13 +34,15 @@ ModelConfig three_mechanisms() {
                       {.layers = "2", .config = LightningConfig{}}});
 }
 
-// Those that choose blocks.
-ModelConfig three_selections() {
+// Those that read lists of blocks, chosen or given.
+ModelConfig block_mechanisms() {
   NsaConfig nsa{.compress_block = 16, .compress_stride = 16, .block_size = 16, .num_blocks = 3, .window = 20};
   SeerConfig seer{.block_size = 16, .gate_hidden = 16, .selection = "top_k", .top_k = 2};
-  return small_model({{.layers = "0", .config = nsa},
-                      {.layers = "1", .config = seer},
-                      {.layers = "2", .config = BiformerConfig{.region = 16, .topk = 2}}});
+  return small_model(
+      {{.layers = "0", .config = nsa},
+       {.layers = "1", .config = seer},
+       {.layers = "2", .config = BiformerConfig{.region = 16, .topk = 2}},
+       {.layers = "3", .config = S2Config{.block_size = 16, .local_blocks = 1, .vert_stride = 2}}});
 }
 
 struct Pass {
@@ -99,9 +101,9 @@ TEST(ModelOnTheDevicesPath, BFloat16) {
   EXPECT_EQ(runs.at("rotary_halves_bf16"), 8);
 }
 
-// NSA, SeerAttention and BiFormer: pooling, scores and choice of blocks, attention over the lists.
-TEST(ModelOnTheDevicesPath, MechanismsThatChooseBlocks) {
-  expect_the_same(three_selections(), {}, 1e-4,
+// NSA, SeerAttention, BiFormer and S2: pooling, scores and choice of blocks, attention over the lists.
+TEST(ModelOnTheDevicesPath, MechanismsOfBlocks) {
+  expect_the_same(block_mechanisms(), {}, 1e-4,
                   {"selection_pool_fp32", "selection_pool_gradient_fp32", "selection_select_fp32_64",
                    "block_attention_forward_16_fp32_64_64", "block_attention_forward_64_fp32_64_64"});
 }
