@@ -178,9 +178,10 @@ TEST(NsaAttention, FusedIsTheReferenceForAnyGroupAndLength) {
       EXPECT_EQ(found.block_indices.scalar_type(), at::kInt);
       const at::Tensor seen = wanted.lse_cmp > -1e30;
       EXPECT_TRUE((found.lse_cmp > -1e30).equal(seen)) << what;
-      if (seen.any().item<bool>())
+      if (seen.any().item<bool>()) {
         EXPECT_LE(relative_error(found.lse_cmp.masked_select(seen), wanted.lse_cmp.masked_select(seen)),
                   3e-6);
+      }
       const at::Tensor dy = normal(wanted.o.sizes(), 9);
       found.o.backward(dy.to(at::kFloat));
       wanted.o.backward(dy);
@@ -236,8 +237,8 @@ TEST(NsaAttention, ImportanceIsWeightedByOverlap) {
               .v = at::zeros({1, tokens, 1, 8})};
   in.k_cmp = at::zeros({1, windows, 1, 8});
   in.v_cmp = at::zeros({1, windows, 1, 8});
-  for (const auto scores : {nsa_attention(in, options, true).block_scores,
-                            nsa_attention_reference(in, options, true).block_scores}) {
+  for (const auto& scores : {nsa_attention(in, options, true).block_scores,
+                             nsa_attention_reference(in, options, true).block_scores}) {
     const at::Tensor last = scores[0][0][tokens - 1] * static_cast<double>(windows) / 2.0;  // two heads vote
     const std::vector<double> weights{2 + 2 + 2 + 1, 1 + 2 + 2 + 2 + 1, 1 + 2 + 2 + 2, 0};
     for (int64_t block = 0; block < 4; ++block)

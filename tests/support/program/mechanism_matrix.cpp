@@ -162,8 +162,9 @@ class Row {
     const Transformer start(saved_->config.model, static_cast<uint64_t>(saved_->config.training.seed));
     const auto before = start.named_parameters();
     for (const auto& item : saved_->model->named_parameters())
-      if (item.value().requires_grad())
+      if (item.value().requires_grad()) {
         EXPECT_FALSE(item.value().equal(before[item.key()])) << item.key() << " has not moved";
+      }
   }
 
   std::string step_file(const std::string& run, const char* name) const {

@@ -212,8 +212,9 @@ void expect_no_waste(int64_t qk, int64_t v, at::ScalarType dtype) {
     SCOPED_TRACE(text(c.name(), ' ', at::toString(dtype)));
     for (const ptx::Report& report : run_block_cuda(c, random_lists(c), dtype, {.profile = true}).reports) {
       EXPECT_LE(report.shared_wavefront_ratio(), 1.05) << report.text();
-      if (!report.kernel.starts_with("block_attention_transpose"))
+      if (!report.kernel.starts_with("block_attention_transpose")) {
         EXPECT_LE(report.sector_ratio(), 1.10) << report.text();
+      }
     }
   }
 }
