@@ -128,7 +128,9 @@ Handle create_file(const std::string& path) {
   // The 1.10 format checksums its own metadata and indexes the chunks of a growing vector by an array, not a
   // tree.
   H5Pset_libver_bounds(access.id(), H5F_LIBVER_V110, H5F_LIBVER_V110);
-  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()), H5Fclose);
+  const Handle root(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  H5Pset_obj_track_times(root.id(), false);  // the same tokens give the same file, whenever
+  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, root.id(), access.id()), H5Fclose);
   check<DataError>(static_cast<bool>(file), path, ": cannot be written");
   return file;
 }
@@ -143,7 +145,7 @@ Dataset create_dataset(const Handle& file, const std::string& path, const char* 
   const Handle space(H5Screate_simple(1, size, limit), H5Sclose),
       layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_chunk(layout.id(), 1, chunks);
-  H5Pset_obj_track_times(layout.id(), false);  // the same tokens give the same file
+  H5Pset_obj_track_times(layout.id(), false);
   if (gzip_level > 0) H5Pset_deflate(layout.id(), static_cast<unsigned>(gzip_level));
   dataset.id =
       Handle(H5Dcreate2(file.id(), name, type, space.id(), H5P_DEFAULT, layout.id(), H5P_DEFAULT), H5Dclose);
