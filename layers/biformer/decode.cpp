@@ -1,14 +1,12 @@
 // Decoding of causal region routing: keys, values, the means of whole regions, and the list of the region that
-// is being written. A piece is cut where a region begins: there its first query chooses the list that the
-// region's other queries go on with.
+// is being written: where a region begins, its first query chooses the list that the region's other queries go on
+// with.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/cat.h>
 
 #include <algorithm>
 
 #include "layers/biformer/module.h"
-#include "layers/kv_cache.h"
-#include "layers/ops/block_attention/block_attention.h"
+#include "layers/block_decode.h"
 
 namespace longreach::biformer {
 namespace {
@@ -49,28 +47,21 @@ at::Tensor BiformerAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<RegionCache&>(state);
   expect_decode_input(x, cache.batch, cache.used, cache.limit);
-  const int64_t size = routing_.region, tokens = x.size(1), first = cache.used;
-  const Heads heads = project(x, consecutive(x.size(0), first, tokens), cache.limit);
+  const Heads heads = project(x, consecutive(x.size(0), cache.used, x.size(1)), cache.limit);
   cache.append(heads.k, heads.v);
   cache.pool(routing_, site_.implementation);
-  std::vector<at::Tensor> pieces;
-  for (int64_t begin = 0; begin < tokens;) {
-    const int64_t at = first + begin;
-    const bool starts = at % size == 0;
-    const int64_t n = starts ? tokens - begin : std::min(tokens - begin, size - at % size), keys = at + n;
-    const at::Tensor q = heads.q.narrow(1, begin, n);
-    BlockLists lists{.indices = cache.indices, .query_block = n == 1 ? 1 : size, .key_block = size};
-    if (starts) {
-      const at::Tensor means = keys < size ? heads.k.narrow(1, 0, 0) : cache.means.narrow(1, 0, keys / size);
-      lists.indices = biformer_regions(q, means, keys, at, routing_, {}, site_.implementation);
-      cache.indices = lists.indices.narrow(2, lists.indices.size(2) - 1, 1);
-    }
-    const auto attend =
-        site_.implementation == Implementation::fused ? block_attention : block_attention_reference;
-    pieces.push_back(attend(q, cache.keys.narrow(1, 0, keys), cache.values.narrow(1, 0, keys), lists, {}).o);
-    begin += n;
-  }
-  return merge(pieces.size() == 1 ? pieces[0] : at::cat(pieces, 1));
+  const auto lists = [&](const QueryPiece& piece) -> BlockLists {
+    const int64_t size = routing_.region, query_block = piece.count == 1 ? 1 : size;
+    if (!piece.starts_block) return {.indices = cache.indices, .query_block = query_block};
+    const at::Tensor means =
+        piece.keys() < size ? heads.k.narrow(1, 0, 0) : cache.means.narrow(1, 0, piece.keys() / size);
+    const at::Tensor queries = heads.q.narrow(1, piece.first + x.size(1) - cache.used, piece.count);
+    const at::Tensor indices =
+        biformer_regions(queries, means, piece.keys(), piece.first, routing_, {}, site_.implementation);
+    cache.indices = indices.narrow(2, indices.size(2) - 1, 1);
+    return {.indices = indices, .query_block = query_block};
+  };
+  return merge(attend_in_pieces(heads.q, cache, routing_.region, site_.implementation, lists));
 }
 
 }  // namespace longreach::biformer

@@ -119,6 +119,12 @@ LayerSite small_site() {
           .seed = 5};
 }
 
+LayerSite norm_site() {
+  LayerSite site = small_site();
+  site.qk_norm = true;
+  return site;
+}
+
 void expect_causal(const AttentionConfig& config, const LayerSite& site) {
   const at::NoGradGuard no_grad;
   const auto module = build(config, site, Implementation::fused);

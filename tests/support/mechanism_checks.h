@@ -12,6 +12,7 @@ namespace longreach::test {
 // Small and awkward: 4 heads over 2 key heads of 8 features, width 24, layer 1 of 3, weights large enough to
 // matter.
 LayerSite small_site();
+LayerSite norm_site();  // with QK-norm
 
 // Outputs at t do not depend on tokens after t.
 void expect_causal(const AttentionConfig& config, const LayerSite& site);

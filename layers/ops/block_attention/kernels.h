@@ -10,6 +10,7 @@
 namespace longreach::block {
 
 using softmax_tile::Bf16Product;
+using softmax_tile::Gradients;
 using softmax_tile::Strided;
 
 struct Params {
@@ -31,12 +32,6 @@ struct Params {
   // Null, or [batches, heads or (per_list) list_heads, rows, slots]: both or neither, written whole.
   float *block_max, *block_sum;
   bool per_list;
-};
-
-struct Gradients {
-  Strided d_o;
-  const float* d_lse;  // null, or [batches, heads, queries]
-  Strided dq, dk, dv;  // written whole
 };
 
 // Writes o, lse and the statistics.

@@ -10,6 +10,7 @@ namespace longreach::interval {
 
 using softmax_tile::bf16_product;
 using softmax_tile::Bf16Product;
+using softmax_tile::Gradients;
 using softmax_tile::set_bf16_product_for_test;
 using softmax_tile::Strided;
 
@@ -28,12 +29,6 @@ struct Params {
   // Null, or [documents + 1].
   const int32_t *cu_queries, *cu_keys;
   int64_t documents;
-};
-
-struct Gradients {
-  Strided d_o;
-  const float* d_lse;  // null, or [batches, heads, queries]
-  Strided dq, dk, dv;  // written whole
 };
 
 // Writes o and lse.

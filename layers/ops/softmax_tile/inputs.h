@@ -12,6 +12,13 @@ struct Strided {
   int64_t batch, token, head;
 };
 
+// Of a backward pass.
+struct Gradients {
+  Strided d_o;
+  const float* d_lse;  // null, or [batches, heads, queries]
+  Strided dq, dk, dv;  // written whole
+};
+
 // How products of bf16 tiles are made.
 enum class Bf16Product : int32_t {
   kFloat,  // tiles converted to fp32: any CPU

@@ -19,12 +19,6 @@ namespace {
 
 using namespace test;
 
-LayerSite norm_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
-  return site;
-}
-
 // 45 tokens are three regions of 16, the last one short; 100 are seven.
 const std::vector<BiformerConfig>& configs() {
   static const std::vector<BiformerConfig> all{{.region = 16, .topk = 2},

@@ -12,8 +12,7 @@ namespace {
 using namespace test;
 
 LayerSite rich_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
+  LayerSite site = norm_site();
   site.attention_bias = true;
   return site;
 }

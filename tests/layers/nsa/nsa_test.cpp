@@ -95,12 +95,6 @@ const std::vector<Named>& configs() {
   return all;
 }
 
-LayerSite norm_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
-  return site;
-}
-
 class EveryNsa : public ::testing::TestWithParam<Named> {};
 INSTANTIATE_TEST_SUITE_P(Nsa, EveryNsa, ::testing::ValuesIn(configs()),
                          [](const auto& about) { return about.param.name; });

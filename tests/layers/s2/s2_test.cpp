@@ -15,12 +15,6 @@ namespace {
 
 using namespace test;
 
-LayerSite norm_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
-  return site;
-}
-
 // Blocks of 16 keys: 45 tokens are three blocks, the last one short.
 const std::vector<S2Config>& configs() {
   static const std::vector<S2Config> all{

@@ -21,12 +21,6 @@ namespace {
 
 using namespace test;
 
-LayerSite norm_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
-  return site;
-}
-
 SeerConfig budget(int64_t blocks) {
   return {.block_size = 16, .gate_hidden = 8, .token_budget = 16 * blocks};
 }

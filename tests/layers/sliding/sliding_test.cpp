@@ -12,12 +12,6 @@ namespace {
 
 using namespace test;
 
-LayerSite norm_site() {
-  LayerSite site = small_site();
-  site.qk_norm = true;
-  return site;
-}
-
 const std::vector<SlidingConfig>& configs() {
   static const std::vector<SlidingConfig> all{{.window = 5},
                                               {.window = 5, .sinks = 3},

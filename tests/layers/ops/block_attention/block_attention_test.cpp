@@ -5,14 +5,13 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
-#include <hwy/highway.h>
 
 #include "layers/ops/block_attention/kernels.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/parallel.h"
-#include "layers/ops/simd/amx.h"
-#include "layers/ops/simd/bf16_dot.h"
 #include "tests/layers/ops/block_attention/cases.h"
+#include "tests/layers/ops/cpu_target.h"
+#include "tests/support/errors.h"
 #include "tests/support/gradients.h"
 
 namespace longreach::test {
@@ -250,7 +249,7 @@ TEST(BlockAttention, KernelsWriteEveryElement) {
 // Two threads first: ATen's pool does not grow again once it has run with one. One head is cut into chunks,
 // ten are not.
 TEST(BlockAttention, BitsDoNotDependOnThreads) {
-  std::vector<BlockResult> results[2];
+  std::vector<AttentionResult> results[2];
   for (const int threads : {2, 1}) {
     set_num_threads(threads);
     for (const auto dtype : {at::kFloat, at::kBFloat16})
@@ -294,43 +293,17 @@ TEST(BlockAttention, RandomShapes) {
     expect_matches_reference(random_block_case(seed), seed % 4 == 0 ? at::kBFloat16 : at::kFloat);
 }
 
-// Every instruction set of this CPU, and every way to multiply bf16 tiles.
-class Target : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override {
-    hwy::SetSupportedTargetsForTest(0);
-    softmax_tile::set_bf16_product_for_test(best_);
-  }
-  softmax_tile::Bf16Product best_ = softmax_tile::bf16_product();
-};
-
-TEST_P(Target, MatchesReference) {
-  std::vector<softmax_tile::Bf16Product> products{softmax_tile::Bf16Product::kFloat};
-  if (simd::has_bf16_dot()) products.push_back(softmax_tile::Bf16Product::kDot);
-  if (simd::has_amx()) products.push_back(softmax_tile::Bf16Product::kTiles);
-  for (const auto product : products) {
-    softmax_tile::set_bf16_product_for_test(product);
+TEST_P(CpuTarget, MatchesReference) {
+  for_products([](bool first) {
     for (uint64_t seed = 1001; seed <= 1030; ++seed) {
-      if (product == products.front()) expect_matches_reference(random_block_case(seed), at::kFloat);
+      if (first) expect_matches_reference(random_block_case(seed), at::kFloat);
       expect_matches_reference(random_block_case(seed), at::kBFloat16);
     }
     expect_matches_in_both_dtypes({.queries = 257, .keys = 257, .qk_size = 64, .v_size = 64});
-  }
+  });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Target, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
-
-template <class E>
-void expect_error(const std::string& part, const std::function<void()>& call) {
-  try {
-    call();
-    ADD_FAILURE() << "no error; expected one with: " << part;
-  } catch (const E& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
-}
+INSTANTIATE_TEST_SUITE_P(BlockAttention, CpuTarget, cpu_targets(), cpu_target_name);
 
 TEST(BlockAttention, ErrorsNameTheArgument) {
   const at::Tensor q = normal({1, 100, 4, 8}, 1, at::kFloat);

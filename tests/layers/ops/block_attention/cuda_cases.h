@@ -66,7 +66,7 @@ inline BlockLists random_lists(const BlockCudaCase& c) {
 }
 
 // o, lse, dq, dk, dv, and the statistics where they are asked for.
-using BlockResult = std::vector<at::Tensor>;
+using AttentionResult = std::vector<at::Tensor>;
 
 struct BlockCudaInputs {
   at::Tensor q, k, v, d_o, d_lse;
@@ -83,8 +83,8 @@ struct BlockCudaInputs {
   }
 };
 
-inline BlockResult exact_block_attention(const BlockCudaCase& c, const BlockLists& lists,
-                                         const BlockCudaInputs& in) {
+inline AttentionResult exact_block_attention(const BlockCudaCase& c, const BlockLists& lists,
+                                             const BlockCudaInputs& in) {
   const auto leaf = [](const at::Tensor& x) { return x.to(at::kDouble).requires_grad_(); };
   const at::Tensor q = leaf(in.q), k = leaf(in.k), v = leaf(in.v);
   const BlockAttentionOutput out =
@@ -94,7 +94,7 @@ inline BlockResult exact_block_attention(const BlockCudaCase& c, const BlockList
       torch::autograd::grad({out.o, out.lse}, {q, k, v},
                             {in.d_o.to(at::kDouble), in.d_lse.to(at::kDouble).masked_fill(nothing, 0.0)},
                             std::nullopt, false, true);
-  BlockResult result{out.o.detach(), out.lse.detach().masked_fill(nothing, 0.0)};
+  AttentionResult result{out.o.detach(), out.lse.detach().masked_fill(nothing, 0.0)};
   const at::Tensor leaves[] = {q, k, v};
   for (size_t i = 0; i < grads.size(); ++i)
     result.push_back(grads[i].defined() ? grads[i] : at::Tensor(leaves[i].detach() * 0.0));
@@ -125,7 +125,7 @@ inline block::Params block_params(const BlockCudaCase& c, const BlockLists& list
 }
 
 struct BlockCudaResult {
-  BlockResult tensors;        // as BlockResult, -inf of lse as 0
+  AttentionResult tensors;    // as AttentionResult, -inf of lse as 0
   at::Tensor minus_infinity;  // where lse is
   std::vector<ptx::Report> reports;
 };
@@ -175,7 +175,7 @@ inline void expect_block_cuda_matches(const BlockCudaCase& c, at::ScalarType dty
   SCOPED_TRACE(text(c.name(), " dtype ", at::toString(dtype), " layout ", static_cast<int>(how.layout)));
   const double limit = dtype == at::kFloat ? 1e-5 : dtype == at::kHalf ? 2e-3 : 1e-2;
   const BlockLists lists = random_lists(c);
-  const BlockResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, dtype));
+  const AttentionResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, dtype));
   const BlockCudaResult found = run_block_cuda(c, lists, dtype, how);
   ASSERT_EQ(found.tensors.size(), exact.size());
   const char* names[] = {"o", "lse", "dq", "dk", "dv", "block_max", "block_sum"};

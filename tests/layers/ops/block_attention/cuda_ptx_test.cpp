@@ -148,7 +148,7 @@ TEST(BlockAttentionPtx, RowsThatSeeNothing) {
   // The second names a block in its future, the third blocks that do not exist.
   lists.indices = int_tensor({0, -1, 2, -1, 3, -2000000000, 0, 1, -1, 2}, {1, 1, 5, 2});
   const BlockCudaResult found = run_block_cuda(c, lists, at::kBFloat16);
-  const BlockResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, at::kBFloat16));
+  const AttentionResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, at::kBFloat16));
   for (size_t i = 0; i < exact.size(); ++i) EXPECT_LE(relative_error(found.tensors[i], exact[i]), 1e-2) << i;
   EXPECT_EQ(found.tensors[0].narrow(1, 16, 32).abs().max().item<float>(), 0.0f);
   EXPECT_EQ(found.tensors[2].narrow(1, 16, 32).abs().max().item<float>(), 0.0f);
@@ -173,7 +173,7 @@ TEST(BlockAttentionPtx, LongLists) {
       entries[static_cast<size_t>(row * slots + slot)] = block;
   lists.indices = int_tensor(entries, {1, 1, rows, slots});
   const BlockCudaResult found = run_block_cuda(c, lists, at::kBFloat16);
-  const BlockResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, at::kBFloat16));
+  const AttentionResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, at::kBFloat16));
   for (size_t i = 0; i < exact.size(); ++i) EXPECT_LE(relative_error(found.tensors[i], exact[i]), 1e-2) << i;
 }
 
@@ -227,19 +227,12 @@ TEST(BlockAttentionPtx, TrafficOfWideHeadsInFloat32) { expect_no_waste(128, 128,
 TEST(BlockAttentionPtx, TrafficOfTheWidestHeadsInFloat32) { expect_no_waste(192, 128, at::kFloat); }
 
 BlockCudaCase random_case(uint64_t seed) {
-  std::mt19937_64 random(seed);
-  const auto draw = [&](int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(random);
-  };
+  Draw draw(seed);
   const int64_t counts[] = {1, 2, 3, 4, 6}, key_blocks[] = {16, 32, 64, 128};
   BlockCudaCase c{.seed = seed};
   c.heads = counts[draw(0, 4)];
-  const auto divisor = [&] {
-    int64_t n = draw(1, c.heads);
-    while (c.heads % n != 0) --n;
-    return n;
-  };
-  c.key_heads = divisor(), c.value_heads = divisor(), c.list_heads = divisor();
+  c.key_heads = draw.divisor(c.heads), c.value_heads = draw.divisor(c.heads);
+  c.list_heads = draw.divisor(c.heads);
   c.qk_size = draw(1, 128), c.v_size = draw(1, 128);
   c.batch = draw(1, 2), c.queries = draw(0, 150);
   c.keys = draw(0, 2) == 0 ? draw(0, 150) : c.queries;
@@ -249,13 +242,7 @@ BlockCudaCase random_case(uint64_t seed) {
   c.density = 0.1 * static_cast<double>(draw(1, 10));
   if (draw(0, 2) == 0) {
     c.batch = 1;
-    const auto bounds = [&](int64_t total) {
-      std::vector<int32_t> cuts{0, static_cast<int32_t>(total)};
-      for (int i = 0; i < 3; ++i) cuts.push_back(static_cast<int32_t>(draw(0, total)));
-      std::sort(cuts.begin(), cuts.end());
-      return cuts;
-    };
-    c.q_bounds = bounds(c.queries), c.k_bounds = bounds(c.keys);
+    c.q_bounds = draw.cuts(c.queries), c.k_bounds = draw.cuts(c.keys);
   }
   if (draw(0, 1) == 0) c.list_batches = c.batch;
   c.statistics = static_cast<BlockStatistics>(draw(0, 2));

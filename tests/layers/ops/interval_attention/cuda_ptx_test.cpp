@@ -277,46 +277,12 @@ TEST(IntervalAttentionPtx, TrafficIsWhatTheTilesNeed) {
   judge(c, at::kBFloat16, decode(2));
 }
 
-AttentionCase random_case(uint64_t seed) {
-  std::mt19937_64 random(seed);
-  const auto draw = [&](int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(random);
-  };
-  const int64_t counts[] = {1, 2, 3, 4, 6};
-  AttentionCase c{.seed = seed};
-  c.heads = counts[draw(0, 4)];
-  const auto divisor = [&] {
-    int64_t n = draw(1, c.heads);
-    while (c.heads % n != 0) --n;
-    return n;
-  };
-  c.key_heads = divisor(), c.value_heads = divisor();
-  c.qk_size = draw(1, 128), c.v_size = draw(1, 128);
-  c.batch = draw(1, 2), c.queries = draw(0, 150);
-  c.keys = draw(0, 2) == 0 ? draw(0, 150) : c.queries;
-  c.mask.causal = draw(0, 3) != 0;
-  if (draw(0, 1) == 0) c.mask.window = draw(1, 90);
-  if (draw(0, 1) == 0) c.mask.sinks = draw(1, 80);
-  if (draw(0, 2) == 0) {
-    c.batch = 1;
-    const auto bounds = [&](int64_t total) {
-      std::vector<int32_t> cuts{0, static_cast<int32_t>(total)};
-      for (int i = 0; i < 3; ++i) cuts.push_back(static_cast<int32_t>(draw(0, total)));
-      std::sort(cuts.begin(), cuts.end());
-      return int_tensor(cuts, {5});
-    };
-    c.mask.cu_seqlens_q = bounds(c.queries), c.mask.cu_seqlens_k = bounds(c.keys);
-  }
-  if (draw(0, 3) == 0) random_intervals(c, draw(0, 1) == 0 ? 1 : c.batch, c.heads, seed);
-  return c;
-}
-
 void expect_random_shapes(uint64_t first, uint64_t last) {
   const at::ScalarType dtypes[] = {at::kBFloat16, at::kFloat, at::kHalf};
   for (uint64_t seed = first; seed <= last; ++seed) {
     CudaRun how{.schedule = seed};
     how.layout = static_cast<Layout>(seed % 4);
-    expect_cuda_matches(random_case(seed), dtypes[seed % 3], how);
+    expect_cuda_matches(random_attention_case(seed, 128), dtypes[seed % 3], how);
   }
 }
 

@@ -4,15 +4,14 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
-#include <hwy/highway.h>
 
 #include <random>
 
 #include "layers/ops/interval_attention/kernels.h"
 #include "layers/ops/parallel.h"
-#include "layers/ops/simd/amx.h"
-#include "layers/ops/simd/bf16_dot.h"
+#include "tests/layers/ops/cpu_target.h"
 #include "tests/layers/ops/interval_attention/cases.h"
+#include "tests/support/errors.h"
 
 namespace longreach::test {
 namespace {
@@ -259,64 +258,17 @@ TEST(IntervalAttention, ReferenceAgreesWithCentralDifferences) {
   }
 }
 
-AttentionCase random_case(uint64_t seed) {
-  std::mt19937_64 random(seed);
-  const auto draw = [&](int64_t low, int64_t high) {
-    return std::uniform_int_distribution<int64_t>(low, high)(random);
-  };
-  const int64_t counts[] = {1, 2, 3, 4, 6};
-  AttentionCase c{.seed = seed};
-  c.heads = counts[draw(0, 4)];
-  const auto divisor = [&] {
-    int64_t n = draw(1, c.heads);
-    while (c.heads % n != 0) --n;
-    return n;
-  };
-  c.key_heads = divisor(), c.value_heads = divisor();
-  c.qk_size = draw(1, 40), c.v_size = draw(1, 40);
-  c.batch = draw(1, 2), c.queries = draw(0, 150);
-  c.keys = draw(0, 2) == 0 ? draw(0, 150) : c.queries;
-  c.mask.causal = draw(0, 3) != 0;
-  if (draw(0, 1) == 0) c.mask.window = draw(1, 90);
-  if (draw(0, 1) == 0) c.mask.sinks = draw(1, 80);
-  if (draw(0, 2) == 0) {
-    c.batch = 1;
-    const auto bounds = [&](int64_t total) {
-      std::vector<int32_t> cuts{0, static_cast<int32_t>(total)};
-      for (int i = 0; i < 3; ++i) cuts.push_back(static_cast<int32_t>(draw(0, total)));
-      std::sort(cuts.begin(), cuts.end());
-      return int_tensor(cuts, {5});
-    };
-    c.mask.cu_seqlens_q = bounds(c.queries), c.mask.cu_seqlens_k = bounds(c.keys);
-  }
-  if (draw(0, 3) == 0) random_intervals(c, draw(0, 1) == 0 ? 1 : c.batch, c.heads, seed);
-  return c;
-}
+AttentionCase random_case(uint64_t seed) { return random_attention_case(seed, 40); }
 
 TEST(IntervalAttention, RandomShapes) {
   for (uint64_t seed = 1; seed <= 200; ++seed)
     expect_matches_reference(random_case(seed), seed % 4 == 0 ? at::kBFloat16 : at::kFloat);
 }
 
-// Every instruction set of this CPU, and every way to multiply bf16 tiles.
-class Target : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override {
-    hwy::SetSupportedTargetsForTest(0);
-    interval::set_bf16_product_for_test(best_);
-  }
-  interval::Bf16Product best_ = interval::bf16_product();
-};
-
-TEST_P(Target, MatchesReference) {
-  std::vector<interval::Bf16Product> products{interval::Bf16Product::kFloat};
-  if (simd::has_bf16_dot()) products.push_back(interval::Bf16Product::kDot);
-  if (simd::has_amx()) products.push_back(interval::Bf16Product::kTiles);
-  for (const auto product : products) {
-    interval::set_bf16_product_for_test(product);
+TEST_P(CpuTarget, MatchesReference) {
+  for_products([](bool first) {
     for (uint64_t seed = 1001; seed <= 1030; ++seed) {
-      if (product == products.front()) expect_matches_reference(random_case(seed), at::kFloat);
+      if (first) expect_matches_reference(random_case(seed), at::kFloat);
       expect_matches_reference(random_case(seed), at::kBFloat16);
     }
     AttentionCase c{.batch = 1,
@@ -331,21 +283,10 @@ TEST_P(Target, MatchesReference) {
     c.mask.window = 70;
     c.mask.sinks = 5;
     expect_matches_in_both_dtypes(c);
-  }
+  });
 }
 
-INSTANTIATE_TEST_SUITE_P(Cpu, Target, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
-
-template <class E>
-void expect_error(const std::string& part, const std::function<void()>& call) {
-  try {
-    call();
-    ADD_FAILURE() << "no error; expected one with: " << part;
-  } catch (const E& error) {
-    EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
-  }
-}
+INSTANTIATE_TEST_SUITE_P(IntervalAttention, CpuTarget, cpu_targets(), cpu_target_name);
 
 TEST(IntervalAttention, ErrorsNameTheArgument) {
   const at::Tensor q = normal({2, 5, 4, 8}, 1, at::kFloat), wide = normal({1, 5, 1, 257}, 1, at::kFloat);

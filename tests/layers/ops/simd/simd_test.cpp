@@ -51,6 +51,8 @@ void run_pad(const uint16_t* from, float* to) { pad_tile(from, 5, 3, 4, to, 32, 
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include "tests/layers/ops/cpu_target.h"  // brings highway.h, before which foreach_target.h must stand
+
 namespace longreach::simd {
 namespace {
 HWY_EXPORT(lanes);
@@ -62,11 +64,7 @@ HWY_EXPORT(run_from_float);
 HWY_EXPORT(run_pad);
 
 // Each test runs once per target of this CPU.
-class Simd : public testing::TestWithParam<int64_t> {
- protected:
-  void SetUp() override { hwy::SetSupportedTargetsForTest(GetParam()); }
-  void TearDown() override { hwy::SetSupportedTargetsForTest(0); }
-};
+using Simd = test::CpuTarget;
 
 std::vector<float> normal(int64_t count, uint32_t seed) {
   std::mt19937 generator(seed);
@@ -191,8 +189,7 @@ TEST_P(Simd, PairsOfRowsAndColumns) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Simd, testing::ValuesIn(hwy::SupportedAndGeneratedTargets()),
-                         [](const auto& info) { return std::string(hwy::TargetName(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Targets, Simd, test::cpu_targets(), test::cpu_target_name);
 
 // product(m, n, k, a rows, b pairs, c, accumulate) against loops in float64.
 template <class Product>
