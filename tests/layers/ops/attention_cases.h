@@ -3,15 +3,19 @@
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 #include <optional>
 #include <random>
 #include <vector>
 
+#include "layers/ops/parallel.h"
 #include "tests/support/random_tensors.h"
 
 namespace longreach::test {
@@ -63,6 +67,21 @@ inline void expect_within_rounding(const AttentionResult& fused, const Attention
     EXPECT_LE(relative_error(fused[i], exact[i]), limit) << names[i];
   }
 }
+
+// results() gives the same bits on one thread and on two. Two first: ATen's pool does not grow again once it has
+// run with one.
+inline void expect_same_bits_on_two_threads(const std::function<std::vector<AttentionResult>()>& results) {
+  set_num_threads(2);
+  const auto two = results();
+  set_num_threads(1);
+  const auto one = results();
+  for (size_t i = 0; i < one.size(); ++i)
+    for (size_t j = 0; j < one[i].size(); ++j)
+      EXPECT_TRUE(at::equal(one[i][j], two[i][j])) << "result " << i << ", tensor " << j;
+}
+
+// As large as x, full of NaN.
+inline at::Tensor poisoned(const at::Tensor& x) { return at::full(x.sizes(), std::nan(""), x.options()); }
 
 inline at::Tensor int_tensor(const std::vector<int32_t>& values, at::IntArrayRef shape) {
   at::Tensor tensor = at::full(shape, 0, at::kInt);

@@ -8,7 +8,7 @@
 
 #include "layers/ops/block_attention/kernels.h"
 #include "layers/ops/interval_attention/interval_attention.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/softmax_tile/tensors.h"
 #include "tests/layers/ops/block_attention/cases.h"
 #include "tests/layers/ops/cpu_target.h"
 #include "tests/support/errors.h"
@@ -16,6 +16,8 @@
 
 namespace longreach::test {
 namespace {
+
+using softmax_tile::strided;
 
 TEST(BlockAttention, AllBlockSizes) {
   for (const int64_t key_block : {16, 32, 64, 128}) {
@@ -198,77 +200,48 @@ TEST(BlockAttention, KernelsWriteEveryElement) {
     for (const int64_t keys : {0, 100})
       for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
         const at::Tensor q = normal({1, 100, 2, size}, 1, dtype), k = normal({1, keys, 2, size}, 2, dtype);
-        const auto poisoned = [](const at::Tensor& like) {
-          return at::full(like.sizes(), std::nan(""), like.options());
-        };
         const at::Tensor o = poisoned(q), dq = poisoned(q), dk = poisoned(k), dv = poisoned(k);
         const at::Tensor lse = at::full({1, 2, 100}, std::nan(""), at::kFloat);
         const at::Tensor largest = at::full({1, 2, 4, 2}, std::nan(""), at::kFloat), sum = poisoned(largest);
         const at::Tensor indices = keys == 0 ? at::full({1, 1, 4, 2}, -1, at::kInt)
                                              : int_tensor({-1, -1, 0, -1, 1, 3, 0, 2}, {1, 1, 4, 2});
-        const auto view = [](const at::Tensor& x) {
-          return block::Strided{x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-        };
         const DocumentRows document{0, 100, 0, keys, 0, 4};
-        const block::Params params{.dtype = dtype == at::kFloat ? DType::kFloat32 : DType::kBFloat16,
-                                   .bf16_product = softmax_tile::bf16_product(),
-                                   .batches = 1,
-                                   .queries = 100,
-                                   .keys = keys,
-                                   .heads = 2,
-                                   .key_heads = 2,
-                                   .value_heads = 2,
-                                   .qk_size = size,
-                                   .v_size = size,
-                                   .scale = 0.25f,
-                                   .q = view(q),
-                                   .k = view(k),
-                                   .v = view(k),
-                                   .o = view(o),
-                                   .lse = lse.data_ptr<float>(),
-                                   .causal = true,
-                                   .query_block = 32,
-                                   .key_block = 32,
-                                   .indices = indices.const_data_ptr<int32_t>(),
-                                   .list_batches = 1,
-                                   .list_heads = 1,
-                                   .rows = 4,
-                                   .slots = 2,
-                                   .documents = &document,
-                                   .document_count = 1,
-                                   .block_max = largest.data_ptr<float>(),
-                                   .block_sum = sum.data_ptr<float>(),
-                                   .per_list = false};
+        block::Params params{};
+        params.scale = 0.25f;
+        params.causal = true;
+        params.query_block = params.key_block = 32;
+        params.indices = indices.const_data_ptr<int32_t>();
+        params.list_batches = params.list_heads = 1;
+        params.rows = 4, params.slots = 2;
+        params.documents = &document, params.document_count = 1;
+        params.block_max = largest.data_ptr<float>(), params.block_sum = sum.data_ptr<float>();
+        softmax_tile::set_tensors(params, q, k, k, o, lse);
         block::forward_cpu(params);
-        block::backward_cpu(params, {view(q), nullptr, view(dq), view(dk), view(dv)});
+        block::backward_cpu(params, {params.q, nullptr, strided(dq), strided(dk), strided(dv)});
         for (const auto& written : {o, lse, dq, dk, dv, largest, sum})
           EXPECT_FALSE(written.isnan().any().item<bool>()) << size << ' ' << keys << ' ' << dtype;
       }
 }
 
-// Two threads first: ATen's pool does not grow again once it has run with one. One head is cut into chunks,
-// ten are not.
+// One head is cut into chunks, ten are not.
 TEST(BlockAttention, BitsDoNotDependOnThreads) {
-  std::vector<AttentionResult> results[2];
-  for (const int threads : {2, 1}) {
-    set_num_threads(threads);
+  expect_same_bits_on_two_threads([] {
+    std::vector<AttentionResult> results;
     for (const auto dtype : {at::kFloat, at::kBFloat16})
       for (const int64_t heads : {1, 10})
         for (const int64_t query_block : {1, 16, 64})
           for (const auto statistics : {BlockStatistics::none, BlockStatistics::per_list})
-            results[threads - 1].push_back(run_block_attention({.queries = 600,
-                                                                .keys = 600,
-                                                                .heads = heads,
-                                                                .key_heads = heads,
-                                                                .value_heads = heads,
-                                                                .list_heads = 1,
-                                                                .query_block = query_block,
-                                                                .statistics = statistics},
-                                                               block_attention, dtype, dtype));
-  }
-  for (size_t i = 0; i < results[0].size(); ++i)
-    for (size_t j = 0; j < results[0][i].size(); ++j)
-      EXPECT_TRUE(at::equal(results[0][i][j], results[1][i][j])) << i << ' ' << j;
+            results.push_back(run_block_attention({.queries = 600,
+                                                   .keys = 600,
+                                                   .heads = heads,
+                                                   .key_heads = heads,
+                                                   .value_heads = heads,
+                                                   .list_heads = 1,
+                                                   .query_block = query_block,
+                                                   .statistics = statistics},
+                                                  block_attention, dtype, dtype));
+    return results;
+  });
 }
 
 TEST(BlockAttention, ReferenceAgreesWithCentralDifferences) {

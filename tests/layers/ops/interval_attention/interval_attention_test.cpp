@@ -8,13 +8,16 @@
 #include <random>
 
 #include "layers/ops/interval_attention/kernels.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/softmax_tile/tensors.h"
 #include "tests/layers/ops/cpu_target.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 #include "tests/support/errors.h"
+#include "tests/support/gradients.h"
 
 namespace longreach::test {
 namespace {
+
+using softmax_tile::strided;
 
 void expect_matches_in_both_dtypes(const AttentionCase& c) {
   expect_matches_reference(c, at::kFloat);
@@ -162,100 +165,44 @@ TEST(IntervalAttention, KernelsWriteEveryElement) {
     for (const int64_t keys : {0, 100}) {
       const at::Tensor q = normal({1, 100, 2, size}, 1, at::kFloat),
                        k = normal({1, keys, 2, size}, 2, at::kFloat);
-      const auto poisoned = [](const at::Tensor& like) {
-        return at::full(like.sizes(), std::nan(""), like.options());
-      };
       const at::Tensor o = poisoned(q), dq = poisoned(q), dk = poisoned(k), dv = poisoned(k);
       const at::Tensor lse = at::full({1, 2, 100}, std::nan(""), at::kFloat);
-      const auto view = [](const at::Tensor& x) {
-        return interval::Strided{x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
-      };
-      const interval::Params params{.dtype = DType::kFloat32,
-                                    .bf16_product = interval::bf16_product(),
-                                    .batches = 1,
-                                    .queries = 100,
-                                    .keys = keys,
-                                    .heads = 2,
-                                    .key_heads = 2,
-                                    .value_heads = 2,
-                                    .qk_size = size,
-                                    .v_size = size,
-                                    .scale = 0.25f,
-                                    .q = view(q),
-                                    .k = view(k),
-                                    .v = view(k),
-                                    .o = view(o),
-                                    .lse = lse.data_ptr<float>(),
-                                    .causal = true,
-                                    .window = 9,
-                                    .sinks = 0,
-                                    .lo = nullptr,
-                                    .hi = nullptr,
-                                    .mask_batches = 0,
-                                    .mask_heads = 0,
-                                    .cu_queries = nullptr,
-                                    .cu_keys = nullptr,
-                                    .documents = 1};
+      interval::Params params{};
+      params.scale = 0.25f;
+      params.causal = true, params.window = 9;
+      params.documents = 1;
+      softmax_tile::set_tensors(params, q, k, k, o, lse);
       interval::forward_cpu(params);
-      interval::backward_cpu(params, {view(q), nullptr, view(dq), view(dk), view(dv)});
+      interval::backward_cpu(params, {params.q, nullptr, strided(dq), strided(dk), strided(dv)});
       for (const auto& written : {o, lse, dq, dk, dv}) EXPECT_FALSE(written.isnan().any().item<bool>());
     }
 }
 
-// Two threads first: ATen's pool does not grow again once it has run with one. One head is cut into chunks,
-// ten are not.
+// One head is cut into chunks, ten are not.
 TEST(IntervalAttention, BitsDoNotDependOnThreads) {
-  std::vector<AttentionResult> results[2];
-  for (const int threads : {2, 1}) {
-    set_num_threads(threads);
+  expect_same_bits_on_two_threads([] {
+    std::vector<AttentionResult> results;
     for (const auto dtype : {at::kFloat, at::kBFloat16})
       for (const int64_t heads : {1, 10})
-        results[threads - 1].push_back(run_attention({.batch = 1,
-                                                      .queries = 600,
-                                                      .keys = 600,
-                                                      .heads = heads,
-                                                      .key_heads = heads,
-                                                      .value_heads = heads},
-                                                     interval_attention, dtype, dtype));
-  }
-  for (size_t i = 0; i < results[0].size(); ++i)
-    for (size_t j = 0; j < results[0][i].size(); ++j)
-      EXPECT_TRUE(at::equal(results[0][i][j], results[1][i][j])) << i << ' ' << j;
+        results.push_back(run_attention({.batch = 1,
+                                         .queries = 600,
+                                         .keys = 600,
+                                         .heads = heads,
+                                         .key_heads = heads,
+                                         .value_heads = heads},
+                                        interval_attention, dtype, dtype));
+    return results;
+  });
 }
 
 TEST(IntervalAttention, ReferenceAgreesWithCentralDifferences) {
-  AttentionCase c{.batch = 1,
-                  .queries = 7,
-                  .keys = 9,
-                  .heads = 2,
-                  .key_heads = 1,
-                  .value_heads = 2,
-                  .qk_size = 3,
-                  .v_size = 4};
-  c.mask.window = 3;
-  c.mask.sinks = 1;
-  const auto grads = run_attention(c, interval_attention_reference, at::kDouble, at::kDouble);
-  const at::Tensor d_o = normal({1, 7, 2, 4}, 16 + 3), d_lse = normal({1, 2, 7}, 16 + 4);
-  std::vector<at::Tensor> inputs{normal({1, 7, 2, 3}, 16), normal({1, 9, 1, 3}, 17),
-                                 normal({1, 9, 2, 4}, 18)};
-  const auto loss = [&] {
-    const auto [o, lse] = interval_attention_reference(inputs[0], inputs[1], inputs[2], c.mask);
-    return (o * d_o).sum().item<double>() + (lse * d_lse).sum().item<double>();
+  const IntervalMask mask{.window = 3, .sinks = 1};
+  const auto f = [&](const std::vector<at::Tensor>& x) {
+    const auto [o, lse] = interval_attention_reference(x[0], x[1], x[2], mask);
+    return at::cat({o.flatten(), lse.flatten()});
   };
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    double* x = inputs[i].data_ptr<double>();
-    const at::Tensor gradient = grads[2 + i].contiguous();
-    const double* analytic = gradient.const_data_ptr<double>();
-    for (int64_t e = 0; e < inputs[i].numel(); ++e) {
-      const double before = x[e], step = 1e-5;
-      x[e] = before + step;
-      const double up = loss();
-      x[e] = before - step;
-      const double down = loss();
-      x[e] = before;
-      ASSERT_NEAR((up - down) / (2 * step), analytic[e], 1e-8);
-    }
-  }
+  EXPECT_LT(gradient_error(f, {normal({1, 7, 2, 3}, 1), normal({1, 9, 1, 3}, 2), normal({1, 9, 2, 4}, 3)}),
+            1e-7);
 }
 
 AttentionCase random_case(uint64_t seed) { return random_attention_case(seed, 40); }
