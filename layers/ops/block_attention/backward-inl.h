@@ -88,11 +88,6 @@ inline void add_row(const float* from, int64_t size, float* to) {
   for (; i < size; ++i) to[i] += from[i];
 }
 
-// Row lengths that the products write.
-int64_t padded_size(int64_t size, bool dot_product) {
-  return dot_product ? pad_to_strip(size) : vec::pad_to_lanes(size);
-}
-
 template <class Product>
 class BackwardUnit {
  public:

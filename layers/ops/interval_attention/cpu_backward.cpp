@@ -186,11 +186,6 @@ void add_parts(float* parts, int64_t stride, int64_t chunks, int64_t count) {
   }
 }
 
-// Row lengths that the products write.
-int64_t padded_size(int64_t size, bool dot_product) {
-  return dot_product ? pad_to_strip(size) : vec::pad_to_lanes(size);
-}
-
 }  // namespace longreach::interval::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

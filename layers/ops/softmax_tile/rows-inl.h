@@ -16,6 +16,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace longreach::softmax_tile::HWY_NAMESPACE {
 
+// Row lengths that the products write.
+inline int64_t padded_size(int64_t size, bool dot_product) {
+  return dot_product ? pad_to_strip(size) : vec::pad_to_lanes(size);
+}
+
 template <class Element>
 const Element* row_pointer(const Strided& x, int64_t batch, int64_t token, int64_t head) {
   return static_cast<const Element*>(x.data) + batch * x.batch + token * x.token + head * x.head;
