@@ -11,7 +11,9 @@ int verify_verb(const Arguments& arguments) {
   CLI::App app("Runs reference-vector files and compares every out.* and grad.* in them", "verify");
   std::vector<std::string> files;
   std::string implementation, dtype;
-  app.add_option("FILE", files, "safetensors files with in.*, param.*, gout.*, out.*, grad.* and metadata")
+  app.add_option(
+         "FILE", files,
+         "safetensors files with in.*, param.*, gout.*, out.*, grad.* and metadata, or folders of them")
       ->required();
   app.add_option("--impl", implementation,
                  "Only this implementation; default: the reference in float64 and the fused path in float32")

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <ostream>
 #include <set>
@@ -128,6 +129,24 @@ std::string tensor_line(const std::string& path, const RunResult& run, const Ten
                        tensor.failed ? ": " + tensor.why : ""));
 }
 
+std::vector<std::string> files_of(const std::vector<std::string>& paths) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> files;
+  for (const std::string& path : paths) {
+    if (!fs::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    std::vector<std::string> inside;
+    for (const auto& entry : fs::directory_iterator(path))
+      if (entry.path().extension() == ".safetensors") inside.push_back(entry.path().string());
+    check<DataError>(!inside.empty(), path, ": a folder without .safetensors files");
+    std::sort(inside.begin(), inside.end());
+    files.insert(files.end(), inside.begin(), inside.end());
+  }
+  return files;
+}
+
 struct Tally {
   int64_t tensors = 0, failed = 0;
 };
@@ -163,9 +182,10 @@ std::vector<RunResult> verify_file(const std::string& path, const Options& optio
 
 int verify_files(const std::vector<std::string>& paths, const Options& options, std::ostream& out,
                  std::ostream& errors) {
+  const std::vector<std::string> files = files_of(paths);
   Tally tally;
   bool unreadable = false;
-  for (const std::string& path : paths) {
+  for (const std::string& path : files) {
     try {
       for (const RunResult& run : verify_file(path, options)) report(path, run, out, tally);
     } catch (const ShapeError& error) {  // the operator refuses what the file holds
@@ -179,7 +199,7 @@ int verify_files(const std::vector<std::string>& paths, const Options& options, 
       ++tally.failed;
     }
   }
-  out << paths.size() << " files, " << tally.tensors << " tensors, " << tally.failed << " failed\n";
+  out << files.size() << " files, " << tally.tensors << " tensors, " << tally.failed << " failed\n";
   return unreadable ? 2 : tally.failed > 0 ? 1 : 0;
 }
 

@@ -137,6 +137,16 @@ TEST(Verify, NoticesNanUnusedInputsAndForeignTensors) {
   EXPECT_THAT(shape.verify().out, HasSubstr("expected ["));
 }
 
+TEST(Verify, AFolderStandsForItsFiles) {
+  const std::string folder = std::string(LONGREACH_TEST_VECTORS) + "/lse_merge";
+  const Outcome whole = outcome_of({folder});
+  EXPECT_EQ(whole.code, 0) << whole.errors;
+  EXPECT_EQ(whole.out, outcome_of(vectors({"lse_merge"})).out);
+  const TemporaryFolder empty;
+  test::write_file(empty.path("readme.txt"), "nothing to run");
+  EXPECT_THROW(outcome_of({folder, empty.path("")}), DataError);
+}
+
 TEST(Verify, AFileWithNothingToCompareFails) {
   Edited empty("retention/plain");
   empty.drop("out.");
