@@ -110,6 +110,14 @@ void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability,
     expect_ability(entry.kind(), limitations_of(entry.config), ability, asked);
 }
 
+void expect_fits(const AttentionConfig& config, const LayerSite& site) {
+  std::visit(
+      [&](const auto& kind) {
+        if constexpr (requires { kind.validate(site); }) kind.validate(site);
+      },
+      config);
+}
+
 std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site) {
   return std::visit([&](const auto& kind) { return make_attention(kind, site); }, config);
 }

@@ -56,6 +56,10 @@ std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntr
 // that it gives.
 void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked);
 
+// Throws ConfigError for keys that exclude each other or do not fit the sizes of the layer: what the config's
+// validate(site) refuses, where it has one. Builds nothing.
+void expect_fits(const AttentionConfig& config, const LayerSite& site);
+
 // Builds the module of one layer.
 std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site);
 

@@ -132,24 +132,20 @@ void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
   }
   check<ConfigError>(head_dim >= 1 && head_dim <= 256, "model.head_dim = ", head_dim, ": expected 1 to 256");
   const auto layers = attention_per_layer(attention, num_hidden_layers);
-  const LayerSite site{.num_heads = num_attention_heads,
-                       .num_kv_heads = num_key_value_heads,
-                       .head_dim = head_dim,
-                       .max_position_embeddings = max_position_embeddings,
-                       .rope = rope};
-  for (const auto& layer : layers) {
-    if (const auto* seer = std::get_if<SeerConfig>(&layer)) {
-      try {
-        seer->validate(site);
-      } catch (const ConfigError& error) {
-        throw ConfigError(text("model.attention: ", error.what()));
-      }
+  LayerSite site{.num_heads = num_attention_heads,
+                 .num_kv_heads = num_key_value_heads,
+                 .head_dim = head_dim,
+                 .num_layers = num_hidden_layers,
+                 .max_position_embeddings = max_position_embeddings,
+                 .rope = rope};
+  for (; site.layer < num_hidden_layers; ++site.layer) {
+    const AttentionConfig& config = layers[static_cast<size_t>(site.layer)];
+    try {
+      expect_fits(config, site);
+    } catch (const ConfigError& error) {
+      throw ConfigError(
+          text("model.attention: layer ", site.layer, " (", kind_of(config), "): ", error.what()));
     }
-    const auto* lightning = std::get_if<LightningConfig>(&layer);
-    const bool lrpe = lightning && (lightning->lrpe == "on" ||
-                                    (lightning->lrpe == "auto" && lightning->form == "transnormer"));
-    check<ConfigError>(!lrpe || head_dim <= 128, "model.head_dim = ", head_dim,
-                       ": LRPE doubles it and keys have at most 256 features; set lrpe = \"off\"");
   }
   if (!uses_rope(layers)) return;
   try {

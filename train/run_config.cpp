@@ -226,18 +226,28 @@ std::string RunConfig::checkpoint_root() const { return job.dump_folder + "/" + 
 
 namespace {
 
-RunConfig read(const ConfigDocument& document, const std::string& name) {
-  RunConfig config;
-  document.read(fields_of(config));
+// Calls f; its ConfigErrors begin with `name`.
+template <class F>
+void naming(const std::string& name, F f) {
   try {
-    config.validate();
+    f();
   } catch (const ConfigError& error) {
     throw ConfigError(one_line(text(name, ": ", error.what())));
   }
+}
+
+RunConfig read(const ConfigDocument& document, const std::string& name) {
+  RunConfig config;
+  document.read(fields_of(config));
+  naming(name, [&] { config.validate(); });
   return config;
 }
 
 }  // namespace
+
+void RunConfig::resolve_model(int64_t tokenizer_vocab_size, const std::string& name) {
+  naming(name, [&] { model.resolve(tokenizer_vocab_size); });
+}
 
 RunConfig read_run_config(const std::string& path,
                           const std::vector<std::pair<std::string, std::string>>& overrides) {

@@ -57,7 +57,7 @@ SavedModel load_saved_model(const std::string& path) {
   // Saved models run on the CPU; what trained the weights does not bind who reads them.
   for (AttentionEntry& entry : saved.config.model.attention)
     if (auto* dense = std::get_if<DenseConfig>(&entry.config)) dense->backend = "auto";
-  saved.config.model.resolve(saved.tokenizer->vocab_size());
+  saved.config.resolve_model(saved.tokenizer->vocab_size(), path + "/config.toml");
   saved.model =
       std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));
   add_adapters(*saved.model, saved.config.adapter, static_cast<uint64_t>(saved.config.training.seed));

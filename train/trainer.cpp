@@ -98,6 +98,8 @@ void Trainer::resume_or_start() {
 }
 
 void Trainer::start_from(const std::string& path) {
+  check<ConfigError>(fs::is_directory(path), "checkpoint.initial_load_path: ", path,
+                     ": no such folder; expected a run, a checkpoint folder or a step folder");
   const auto contents = read_checkpoint(path, false);
   expect_adapter(contents, config_.adapter, path, true);
   const bool new_gates = distilling() || !config_.distillation.gates.empty();

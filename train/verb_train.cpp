@@ -160,7 +160,7 @@ int train_verb(const Arguments& arguments) {
   };
   const std::shared_ptr<const data::Tokenizer> tokenizer =
       timed("tokenizer", [&] { return data::load_tokenizer(config.data.tokenizer); });
-  config.model.resolve(tokenizer->vocab_size());
+  config.resolve_model(tokenizer->vocab_size(), words[0]);
   prepare_run_folder(config.job.dump_folder);
   const data::Corpus corpus = timed(
       "data", [&] { return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer); });

@@ -83,6 +83,16 @@ void LightningConfig::fields(FieldVisitor& visit) {
     visit.reject("chunk", text("found ", chunk, ", expected 16, 32, 64 or 128"));
 }
 
+bool LightningConfig::uses_lrpe(int64_t layer) const {
+  return lrpe == "on" || (lrpe == "auto" && form == "transnormer" && layer > 0);
+}
+
+void LightningConfig::validate(const LayerSite& site) const {
+  check<ConfigError>(!uses_lrpe(site.layer) || site.head_dim <= 128,
+                     "lrpe doubles head_dim = ", site.head_dim,
+                     ", and keys have at most 256 features; set lrpe = \"off\"");
+}
+
 LightningOutput lightning_layer(const at::Tensor& x, const at::Tensor& positions,
                                 const LightningWeights& weights, const LightningOptions& options,
                                 const at::Tensor& initial_state, const at::Tensor& cu_seqlens) {
@@ -127,7 +137,7 @@ LightningAttention::LightningAttention(const LightningConfig& config, const Laye
     output_gate_ = make("output_gate", site.hidden_size, inner, site.initializer_range);
     norm_ = register_module("norm", std::make_shared<Norm>("rmsnorm", inner, kNormEps));
   }
-  if (config.lrpe == "on" || (config.lrpe == "auto" && !is_minimax && site.layer > 0)) {
+  if (config.uses_lrpe(site.layer)) {
     lrpe_ = register_module("lrpe", std::make_shared<torch::nn::Module>());
     lrpe_->register_parameter("theta", lrpe_theta(site.num_heads, site.head_dim));
   }

@@ -22,7 +22,10 @@ struct LightningConfig {
   std::string decay = "auto";
   std::string lrpe = "auto";
   int64_t chunk = 64;
+  bool uses_lrpe(int64_t layer) const;
   void fields(FieldVisitor& visit);
+  // Throws ConfigError where LRPE makes keys too wide.
+  void validate(const LayerSite& site) const;
 };
 
 // Log decays [H] (float64, <= 0) of layer l of L, heads h = 0..H-1:

@@ -60,6 +60,8 @@ bool S2Pattern::keeps(int64_t head, int64_t row, int64_t block) const {
   return dense || beyond % vert_stride == 0;
 }
 
+void S2Config::validate(const LayerSite& site) const { s2_pattern(*this, site.num_heads, site.num_kv_heads); }
+
 S2Pattern s2_pattern(const S2Config& config, int64_t num_heads, int64_t num_kv_heads) {
   check<ConfigError>(!config.homo_head || config.num_dense_heads == 0,
                      "num_dense_heads: ", config.num_dense_heads, ", expected 0 with homo_head");

@@ -27,6 +27,8 @@ struct S2Config {
   std::string pattern_per = "kv_head";
   bool rope = true;
   void fields(FieldVisitor& visit);
+  // Throws ConfigError for a pattern that the layer's heads do not make.
+  void validate(const LayerSite& site) const;
 };
 
 // Which key blocks a query block reads; blocks count from the start of the document, `head` is a kv head, or a
