@@ -33,6 +33,15 @@ data::LoaderOptions loader_options(const RunConfig& config) {
           .varlen = config.training.varlen};
 }
 
+// What checkpoint.initial_load_path names; errors begin with that key.
+CheckpointContents initial_checkpoint(const std::string& path) {
+  try {
+    return read_checkpoint(path, false);
+  } catch (const CheckpointError& error) {
+    throw CheckpointError(text("checkpoint.initial_load_path: ", error.what()));
+  }
+}
+
 void write_text(const std::string& path, const std::string& contents) {
   std::ofstream file(path + ".tmp", std::ios::binary);
   file << contents;
@@ -98,9 +107,7 @@ void Trainer::resume_or_start() {
 }
 
 void Trainer::start_from(const std::string& path) {
-  check<ConfigError>(fs::is_directory(path), "checkpoint.initial_load_path: ", path,
-                     ": no such folder; expected a run, a checkpoint folder or a step folder");
-  const auto contents = read_checkpoint(path, false);
+  const auto contents = initial_checkpoint(path);
   expect_adapter(contents, config_.adapter, path, true);
   const bool new_gates = distilling() || !config_.distillation.gates.empty();
   const auto added = load_model_tensors(*model_, contents.model, path, [&](std::string_view name) {

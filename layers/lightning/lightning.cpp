@@ -89,7 +89,7 @@ bool LightningConfig::uses_lrpe(int64_t layer) const {
 
 void LightningConfig::validate(const LayerSite& site) const {
   check<ConfigError>(!uses_lrpe(site.layer) || site.head_dim <= 128,
-                     "lrpe doubles head_dim = ", site.head_dim,
+                     "lrpe doubles model.head_dim = ", site.head_dim,
                      ", and keys have at most 256 features; set lrpe = \"off\"");
 }
 

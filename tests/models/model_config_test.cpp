@@ -92,8 +92,9 @@ TEST(ModelConfig, ErrorsNameTheKey) {
       {"[[attention]]\nkind = 'dense'\nlayers = '0-1'\n", "layer 2"},
       {"[[attention]]\nkind = 'dense'\n[[attention]]\nkind = 'sliding'\nlayers = '1'\n",
        "layer 1 is named twice"},
+      {"head_dim = 200\n[[attention]]\nkind = 'lightning'\nlrpe = 'on'\n", "model.head_dim = 200"},
       {"head_dim = 200\n[[attention]]\nkind = 'lightning'\nlrpe = 'on'\n",
-       "model.attention: layer 0 (lightning): lrpe doubles head_dim = 200"},
+       "model.attention: layer 0 (lightning): lrpe doubles"},
       {"[[attention]]\nkind = 'seer'\ntoken_budget = 72\n",
        "model.attention: layer 0 (seer): token_budget = 72: expected a positive multiple of block_size = 64"},
       {"num_hidden_layers = 2\n[[attention]]\nkind = 'dense'\nlayers = '0'\n[[attention]]\nkind = "

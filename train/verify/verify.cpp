@@ -12,6 +12,7 @@
 #include <ostream>
 #include <set>
 
+#include "data/files.h"
 #include "train/verify/compare.h"
 #include "train/verify/runners.h"
 
@@ -130,18 +131,15 @@ std::string tensor_line(const std::string& path, const RunResult& run, const Ten
 }
 
 std::vector<std::string> files_of(const std::vector<std::string>& paths) {
-  namespace fs = std::filesystem;
   std::vector<std::string> files;
   for (const std::string& path : paths) {
-    if (!fs::is_directory(path)) {
+    if (!std::filesystem::is_directory(path)) {
       files.push_back(path);
       continue;
     }
-    std::vector<std::string> inside;
-    for (const auto& entry : fs::directory_iterator(path))
-      if (entry.path().extension() == ".safetensors") inside.push_back(entry.path().string());
+    std::vector<std::string> inside = data::list_files(path);
+    std::erase_if(inside, [](const std::string& file) { return !file.ends_with(".safetensors"); });
     check<DataError>(!inside.empty(), path, ": a folder without .safetensors files");
-    std::sort(inside.begin(), inside.end());
     files.insert(files.end(), inside.begin(), inside.end());
   }
   return files;

@@ -8,10 +8,8 @@
 
 namespace longreach::interval {
 
-using softmax_tile::bf16_product;
 using softmax_tile::Bf16Product;
 using softmax_tile::Gradients;
-using softmax_tile::set_bf16_product_for_test;
 using softmax_tile::Strided;
 
 struct Params {

@@ -65,9 +65,6 @@ inline BlockLists random_lists(const BlockCudaCase& c) {
   return lists;
 }
 
-// o, lse, dq, dk, dv, and the statistics where they are asked for.
-using AttentionResult = std::vector<at::Tensor>;
-
 struct BlockCudaInputs {
   at::Tensor q, k, v, d_o, d_lse;
 
