@@ -14,6 +14,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/file_lock.h"
 #include "data/files.h"
 
 extern char** environ;
@@ -185,7 +186,7 @@ FetchedCorpus fetch_corpus(const std::string& name, std::string folder) {
   if (fs::exists(marker)) return describe(*corpus, folder);
   std::error_code error;
   fs::create_directories(fs::absolute(folder).parent_path(), error);
-  const FileLock lock(folder + ".lock");
+  const FileLock lock = FileLock::wait(folder + ".lock");
   if (!fs::exists(marker)) {
     check<DataError>(!fs::exists(folder) || fs::is_empty(folder, error), folder,
                      ": is there already and is not the corpus ", name);

@@ -1,8 +1,7 @@
-// Positioned reads, folders, durable writes and locks over POSIX calls.
+// Positioned reads, folders and durable writes over POSIX calls.
 #include "data/files.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -121,33 +120,6 @@ void write_atomically(const std::string& path, std::string_view contents) {
   check<DataError>(written, temporary, ": cannot be written: ", std::strerror(why));
   check<DataError>(::rename(temporary.c_str(), path.c_str()) == 0, path,
                    ": cannot be written: ", std::strerror(errno));
-}
-
-namespace {
-
-bool same_file(int fd, const std::string& path) {
-  struct stat opened {
-  }, named{};
-  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
-         opened.st_dev == named.st_dev;
-}
-
-}  // namespace
-
-FileLock::FileLock(const std::string& path) : path_(path) {
-  while (true) {
-    fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    check<DataError>(fd_ >= 0, path, ": cannot be written: ", std::strerror(errno));
-    while (::flock(fd_, LOCK_EX) != 0 && errno == EINTR) {
-    }
-    if (same_file(fd_, path)) return;  // else the owner before removed it: lock the new one
-    ::close(fd_);
-  }
-}
-
-FileLock::~FileLock() {
-  ::unlink(path_.c_str());
-  ::close(fd_);
 }
 
 std::string user_cache_folder() {

@@ -66,20 +66,6 @@ void write_atomically(const std::string& path, std::string_view contents);
 // Flushes a file or folder to disk. Throws DataError.
 void sync_to_disk(const std::string& path);
 
-// An exclusive lock on `path` for as long as the object lives: of two processes that want the same cached
-// file, one makes it and the other waits.
-class FileLock {
- public:
-  explicit FileLock(const std::string& path);
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
- private:
-  std::string path_;
-  int fd_ = -1;
-};
-
 // ${XDG_CACHE_HOME:-~/.cache}/longreach
 std::string user_cache_folder();
 

@@ -13,6 +13,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/file_lock.h"
 #include "data/files.h"
 #include "data/json_lines.h"
 
@@ -241,7 +242,7 @@ std::shared_ptr<TokenStore> cached_store(const std::string& input, const Tokeniz
   if (!stem.has_filename()) stem = stem.parent_path();  // "folder/"
   const auto path =
       text(cache_folder, "/", plain_name(stem.string()), "-", state_of(files, tokenizer, options), ".h5");
-  const FileLock lock(path + ".lock");
+  const FileLock lock = FileLock::wait(path + ".lock");
   if (!fs::exists(path)) write_store({input}, files, tokenizer, options, path);
   try {
     return TokenStore::open(path);

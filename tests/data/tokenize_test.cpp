@@ -5,8 +5,6 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include <thread>
-
 #include "core/config.h"
 #include "data/chat.h"
 #include "data/fetch.h"
@@ -269,26 +267,6 @@ TEST(Chat, ReachesTheLabelsOfABatch) {
   for (const int64_t label : loader.batch(0, 1).labels)
     if (label != kIgnoreLabel) labels.push_back(static_cast<Token>(label));
   EXPECT_EQ(tokenizer->decode(labels), "answer<|im_end|>4<|im_end|>");
-}
-
-TEST(FileLock, LetsOneInAtATimeAndLeavesNothing) {
-  const TemporaryFolder folder;
-  int inside = 0, most = 0, turns = 0;
-  const auto work = [&] {
-    for (int i = 0; i < 100; ++i) {
-      const FileLock lock(folder.path("lock"));
-      most = std::max(most, ++inside);
-      ++turns;
-      --inside;
-    }
-  };
-  std::thread a(work), b(work), c(work);
-  a.join();
-  b.join();
-  c.join();
-  EXPECT_EQ(most, 1);
-  EXPECT_EQ(turns, 300);
-  EXPECT_FALSE(std::filesystem::exists(folder.path("lock")));
 }
 
 TEST(Cache, DependsOnTheFile) {
