@@ -43,32 +43,40 @@ std::string_view trim(std::string_view text) {
 
 }  // namespace
 
+std::string_view end_of_turn(std::string_view chat_template) {
+  if (chat_template == "chatml") return "<|im_end|>";
+  check<DataError>(chat_template == "llama3", "chat_template `", one_line(chat_template, 60),
+                   "`, allowed: chatml, llama3");
+  return "<|eot_id|>";
+}
+
 LabelledTokens render_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                            std::string_view chat_template) {
-  check<DataError>(chat_template == "chatml" || chat_template == "llama3", "chat_template `",
-                   one_line(chat_template, 60), "`, allowed: chatml, llama3");
-  const bool llama3 = chat_template == "llama3";
-  const std::string_view end_of_turn = llama3 ? "<|eot_id|>" : "<|im_end|>";
+  const std::string_view end = end_of_turn(chat_template);
+  const bool llama3 = chat_template == "llama3", end_is_text = !tokenizer.id_of(end);
   Rendering out(tokenizer);
   if (llama3) out.marker("<|begin_of_text|>", false);
-  for (const auto& [role, content] : messages) {
-    const bool wanted = role == "assistant";
+  bool wanted = false;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const auto& [role, content] = messages[i];
+    wanted = role == "assistant";
     if (llama3) {
       out.marker("<|start_header_id|>", false);
       out.plain(role, false);
       out.marker("<|end_header_id|>", false);
       out.plain("\n\n", false);
       out.plain(trim(content), wanted);
-      out.marker(end_of_turn, wanted);
+      out.marker(end, wanted);
     } else {
       out.marker("<|im_start|>", false);
       out.plain(role + "\n", false);
       out.plain(content, wanted);
-      out.marker(end_of_turn, wanted);
-      out.plain("\n", false);
+      out.marker(end, wanted);
+      // What leads from the last marker to the eos is learnt as well.
+      out.plain("\n", wanted && end_is_text && i + 1 == messages.size());
     }
   }
-  if (!tokenizer.id_of(end_of_turn)) out.eos(false);
+  if (end_is_text) out.eos(wanted);
   return out.take();
 }
 

@@ -19,11 +19,16 @@ struct LabelledTokens {
   std::vector<uint8_t> mask;  // 1 where a label is wanted; as long as tokens
 };
 
+// What ends a turn in a template: "<|im_end|>" (chatml), "<|eot_id|>" (llama3). One token where the tokenizer
+// has it (Tokenizer::id_of), text otherwise. Throws DataError for an unknown template.
+std::string_view end_of_turn(std::string_view chat_template);
+
 // chat_template: "chatml" (<|im_start|>role\ncontent<|im_end|>\n) or "llama3" (<|begin_of_text|>, then
 // <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|> a message, content trimmed). The template's
 // markers are the tokenizer's special tokens where it has them and plain text otherwise; markers inside a
-// message are plain text always. The tokenizer's eos ends the example where the template's own end of turn is
-// no special token. Throws DataError for an unknown template.
+// message are plain text always. Where the end of turn is no special token, the tokenizer's eos ends the
+// example, with a label after an assistant's turn, so that there is one token to stop at. Throws DataError for
+// an unknown template.
 LabelledTokens render_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                            std::string_view chat_template);
 

@@ -16,6 +16,7 @@ namespace longreach::data {
 namespace {
 
 using namespace testing;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -225,12 +226,15 @@ TEST(Chat, RendersChatMl) {
   const std::string expected =
       "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n Hi <|im_end|><|im_end|>\n"
       "<|im_start|>assistant\n[ Hello!\n<|im_end|>]\n<|im_start|>user\nBye<|im_end|>\n"
-      "<|im_start|>assistant\n[Bye.<|im_end|>]\n";
+      "<|im_start|>assistant\n[Bye.<|im_end|>";
   const ByteLevel plain, special({"<|im_end|>", "<|im_start|>"}, true), other({"<eos>"}, true);
-  EXPECT_EQ(marked(plain, render_chat(plain, kChat, "chatml")), expected);
-  EXPECT_EQ(marked(other, render_chat(other, kChat, "chatml")), expected + "<eos>");
+  EXPECT_EQ(marked(plain, render_chat(plain, kChat, "chatml")), expected + "\n]");
+  EXPECT_EQ(marked(other, render_chat(other, kChat, "chatml")), expected + "\n<eos>]");
+  const std::vector<ChatMessage> asked(kChat.begin(), kChat.end() - 1);  // nothing is learnt after a question
+  EXPECT_THAT(marked(other, render_chat(other, asked, "chatml")), EndsWith("Bye<|im_end|>\n<eos>"));
+  EXPECT_THAT(marked(other, render_chat(other, kChat, "llama3")), EndsWith("[Bye.<|eot_id|><eos>]"));
   const auto tokens = render_chat(special, kChat, "chatml");
-  EXPECT_EQ(marked(special, tokens), expected);
+  EXPECT_EQ(marked(special, tokens), expected + "]\n");
   EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 256),
             5);  // the user's own marker is plain text
   EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 257), 5);
@@ -250,6 +254,8 @@ TEST(Chat, RendersLlama3) {
   EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 257), 1);
   EXPECT_EQ(std::count(tokens.tokens.begin(), tokens.tokens.end(), 260), 5);
   EXPECT_THAT(error_of([&] { render_chat(special, kChat, "alpaca"); }), HasSubstr("chatml, llama3"));
+  EXPECT_EQ(end_of_turn("llama3"), "<|eot_id|>");
+  EXPECT_EQ(end_of_turn("chatml"), "<|im_end|>");
 }
 
 TEST(Chat, ReachesTheLabelsOfABatch) {
