@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "data/fingerprint.h"
 
 namespace longreach::data {
 namespace {
@@ -27,6 +28,14 @@ class Slice : public TokenSource {
   const std::vector<int64_t>& document_offsets() const override { return offsets_; }
   bool has_loss_mask() const override { return source_->has_loss_mask(); }
   std::string name() const override { return source_->name(); }
+  std::string fingerprint() const override {
+    Hasher hasher;
+    const std::string source = source_->fingerprint();
+    hasher.add(source.data(), source.size());
+    for (const Run& run : runs_) hasher.add(&run, sizeof run);
+    hasher.add(offsets_);
+    return hasher.hex();
+  }
   void read(int64_t begin, std::span<Token> out) const override {
     each_run(begin, out, [&](int64_t at, std::span<Token> part) { source_->read(at, part); });
   }

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "data/files.h"
+#include "data/fingerprint.h"
 
 namespace longreach::data {
 namespace {
@@ -25,6 +26,7 @@ class TokenBin : public TokenSource {
   int64_t num_tokens() const override { return tokens_; }
   const std::vector<int64_t>& document_offsets() const override { return offsets_; }
   std::string name() const override { return file_.path(); }
+  std::string fingerprint() const override { return fingerprint_; }
 
   void read(int64_t begin, std::span<Token> out) const override {
     const auto count = static_cast<int64_t>(out.size());
@@ -66,21 +68,26 @@ class TokenBin : public TokenSource {
   void find_documents(std::optional<Token> eos) {
     const bool eos_begins = header_ > 0;
     offsets_.push_back(0);
+    Hasher hasher;
     std::vector<Token> block(1 << 16);
-    for (int64_t at = 0; eos && at < tokens_; at += static_cast<int64_t>(block.size())) {
+    for (int64_t at = 0; at < tokens_; at += static_cast<int64_t>(block.size())) {
       block.resize(static_cast<size_t>(std::min<int64_t>(1 << 16, tokens_ - at)));
       read(at, block);
-      for (size_t i = 0; i < block.size(); ++i) {
+      hasher.add(block);
+      for (size_t i = 0; eos && i < block.size(); ++i) {
         const int64_t border = at + static_cast<int64_t>(i) + (eos_begins ? 0 : 1);
         if (block[i] == *eos && border > offsets_.back() && border < tokens_) offsets_.push_back(border);
       }
     }
     offsets_.push_back(tokens_);
+    hasher.add(offsets_);
+    fingerprint_ = hasher.hex();
   }
 
   PositionedFile file_;
   int64_t vocab_size_, header_ = 0, width_ = 2, tokens_ = 0;
   std::vector<int64_t> offsets_;
+  std::string fingerprint_;
 };
 
 }  // namespace

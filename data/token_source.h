@@ -25,6 +25,9 @@ class TokenSource {
   virtual bool has_loss_mask() const { return false; }
   virtual void read_loss_mask(int64_t begin, std::span<uint8_t> out) const;
   virtual std::string name() const = 0;
+  // Names tokens, document bounds and mask by their content: copies under any name and in any folder have the
+  // same, in every process. A pass over everything where the source keeps no sums.
+  virtual std::string fingerprint() const;
 };
 
 // Place of the first token that is not in [0, vocab_size); nothing when all are.

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "data/files.h"
+#include "data/fingerprint.h"
 #include "data/hdf5.h"
 
 namespace longreach::data {
@@ -153,6 +154,13 @@ int64_t TokenStore::num_tokens() const { return state_->tokens.dataset.length; }
 const std::vector<int64_t>& TokenStore::document_offsets() const { return state_->offsets; }
 bool TokenStore::has_loss_mask() const { return state_->about.loss_mask; }
 std::string TokenStore::name() const { return state_->path(); }
+std::string TokenStore::fingerprint() const {
+  Hasher hasher;
+  hasher.add(state_->offsets);
+  hasher.add(state_->checksums);
+  hasher.add(state_->mask_checksums);
+  return hasher.hex();
+}
 const StoreAbout& TokenStore::about() const { return state_->about; }
 int64_t TokenStore::file_bytes() const { return state_->file.size(); }
 

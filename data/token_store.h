@@ -76,6 +76,7 @@ class TokenStore : public TokenSource {
   bool has_loss_mask() const override;
   void read_loss_mask(int64_t begin, std::span<uint8_t> out) const override;
   std::string name() const override;
+  std::string fingerprint() const override;  // of the sums it holds: nothing is read
 
   const StoreAbout& about() const;
   int64_t file_bytes() const;

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "data/files.h"
+#include "data/fingerprint.h"
 #include "data/hdf5.h"
 #include "data/token_store.h"
 
@@ -218,18 +219,17 @@ uint64_t TokenStoreWriter::State::write_offsets(const h5::Handle& file, const st
   const auto dataset =
       h5::create_dataset(file, to, "document_offsets", H5T_STD_I64LE, now.documents + 1, 4096, 0);
   const PositionedFile stream(offsets->path());
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> sum(XXH3_createState(), XXH3_freeState);
-  XXH3_64bits_reset(sum.get());
+  Hasher sum;
   std::vector<int64_t> block{0};
   for (int64_t written = 0; written <= now.documents;) {
     h5::write(dataset, to, written, static_cast<int64_t>(block.size()), H5T_NATIVE_INT64, block.data());
-    XXH3_64bits_update(sum.get(), block.data(), block.size() * 8);
+    sum.add(block);
     written += static_cast<int64_t>(block.size());
     block.resize(static_cast<size_t>(std::clamp<int64_t>(now.documents + 1 - written, 0, 4096)));
     if (block.empty()) break;
     stream.read((written - 1) * 8, block.data(), static_cast<int64_t>(block.size()) * 8);
   }
-  return XXH3_64bits_digest(sum.get());
+  return sum.value();
 }
 
 void TokenStoreWriter::State::write_file(const std::string& to) const {

@@ -3,11 +3,9 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
@@ -15,6 +13,7 @@
 #include "core/error.h"
 #include "core/file_lock.h"
 #include "data/files.h"
+#include "data/fingerprint.h"
 #include "data/json_lines.h"
 
 namespace longreach::data {
@@ -190,11 +189,7 @@ std::string state_of(const std::vector<InputFile>& files, const Tokenizer& token
   for (const auto& file : files)
     facts << fs::absolute(file.path).lexically_normal().string() << '\n'
           << file.bytes << ' ' << file.modified_ns << '\n';
-  const std::string all = facts.str();
-  char name[17];
-  std::snprintf(name, sizeof name, "%016llx",
-                static_cast<unsigned long long>(XXH3_64bits(all.data(), all.size())));
-  return name;
+  return hash_hex(facts.str());
 }
 
 void write_store(const std::vector<std::string>& inputs, const std::vector<InputFile>& files,

@@ -9,6 +9,7 @@
 #include <ctime>
 #include <thread>
 
+#include "data/split.h"
 #include "data/token_bin.h"
 #include "tests/data/fixtures.h"
 
@@ -97,6 +98,39 @@ TEST(TokenStore, KeepsTheLossMask) {
   store->read_loss_mask(0, mask);
   EXPECT_EQ(mask[0], 0);
   store->verify();
+}
+
+// Not by its name or folder: a run that was moved goes on with the same data.
+TEST(TokenStore, IsNamedByItsContent) {
+  const TemporaryFolder folder;
+  auto tokens = random_tokens(70000, 256, 21);
+  const auto of = [&](const std::string& name, const std::vector<int64_t>& lengths, StoreAbout about) {
+    return TokenStore::open(write_store(folder.path(name), tokens, lengths, about))->fingerprint();
+  };
+  StoreAbout masked = about_bytes(), packed = about_bytes();
+  masked.loss_mask = true;
+  packed.gzip_level = 1;
+  const auto first = of("a.h5", {70000}, about_bytes());
+  EXPECT_EQ(of("b.h5", {70000}, about_bytes()), first);
+  EXPECT_EQ(of("c.h5", {70000}, packed), first);
+  EXPECT_NE(of("d.h5", {1, 69999}, about_bytes()), first);
+  EXPECT_NE(of("e.h5", {70000}, masked), first);
+  const auto halves = [&](int64_t cut) {
+    return slice(TokenStore::open(folder.path("a.h5")), {{0, cut}, {cut, 70000}})->fingerprint();
+  };
+  EXPECT_EQ(halves(5), halves(5));
+  EXPECT_NE(halves(5), halves(6));
+  const std::vector<uint8_t> all(70000, 1), last_off = [] {
+    std::vector<uint8_t> mask(70000, 1);
+    mask.back() = 0;
+    return mask;
+  }();
+  EXPECT_EQ(MemorySource(tokens, {0, 70000}, all).fingerprint(),
+            MemorySource(tokens, {0, 70000}, all).fingerprint());
+  EXPECT_NE(MemorySource(tokens, {0, 70000}, all).fingerprint(),
+            MemorySource(tokens, {0, 70000}, last_off).fingerprint());
+  tokens.back() ^= 1;
+  EXPECT_NE(of("f.h5", {70000}, about_bytes()), first);
 }
 
 TEST(TokenStore, IsReadByManyThreads) {
@@ -310,6 +344,9 @@ TEST(TokenBin, ReadsNanoGpt) {
       open_token_bin(folder.write("n.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true));
   EXPECT_EQ(read_all(*source), (std::vector<Token>{5, 6, 256, 7, 256, 8}));
   EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5, 6}));  // eos ends a document
+  EXPECT_EQ(open_token_bin(folder.write("copy.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true))
+                ->fingerprint(),
+            source->fingerprint());
   const auto plain = open_token_bin(folder.path("n.bin"), ByteLevel({"<|endoftext|>"}));
   EXPECT_EQ(plain->document_offsets(), (std::vector<int64_t>{0, 6}));
   EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder.path("n.bin"), ByteLevel())); }),
