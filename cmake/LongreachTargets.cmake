@@ -119,6 +119,7 @@ set(LONGREACH_TESTS_USE_core longreach_core)
 set(LONGREACH_TESTS_USE_data longreach_data)
 set(LONGREACH_TESTS_USE_checkpoints longreach_checkpoints)
 set(LONGREACH_TESTS_USE_layers longreach_layers longreach_checkpoints longreach_highway)
+set(LONGREACH_TESTS_USE_tools longreach_core)
 set(LONGREACH_TESTS_USE_ptx longreach_ptx)
 set(LONGREACH_TESTS_USE_models longreach_models longreach_checkpoints)
 

@@ -14,6 +14,8 @@ struct ProgramResult {
   std::string out, err;
 };
 
+// Any command, looked up in PATH.
+ProgramResult run_command(const std::vector<std::string>& words);
 ProgramResult run_program(const std::vector<std::string>& arguments);
 
 // Starts the program without waiting; the caller waits with wait_program.
@@ -21,6 +23,7 @@ struct RunningProgram {
   pid_t pid = -1;
   std::string out_file, err_file;
 };
+RunningProgram start_command(std::vector<std::string> words, const TemporaryFolder& folder);
 RunningProgram start_program(const std::vector<std::string>& arguments, const TemporaryFolder& folder);
 ProgramResult wait_program(const RunningProgram& program);
 
