@@ -69,7 +69,9 @@ std::string new_file_name(const std::string& folder) {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(now).count();
   const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(now).count() % 1'000'000;
-  return text(folder, "/events.out.tfevents.", seconds, ".", host, ".", ::getpid(), ".", micros);
+  // Readers take files in the order of their names.
+  return text(folder, "/events.out.tfevents.", seconds, ".", host, ".", ::getpid(), ".",
+              std::to_string(1'000'000 + micros).substr(1));
 }
 
 std::array<uint32_t, 256> crc_table() {
@@ -97,7 +99,7 @@ uint32_t masked_crc32c(std::string_view bytes) {
   return (value >> 15 | value << 17) + 0xA282EAD8u;
 }
 
-TensorboardWriter::TensorboardWriter(const std::string& folder, int64_t first_step) {
+TensorboardWriter::TensorboardWriter(const std::string& folder, int64_t after_step) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   path_ = new_file_name(folder);
@@ -106,8 +108,8 @@ TensorboardWriter::TensorboardWriter(const std::string& folder, int64_t first_st
     throw TrainingError(
         one_line(longreach::text(path_, ": cannot be written: ", std::generic_category().message(errno))));
   record(event_at(0).bytes(3, "brain.Event:2").str());
-  // SessionLog{status: START}: readers purge later steps of the run's earlier files.
-  if (first_step > 0) record(event_at(first_step).message(7, Message().integer(1, 1)).str());
+  // SessionLog{status: START}: readers drop this step and later ones of the run's earlier files.
+  record(event_at(after_step + 1).message(7, Message().integer(1, 1)).str());
 }
 
 TensorboardWriter::~TensorboardWriter() {

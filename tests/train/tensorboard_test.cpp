@@ -35,7 +35,7 @@ TEST(Tensorboard, ChecksumsAreCastagnoli) {
 
 TEST(Tensorboard, WritesScalarsTextAndTheRestartMark) {
   TemporaryFolder folder;
-  TensorboardWriter writer(folder.path("tb"), 300);
+  TensorboardWriter writer(folder.path("tb"), 299);
   writer.scalar("loss", 2.5, 300);
   writer.text("sample", "To be", 301);
   writer.flush();
