@@ -3,13 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cmath>
-#include <thread>
 #include <vector>
 
 #include "layers/ops/parallel.h"
-#include "train/bench/peak.h"
 #include "train/machine.h"
 
 namespace longreach {
@@ -71,27 +68,12 @@ TEST(Machine, KnowsItself) {
   EXPECT_GE(total_memory_bytes(), peak_resident_bytes());
 }
 
-// A machine that others use must not make the peak look small: beside four busy threads a core, a wall clock would see a
-// fifth of it or less.
-TEST(Machine, MeasuresItsPeakWhileItIsBusy) {
+// That others do not lengthen the clock behind it, tests/train/bench/peak_test.cpp shows.
+TEST(Machine, MeasuresItsPeakOnce) {
   set_num_threads(1);
   const double peak = measured_peak(PeakDtype::kFloat32);
-  if (peak == 0) GTEST_SKIP() << "no multiply-add loop for this processor";
-  EXPECT_GT(peak, 1e9);
-  EXPECT_LT(peak, 1e12);
   EXPECT_GE(measured_peak(PeakDtype::kBFloat16), peak);
-  EXPECT_EQ(measured_peak(PeakDtype::kFloat32), peak) << "measured once";
-  std::atomic<bool> done{false};
-  std::vector<std::thread> others;
-  for (int64_t i = 0; i < 4 * usable_cores(); ++i)
-    others.emplace_back([&done] {
-      while (!done.load(std::memory_order_relaxed)) {
-      }
-    });
-  const double busy = bench::measure_peak().float32;
-  done = true;
-  for (auto& other : others) other.join();
-  EXPECT_GE(busy, 0.4 * peak);
+  EXPECT_EQ(measured_peak(PeakDtype::kFloat32), peak);
 }
 
 TEST(Machine, NoShareOfThePeakExceedsOne) {

@@ -16,6 +16,26 @@
 
 namespace longreach::bench {
 
+double thread_seconds() { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
+
+Peak larger(const Peak& a, const Peak& b) {
+  return {.float32 = std::max(a.float32, b.float32), .bfloat16 = std::max(a.bfloat16, b.bfloat16)};
+}
+
+// The best of many short runs: a rate below the peak is easy to come by, one above it is not. The first 20 ms let the clock
+// of the CPU rise.
+double best_rate(const std::function<double()>& loop, const std::function<double()>& seconds) {
+  double best = 0, spent = 0;
+  while (spent < 0.06) {
+    const double start = seconds();
+    const double operations = loop();
+    const double taken = seconds() - start;
+    spent += taken;
+    best = std::max(best, operations / taken);
+  }
+  return best;
+}
+
 #if defined(__x86_64__)
 namespace {
 
@@ -99,30 +119,17 @@ __attribute__((target("amx-tile,amx-bf16"))) double amx_bfloat16() {
   return 2.0 * 16 * 16 * 32 * 6 * kTileSteps;
 }
 
-// The best of many short runs: a rate below the peak is easy to come by, one above it is not. The first 20 ms
-// let the clock rise.
-double best_rate(double (*loop)()) {
-  double best = 0, spent = 0;
-  while (spent < 0.06) {
-    const double start = seconds_of(CLOCK_THREAD_CPUTIME_ID);
-    const double operations = loop();
-    const double seconds = seconds_of(CLOCK_THREAD_CPUTIME_ID) - start;
-    spent += seconds;
-    best = std::max(best, operations / seconds);
-  }
-  return best;
-}
+double rate_of(double (*loop)()) { return best_rate(loop, thread_seconds); }
 
 }  // namespace
 
 Peak measure_peak() {
   Peak peak;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) peak.float32 = best_rate(avx2_float32);
-  if (__builtin_cpu_supports("avx512f")) peak.float32 = std::max(peak.float32, best_rate(avx512_float32));
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) peak.float32 = rate_of(avx2_float32);
+  if (__builtin_cpu_supports("avx512f")) peak.float32 = std::max(peak.float32, rate_of(avx512_float32));
   peak.bfloat16 = peak.float32;
-  if (__builtin_cpu_supports("avx512bf16"))
-    peak.bfloat16 = std::max(peak.bfloat16, best_rate(avx512_bfloat16));
-  if (simd::has_amx()) peak.bfloat16 = std::max(peak.bfloat16, best_rate(amx_bfloat16));
+  if (__builtin_cpu_supports("avx512bf16")) peak.bfloat16 = std::max(peak.bfloat16, rate_of(avx512_bfloat16));
+  if (simd::has_amx()) peak.bfloat16 = std::max(peak.bfloat16, rate_of(amx_bfloat16));
   return peak;
 }
 #else
