@@ -14,6 +14,7 @@
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
 #include "layers/ops/kernel_input.h"
+#include "layers/ops/matmul/matmul.h"
 #include "layers/ops/vector_math.h"
 
 namespace longreach {
@@ -41,12 +42,12 @@ class CrossEntropyOp : public FusedOp {
     for (int64_t begin = 0; begin < tokens; begin += options_.chunk_tokens) {
       const int64_t rows = std::min(options_.chunk_tokens, tokens - begin);
       const at::Tensor x = hidden.narrow(0, begin, rows), label = labels.narrow(0, begin, rows);
-      const at::Tensor logits = x.matmul(cast_weight.t()), chunk_nll = nll.narrow(0, begin, rows);
+      const at::Tensor logits = matrix_product(x, cast_weight.t()), chunk_nll = nll.narrow(0, begin, rows);
       const at::Tensor dlogits = runs_on_cuda(hidden) ? chunk_on_cuda(logits, label, chunk_nll, loss)
                                                       : chunk_on_cpu(logits, label, chunk_nll, loss);
       if (!dlogits.defined()) continue;
-      if (hidden_grad_) dhidden.narrow(0, begin, rows).copy_(dlogits.matmul(cast_weight));
-      if (weight_grad_) dweight.add_(dlogits.t().matmul(x));
+      if (hidden_grad_) dhidden.narrow(0, begin, rows).copy_(matrix_product(dlogits, cast_weight));
+      if (weight_grad_) dweight.add_(matrix_product(dlogits.t(), x));
     }
     saved = {dhidden, dweight};
     return {loss.to(wide.dtype()), nll};

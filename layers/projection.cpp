@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 
+#include "layers/ops/matmul/matmul.h"
+
 namespace longreach {
 namespace {
 
@@ -19,7 +21,10 @@ at::Tensor dropped(const at::Tensor& x, const LowRank& adapter) {
 
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::ScalarType dtype = x.scalar_type();
-  return at::linear(x, weight.to(dtype), bias.defined() ? bias.to(dtype) : bias);
+  const at::Tensor w = weight.to(dtype), b = bias.defined() ? bias.to(dtype) : bias;
+  if (!chooses_matmul_library(x)) return at::linear(x, w, b);
+  const at::Tensor y = linear_product(x, w);
+  return b.defined() ? y + b : y;
 }
 
 at::Tensor merged(const at::Tensor& weight, const LowRank& adapter) {

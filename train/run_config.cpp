@@ -53,6 +53,11 @@ void TrainingConfig::fields(FieldVisitor& visit) {
               {.help = "weight of the mechanisms' own losses", .allowed = real_between(0, 1e30)});
   visit.field("deterministic", deterministic, {.help = "refuse operators without a deterministic form"});
   visit.field("threads", threads, {.help = "intra-op threads; 0: every core", .allowed = between(0, 4096)});
+  visit.field(
+      "matmul", matmul,
+      {.help = "library of float32 products: LibTorch's default (MKL), oneDNN, or auto: what the run has "
+               "used so far, at first the faster on this CPU",
+       .allowed = one_of({"auto", "default", "onednn"})});
 }
 
 void ParallelConfig::fields(FieldVisitor& visit) {

@@ -37,6 +37,7 @@ struct TrainingConfig {
   double auxiliary_weight = 1.0;
   bool deterministic = true;
   int64_t threads = 0;
+  std::string matmul = "auto";
   void fields(FieldVisitor& visit);
 };
 

@@ -11,7 +11,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/verbose.h"
+#include "layers/ops/matmul/matmul.h"
 #include "train/gates.h"
+#include "train/matmul_choice.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
 
@@ -80,6 +82,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
   // drawn.
   at::globalContext().setDeterministicFillUninitializedMemory(false);
+  choose_matmul(config_.training.matmul, "", warn);
   loss_options_ = {.z_loss = config_.training.z_loss,
                    .chunk_tokens = config_.training.loss_chunk_tokens,
                    .activation_checkpoint = config_.activation_checkpoint,
@@ -137,6 +140,8 @@ void Trainer::restore(const CheckpointContents& contents) {
   step_ = saved_step_ = contents.step;
   total_tokens_ = state["total_tokens"].get<int64_t>();
   total_seconds_ = state.value("total_seconds", 0.0);
+  choose_matmul(config_.training.matmul, state.value("matmul", std::string(name_of(MatmulLibrary::kDefault))),
+                warn);
   // Steps noted by this process and not yet in the file (a rollback) stay noted.
   for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
   if (state["data"].get<std::string>() != data_identity(config_, corpus_))
@@ -276,6 +281,7 @@ std::string Trainer::state_json() const {
   state["total_seconds"] = total_seconds_;
   state["skip_steps"] = skip_steps_;
   state["data"] = data_identity(config_, corpus_);
+  state["matmul"] = name_of(matmul_library());
   state["tokenizer"] = corpus_.tokenizer->fingerprint();
   return state.dump(2) + "\n";
 }

@@ -8,6 +8,7 @@
 #include "core/config.h"
 #include "layers/attention_config.h"
 #include "layers/ops/cuda/backend.h"
+#include "layers/ops/matmul/matmul.h"
 #include "train/build_info.h"
 #include "train/command_line.h"
 #include "train/info_cuda.h"
@@ -48,8 +49,8 @@ int info_verb(const Arguments& arguments) {
   }
   std::cout << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
             << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
-            << " MiB; vectors: " << at::get_cpu_capability()
-            << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
+            << " MiB; vectors: " << at::get_cpu_capability() << "; float32 products by "
+            << name_of(fastest_matmul_library()) << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
   for (const AttentionConfig& config : all_attention_configs()) print_mechanism(config);
   return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "data/ngram.h"
 #include "layers/ops/cuda/backend.h"
+#include "layers/ops/matmul/matmul.h"
 #include "layers/ops/parallel.h"
 #include "models/generate.h"
 #include "train/command_line.h"
@@ -44,8 +45,8 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
             << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
             << training.gradient_accumulation_steps << " micro-batches = "
             << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "
-            << training.mixed_precision_param << ", " << num_threads() << " threads; " << training.steps
-            << " steps\n"
+            << training.mixed_precision_param << ", " << num_threads() << " threads, products by "
+            << name_of(matmul_library()) << "; " << training.steps << " steps\n"
             << std::flush;
 }
 

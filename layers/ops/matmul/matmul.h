@@ -1,0 +1,38 @@
+// The products of linear layers, through the library that is faster on this processor: LibTorch holds two. MKL chooses
+// its code by the vendor of the CPU and reaches about 75 % of the peak of AMD's with AVX-512 in float32, oneDNN about 95 %
+// (`longreach bench train` measures both). bfloat16 goes to oneDNN on every CPU by LibTorch's own choice.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <string_view>
+
+namespace longreach {
+
+// Who multiplies float32 matrices: LibTorch's own choice (MKL on x86-64), or oneDNN. Both sum in float32, in another order.
+enum class MatmulLibrary { kDefault, kOneDnn };
+
+std::string_view name_of(MatmulLibrary library);  // "default", "onednn"
+// Throws ConfigError for another name, and for "onednn" where it cannot be had (see onednn_matmul_available).
+MatmulLibrary matmul_library_named(const std::string& name);
+
+// Whether LibTorch has oneDNN and this CPU has what its door asks for (AVX-512).
+bool onednn_matmul_available();
+// By the vendor and the instruction sets of this CPU.
+MatmulLibrary fastest_matmul_library();
+
+// What this process uses; the fastest at first. Set it before the first product, as the number of threads: the bits of a
+// run depend on it.
+MatmulLibrary matmul_library();
+void set_matmul_library(MatmulLibrary library);
+
+// Whether the products of x go elsewhere than at::linear sends them.
+bool chooses_matmul_library(const at::Tensor& x);
+
+// a [M, K], b [K, N] of one dtype and any strides -> [M, N]. No gradient is recorded.
+at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
+
+// x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives.
+at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight);
+
+}  // namespace longreach
