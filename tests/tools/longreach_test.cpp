@@ -54,7 +54,8 @@ class Door : public testing::Test {
     folder_.write(
         "build/build.ninja",
         "rule copy\n  command = cp $in $out && chmod +x $out && echo built >> ../calls\n"
-        "rule RERUN_CMAKE\n  command = echo configured >> ../calls; rm -f ../new.src; touch build.ninja\n  generator = 1\n"
+        "rule RERUN_CMAKE\n  command = echo configured >> ../calls; rm -f ../new.src; touch build.ninja\n  "
+        "generator = 1\n"
         "rule VERIFY_GLOBS\n  command = cmake -P CMakeFiles/VerifyGlobs.cmake\n  restat = 1\n  generator = "
         "1\n"
         "build CMakeFiles/force: phony\n"
