@@ -101,6 +101,15 @@ TEST(ModelOnTheDevicesPath, BFloat16) {
   EXPECT_EQ(runs.at("rotary_halves_bf16"), 8);
 }
 
+// Blocks of a size that block attention is not built for: one product a listed block, and the join of them all.
+TEST(ModelOnTheDevicesPath, NsaBlocksOfAnySize) {
+  const NsaConfig nsa{
+      .compress_block = 8, .compress_stride = 8, .block_size = 24, .num_blocks = 3, .window = 20};
+  const ModelConfig config = small_model({{.layers = "0", .config = nsa}});
+  expect_the_same(config, {}, 1e-4, {"merge_join_fp32", "merge_join_gradient_fp32"});
+  expect_the_same(config, {.autocast_bf16 = true}, 5e-2, {"merge_join_bf16", "merge_join_gradient_bf16"});
+}
+
 // NSA, SeerAttention, BiFormer and S2: pooling, scores and choice of blocks, attention over the lists.
 TEST(ModelOnTheDevicesPath, MechanismsOfBlocks) {
   expect_the_same(block_mechanisms(), {}, 1e-4,

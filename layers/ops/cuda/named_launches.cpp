@@ -10,6 +10,7 @@
 #include "layers/cuda/plan.h"
 #include "layers/ops/block_attention/cuda_plan.h"
 #include "layers/ops/interval_attention/cuda_plan.h"
+#include "layers/ops/merge/cuda_plan.h"
 #include "layers/ops/recurrence/cuda_plan.h"
 #include "layers/ops/selection/cuda_plan.h"
 
@@ -232,6 +233,22 @@ void add_selection(Collector& all) {
   }
 }
 
+// Sixteen parts of 128 elements a row: NSA's blocks of a size that block attention is not built for.
+void add_merge(Collector& all) {
+  constexpr int64_t kParts = 16, kSize = 128;
+  for (const DType dtype : kDtypes) {
+    const merge_kernels::Part part{nowhere(),        kTokens * kHeads * kSize, kHeads * kSize, kSize,
+                                   nowhere<float>(), kHeads * kTokens,         kTokens,        1};
+    const std::vector<merge_kernels::Part> parts(kParts, part);
+    merge_kernels::Merge merge{.batch = 1, .tokens = kTokens, .heads = kHeads, .dim = kSize, .dtype = dtype};
+    merge.parts = parts.data(), merge.part_count = kParts, merge.result = part;
+    const double row = static_cast<double>(kTokens * kHeads) * (kSize * bytes_of(dtype) + 4);
+    all.add("merge", merge_kernels::plan_forward(merge, nullptr).launches, traffic((kParts + 1) * row));
+    all.add("merge", merge_kernels::plan_backward({merge, part, parts.data()}, nullptr).launches,
+            traffic((2 * kParts + 1) * row));
+  }
+}
+
 Work recurrence_work(const std::string& kernel, DType dtype) {
   const auto is = [&](const char* name) { return kernel.starts_with(text("recurrence_", name)); };
   const double rows = static_cast<double>(kHeads * kTokens), bytes = bytes_of(dtype);
@@ -329,6 +346,7 @@ std::vector<NamedLaunch> named_launches() {
   add_attention(all);
   add_block_attention(all);
   add_selection(all);
+  add_merge(all);
   add_recurrence(all);
   add_rows(all);
   return all.take();

@@ -1,10 +1,13 @@
-// The fused join of partial attentions: checks, and the CPU kernels behind autograd.
+// The fused join of partial attentions: checks, and the kernels of the CPU and of CUDA behind autograd.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
+#include "layers/ops/cuda/run_plan.h"
+#include "layers/ops/kernel_input.h"
+#include "layers/ops/merge/cuda_plan.h"
 #include "layers/ops/merge/kernels.h"
 #include "layers/ops/merge/merge.h"
 
@@ -31,10 +34,20 @@ Merge params(const Tensors& tensors, std::vector<Part>& parts, const Part& resul
           .tokens = o.size(1),
           .heads = o.size(2),
           .dim = o.size(3),
-          .dtype = o.scalar_type() == at::kFloat ? DType::kFloat32 : DType::kBFloat16,
+          .dtype = kernel_dtype(o),
           .parts = parts.data(),
           .part_count = static_cast<int64_t>(parts.size()),
           .result = result};
+}
+
+void run_forward(const Merge& p, const at::Tensor& like) {
+  if (!runs_on_cuda(like)) return merge_kernels::forward(p);
+  cuda::run_plan(like, [&](void* workspace) { return plan_forward(p, workspace); });
+}
+
+void run_backward(const MergeBackward& p, const at::Tensor& like) {
+  if (!runs_on_cuda(like)) return merge_kernels::backward(p);
+  cuda::run_plan(like, [&](void* workspace) { return plan_backward(p, workspace); });
 }
 
 class MergeOp final : public FusedOp {
@@ -45,7 +58,7 @@ class MergeOp final : public FusedOp {
     const at::Tensor o = at::empty(inputs[0].sizes(), inputs[0].options());
     const at::Tensor lse = at::empty(inputs[1].sizes(), inputs[1].options());
     std::vector<Part> parts;
-    merge_kernels::forward(params(dense, parts, part(o, lse)));
+    run_forward(params(dense, parts, part(o, lse)), o);
     saved = std::move(dense);
     saved.push_back(lse);
     return {o, lse};
@@ -65,9 +78,10 @@ class MergeOp final : public FusedOp {
     const at::Tensor& lse = saved.back();
     Part joined{.lse = lse.mutable_data_ptr<float>()};
     joined.lse_batch = lse.stride(0), joined.lse_head = lse.stride(1), joined.lse_token = lse.stride(2);
-    merge_kernels::backward({.forward = params(inputs, parts, joined),
-                             .grad = part(grad_o, grads[1]),
-                             .grads = grad_parts.data()});
+    run_backward({.forward = params(inputs, parts, joined),
+                  .grad = part(grad_o, grads[1]),
+                  .grads = grad_parts.data()},
+                 grad_o);
     return results;
   }
 };
@@ -78,14 +92,14 @@ IntervalAttentionOutput merge_attention(const std::vector<IntervalAttentionOutpu
   check<ShapeError>(!parts.empty(), "merge_attention: parts: none given, expected at least one");
   Tensors inputs;
   for (const auto& [o, lse] : parts) {
-    expect_dtype(o, "merge_attention: o", {at::kFloat, at::kBFloat16});
+    expect_kernel_input(o, "merge_attention: o");
     expect_dtype(o, "merge_attention: o", {parts[0].o.scalar_type()});
     expect_shape(o, "merge_attention: o", {-1, -1, -1, -1});
     expect_shape(o, "merge_attention: o", parts[0].o.sizes());
     expect_dtype(lse, "merge_attention: lse", {at::kFloat});
     expect_shape(lse, "merge_attention: lse", {o.size(0), o.size(2), o.size(1)});
-    check<ShapeError>(o.is_cpu() && lse.is_cpu(), "merge_attention: o: on ", o.device().str(),
-                      ", expected the CPU");
+    expect_same_device(o, "merge_attention: o", parts[0].o, "the first part's o");
+    expect_same_device(lse, "merge_attention: lse", parts[0].o, "the first part's o");
     inputs.push_back(o);
     inputs.push_back(lse);
   }
