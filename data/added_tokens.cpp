@@ -20,6 +20,8 @@ bool inside_word(std::string_view text, size_t begin, size_t end) {
   return end < text.size() && is_word(decode_char(text, end).code);
 }
 
+}  // namespace
+
 size_t skip_space(std::string_view text, size_t at) {
   while (at < text.size()) {
     const DecodedChar c = decode_char(text, at);
@@ -37,8 +39,6 @@ size_t skip_space_back(std::string_view text, size_t at, size_t limit) {
   }
   return std::max(at, limit);
 }
-
-}  // namespace
 
 void AddedTokens::add(AddedToken token) {
   trie_.insert(token.content, static_cast<int64_t>(tokens_.size()));

@@ -11,6 +11,10 @@
 
 namespace longreach::data {
 
+// The end of the white space that begins at `at`; the beginning of that which ends at `at`, from `limit` on.
+size_t skip_space(std::string_view text, size_t at);
+size_t skip_space_back(std::string_view text, size_t at, size_t limit);
+
 struct AddedToken {
   std::string content;
   Token id = 0;

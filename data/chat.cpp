@@ -1,8 +1,9 @@
-// Chat templates. Each piece is encoded by itself, as it is when a conversation is continued at generation
-// time.
+// Chat templates. What a conversation is written out to is encoded as one text, as it is when it is given to
+// generation as a prompt, but for the places where labels begin or end: no token crosses them.
 #include "data/chat.h"
 
 #include "core/error.h"
+#include "data/added_tokens.h"
 
 namespace longreach::data {
 namespace {
@@ -11,21 +12,42 @@ class Rendering {
  public:
   explicit Rendering(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  void plain(std::string_view text, bool wanted) { add(tokenizer_.encode(text, false), wanted); }
+  void plain(std::string_view text, bool wanted) {
+    if (wanted != wanted_) encode_pending();
+    wanted_ = wanted;
+    pending_ += text;
+  }
   // A special token, or its text when the tokenizer has no such token.
   void marker(std::string_view text, bool wanted) {
-    const auto id = tokenizer_.id_of(text);
-    if (id)
-      add({*id}, wanted);
+    if (const auto id = tokenizer_.id_of(text))
+      token(*id, wanted);
     else
       plain(text, wanted);
   }
   void eos(bool wanted) {
-    if (const auto id = tokenizer_.eos()) add({*id}, wanted);
+    if (const auto id = tokenizer_.eos()) token(*id, wanted);
   }
-  LabelledTokens take() { return std::move(result_); }
+  LabelledTokens take() {
+    encode_pending();
+    return std::move(result_);
+  }
 
  private:
+  void token(Token id, bool wanted) {
+    const auto strip = tokenizer_.strip_of(id);
+    if (strip.left) pending_.resize(skip_space_back(pending_, pending_.size(), 0));
+    encode_pending();
+    add({id}, wanted);
+    state_ = {.place = TextState::Place::apart};
+    strip_next_ = strip.right;
+  }
+  void encode_pending() {
+    std::string_view text = pending_;
+    if (strip_next_) text.remove_prefix(skip_space(text, 0));
+    strip_next_ = strip_next_ && text.empty();
+    if (!text.empty()) add(tokenizer_.encode_part(text, false, state_), wanted_);
+    pending_.clear();
+  }
   void add(const std::vector<Token>& tokens, bool wanted) {
     result_.tokens.insert(result_.tokens.end(), tokens.begin(), tokens.end());
     result_.mask.insert(result_.mask.end(), tokens.size(), wanted ? 1 : 0);
@@ -33,6 +55,9 @@ class Rendering {
 
   const Tokenizer& tokenizer_;
   LabelledTokens result_;
+  TextState state_;
+  std::string pending_;  // text not encoded yet, all of it wanted or none
+  bool wanted_ = false, strip_next_ = false;
 };
 
 std::string_view trim(std::string_view text) {

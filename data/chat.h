@@ -32,7 +32,10 @@ std::string_view end_of_turn(std::string_view chat_template);
 LabelledTokens render_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                            std::string_view chat_template);
 
-// Prompt, completion, eos; the border between the two is a border between tokens.
+// Prompt, completion, eos. The completion is encoded as the going on of the prompt (no space enters), and the
+// border between the two is one between tokens, as it is when a prompt is given to generation: the first label
+// is the first token of the completion. White space that a SentencePiece tokenizer does not write at a text's
+// end belongs to what follows.
 LabelledTokens render_completion(const Tokenizer& tokenizer, std::string_view prompt,
                                  std::string_view completion);
 

@@ -91,11 +91,20 @@ std::vector<std::string> list_files(const std::string& path) {
   return files;
 }
 
+std::string_view packed_ending(const std::string& path) {
+  for (const std::string_view suffix : {".gz", ".zst", ".xz", ".bz2", ".lz4"}) {
+    if (path.size() < suffix.size()) continue;
+    const std::string_view end = std::string_view(path).substr(path.size() - suffix.size());
+    const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
+    if (std::equal(end.begin(), end.end(), suffix.begin(), same)) return suffix;
+  }
+  return {};
+}
+
 std::string plain_name(const std::string& path) {
   std::string name = fs::path(path).filename().string();
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  for (const std::string_view suffix : {".gz", ".zst"})
-    if (name.ends_with(suffix)) name.resize(name.size() - suffix.size());
+  name.resize(name.size() - packed_ending(name).size());
   return name;
 }
 

@@ -27,7 +27,7 @@ class PositionedFile {
   int64_t size_ = 0;
 };
 
-// Bytes in order, decompressed when the name ends in .gz or .zst.
+// Bytes in order, unpacked when they are gzip or Zstandard data, whatever the file's name.
 class ByteStream {
  public:
   virtual ~ByteStream() = default;
@@ -36,6 +36,7 @@ class ByteStream {
   // Bytes of the file (before decompression) consumed so far, for progress.
   virtual int64_t position() const = 0;
 };
+// Throws DataError for a file packed or archived in another way (xz, bzip2, zip, tar, ...).
 std::unique_ptr<ByteStream> open_stream(const std::string& path);
 
 // Lines of a stream without their newline. A line longer than `limit` bytes is an error.
@@ -58,7 +59,9 @@ class LineReader {
 // out.
 std::vector<std::string> list_files(const std::string& path);
 
-// The name without .gz or .zst, lower case; for telling kinds of files apart by their extension.
+// The ending of a name that says that a file is packed (".gz"), in small letters; empty without one.
+std::string_view packed_ending(const std::string& path);
+// The name without such an ending, in small letters; for telling kinds of files apart by their extension.
 std::string plain_name(const std::string& path);
 
 // Durable small writes: a temporary name, fsync, rename. Throws DataError.

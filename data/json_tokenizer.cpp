@@ -16,35 +16,48 @@ JsonTokenizer::JsonTokenizer(JsonTokenizerParts parts)
 }
 
 std::vector<Token> JsonTokenizer::encode(std::string_view text, bool special) const {
+  TextState state;
+  return encode_part(text, special, state);
+}
+
+Tokenizer::Strip JsonTokenizer::strip_of(Token id) const {
+  if (!literal_tokens_[id]) return {};
+  for (const AddedTokens* added : {&parts_.raw_tokens, &parts_.normalized_tokens})
+    for (const AddedToken& token : added->tokens())
+      if (token.id == id) return {token.left_strip, token.right_strip};
+  return {};
+}
+
+std::vector<Token> JsonTokenizer::encode_part(std::string_view text, bool special, TextState& state) const {
   std::vector<Token> out;
   BorrowedScratch scratch(pool_);
   try {
-    encode_text(text, special, *scratch, out);
+    encode_text(text, special, state.place, *scratch, out);
   } catch (const DataError& error) {
     throw DataError(one_line(longreach::text(parts_.path, ": ", error.what())));
   }
   return out;
 }
 
-void JsonTokenizer::encode_text(std::string_view text, bool special, BpeScratch& scratch,
-                                std::vector<Token>& out) const {
+void JsonTokenizer::encode_text(std::string_view text, bool special, TextState::Place& place,
+                                BpeScratch& scratch, std::vector<Token>& out) const {
+  using Place = TextState::Place;
   const PreTokenizer::Sink sink = [&](std::string_view word) { model_.encode(word, scratch, out); };
   for (const AddedTokens::Part& part : parts_.raw_tokens.split(text, special)) {
     if (part.token) {
       out.push_back(part.token->id);
+      place = Place::apart;
       continue;
     }
     std::string storage;
     std::string_view normalized = part.text;
-    if (!parts_.normalizer.empty()) normalized = storage = parts_.normalizer.apply(part.text);
-    bool at_start = part.text.data() == text.data();
+    if (!parts_.normalizer.empty())
+      normalized = storage = parts_.normalizer.apply(part.text, place == Place::inside);
     for (const AddedTokens::Part& inner : parts_.normalized_tokens.split(normalized, special)) {
-      if (inner.token)
-        out.push_back(inner.token->id);
-      else
-        parts_.pre_tokenizer.split(inner.text, at_start, sink);
-      at_start = false;
+      if (inner.token) out.push_back(inner.token->id);
+      place = inner.token ? Place::apart : parts_.pre_tokenizer.split(inner.text, place, sink);
     }
+    if (normalized.empty() && place == Place::start) place = Place::apart;
   }
 }
 

@@ -42,6 +42,8 @@ class JsonTokenizer : public Tokenizer {
   explicit JsonTokenizer(JsonTokenizerParts parts);
 
   std::vector<Token> encode(std::string_view text, bool special) const override;
+  std::vector<Token> encode_part(std::string_view text, bool special, TextState& state) const override;
+  Strip strip_of(Token id) const override;
   std::string decode(std::span<const Token> tokens) const override;
   int64_t vocab_size() const override { return parts_.vocabulary.size(); }
   std::optional<Token> bos() const override { return parts_.bos; }
@@ -51,7 +53,8 @@ class JsonTokenizer : public Tokenizer {
   std::string fingerprint() const override { return parts_.fingerprint; }
 
  private:
-  void encode_text(std::string_view text, bool special, BpeScratch& scratch, std::vector<Token>& out) const;
+  void encode_text(std::string_view text, bool special, TextState::Place& place, BpeScratch& scratch,
+                   std::vector<Token>& out) const;
   std::string decode_characters(std::span<const Token> tokens) const;
 
   JsonTokenizerParts parts_;

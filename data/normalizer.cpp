@@ -48,11 +48,11 @@ void Normalizer::add_replace_regex(SplitRegex pattern, std::string content) {
 
 void Normalizer::add_form(UnicodeForm form) { steps_.push_back({.form = form}); }
 
-std::string Normalizer::apply(std::string_view text) const {
+std::string Normalizer::apply(std::string_view text, bool inside) const {
   std::string current(text);
   for (const Step& step : steps_) {
     if (step.prepend)
-      current = current.empty() ? current : step.content + current;
+      current = current.empty() || inside ? current : step.content + current;
     else if (step.form)
       current = to_unicode_form(current, *step.form);
     else

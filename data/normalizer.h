@@ -19,7 +19,8 @@ class Normalizer {
   void add_form(UnicodeForm form);
   bool empty() const { return steps_.empty(); }
 
-  std::string apply(std::string_view text) const;
+  // `inside`: the text goes on with one that came before, and nothing is prepended.
+  std::string apply(std::string_view text, bool inside = false) const;
 
  private:
   struct Step {

@@ -109,7 +109,8 @@ void split_stage(const SplitStage& stage, std::string_view text, const std::func
 }
 
 // The text with the changes of the stage, in `storage` when there are any.
-std::string_view change(const SplitStage& stage, std::string_view text, bool at_start, std::string& storage) {
+std::string_view change(const SplitStage& stage, std::string_view text, PreTokenizer::Place place,
+                        std::string& storage) {
   const bool replace = !stage.replace_space.empty() && text.find(' ') != std::string_view::npos;
   if (replace) {
     for (const char byte : text) {
@@ -120,31 +121,32 @@ std::string_view change(const SplitStage& stage, std::string_view text, bool at_
     }
     text = storage;
   }
-  const bool prefix =
-      !stage.prefix.empty() && (at_start || !stage.prefix_first_only) && !text.starts_with(stage.prefix);
-  if (!prefix) return text;
+  using Place = PreTokenizer::Place;
+  const bool wanted = stage.prefix_first_only ? place == Place::start : place != Place::inside;
+  if (stage.prefix.empty() || !wanted || text.starts_with(stage.prefix)) return text;
   storage = stage.prefix + std::string(text);
   return storage;
 }
 
 }  // namespace
 
-void PreTokenizer::run(size_t index, std::string_view text, bool at_start, const Sink& sink) const {
-  if (text.empty()) return;
+bool PreTokenizer::run(size_t index, std::string_view text, Place place, const Sink& sink) const {
+  if (text.empty()) return false;
   if (index == stages_.size()) {
     sink(text);
-    return;
+    return true;
   }
   const SplitStage& stage = stages_[index];
   std::string storage;
-  text = change(stage, text, at_start, storage);
-  if (stage.whole) {
-    run(index + 1, text, at_start, sink);
-    return;
-  }
+  text = change(stage, text, place, storage);
+  if (stage.whole) return run(index + 1, text, place, sink);
+  bool kept_end = false;
   split_stage(stage, text, [&](Span span) {
-    run(index + 1, text.substr(span.begin, span.end - span.begin), at_start && span.begin == 0, sink);
+    const Place inner = span.begin == 0 ? place : Place::apart;
+    const bool kept = run(index + 1, text.substr(span.begin, span.end - span.begin), inner, sink);
+    kept_end = kept && span.end == text.size();
   });
+  return kept_end;
 }
 
 }  // namespace longreach::data

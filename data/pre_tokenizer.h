@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/split_regex.h"
+#include "data/tokenizer.h"
 
 namespace longreach::data {
 
@@ -23,7 +24,8 @@ struct SplitStage {
   bool whole = false;   // nothing is split; only the changes below apply
 
   // Before the split, in this order: spaces become `replace_space` where it is not empty; `prefix` is put in
-  // front of a text that does not begin with it, on every piece or only where the whole text begins.
+  // front of a text that does not begin with it, on every piece or only where the whole text begins, and
+  // never inside a text.
   std::string replace_space, prefix;
   bool prefix_first_only = false;
 };
@@ -37,12 +39,17 @@ class PreTokenizer {
 
   void add(SplitStage stage) { stages_.push_back(std::move(stage)); }
 
-  // Calls sink with every word in order. The views live as long as the call. `at_start`: the text begins the
-  // document. Nothing is lost unless a stage removes its matches. Constant memory, safe from several threads.
-  void split(std::string_view text, bool at_start, const Sink& sink) const { run(0, text, at_start, sink); }
+  using Place = TextState::Place;
+
+  // Calls sink with every word in order. The views live as long as the call. Nothing is lost unless a stage
+  // removes its matches. Returns the place behind the text. Constant memory, safe from several threads.
+  Place split(std::string_view text, Place place, const Sink& sink) const {
+    return run(0, text, place, sink) ? Place::inside : Place::apart;
+  }
 
  private:
-  void run(size_t stage, std::string_view text, bool at_start, const Sink& sink) const;
+  // False when a stage has removed the end of the text.
+  bool run(size_t stage, std::string_view text, Place place, const Sink& sink) const;
 
   std::vector<SplitStage> stages_;
 };

@@ -106,9 +106,11 @@ class UnigramEncoder {
     unknown_score_ = lowest - kUnknownPenalty;
   }
 
-  void encode(std::string_view text, std::vector<Token>& out) const {
+  // `path_score`: of the text before, which it goes on with; float sums round by where they stand.
+  void encode(std::string_view text, float& path_score, std::vector<Token>& out) const {
     check<DataError>(text.size() < uint32_t{1} << 31, "a text of ", text.size(), " bytes, allowed are 2 GiB");
     std::vector<Node> best(text.size() + 1);
+    best[0].score = path_score;
     for (size_t start = 0; start < text.size();) {
       const size_t char_length = decode_char(text, start).length;
       if (best[start].score < kRebase) rebase(best, start);
@@ -131,6 +133,7 @@ class UnigramEncoder {
       if (!single) offer(start + char_length, pieces_.unknown(), unknown_score_);
       start += char_length;
     }
+    path_score = best[text.size()].score;
     const size_t first = out.size();
     std::vector<std::pair<int32_t, int32_t>> path;
     for (auto end = static_cast<int32_t>(text.size()); end > 0; end = best[end].start)
@@ -151,7 +154,7 @@ class UnigramEncoder {
     const float base = best[start].score;
     const size_t reach = std::min(best.size(), start + longest_ + 1);
     for (size_t end = start; end < reach; ++end)
-      if (best[end].start >= 0) best[end].score -= base;
+      if (end == start || best[end].start >= 0) best[end].score -= base;
   }
 
   float score(Token id, size_t length) const {
@@ -253,14 +256,19 @@ class SentencePieceTokenizer : public Tokenizer {
         unigram_(pieces_),
         pairs_(pieces_, normalizer_.user_defined()) {}
 
-  std::vector<Token> encode(std::string_view text, bool) const override {
+  std::vector<Token> encode(std::string_view text, bool special) const override {
+    TextState state;
+    return encode_part(text, special, state);
+  }
+
+  std::vector<Token> encode_part(std::string_view text, bool, TextState& state) const override {
     std::vector<Token> out;
     try {
-      const std::string normalized = normalizer_.normalize(text);
+      const std::string normalized = normalizer_.normalize(text, state);
       if (model_.kind == SentencePieceModel::Kind::bpe)
         pairs_.encode(normalized, out);
       else
-        unigram_.encode(normalized, out);
+        unigram_.encode(normalized, state.score, out);
     } catch (const DataError& error) {
       throw DataError(one_line(longreach::text(path_, ": ", error.what())));
     }

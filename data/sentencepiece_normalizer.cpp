@@ -70,32 +70,40 @@ SentencePieceNormalizer::Prefix SentencePieceNormalizer::normalize_prefix(std::s
   return {text.substr(0, c.length), c.length};
 }
 
-std::string SentencePieceNormalizer::normalize(std::string_view text) const {
-  std::string out;
-  if (remove_extra_whitespaces_) {
-    while (!text.empty()) {
-      const Prefix prefix = normalize_prefix(text);
-      if (prefix.normalized != " ") break;
-      text.remove_prefix(prefix.consumed);
-    }
+std::string_view SentencePieceNormalizer::without_leading_space(std::string_view text) const {
+  while (!text.empty()) {
+    const Prefix prefix = normalize_prefix(text);
+    if (prefix.normalized != " ") break;
+    text.remove_prefix(prefix.consumed);
   }
-  if (text.empty()) return out;
-  if (add_dummy_prefix_) out += space_;
-  bool after_space = remove_extra_whitespaces_;
+  return text;
+}
+
+std::string SentencePieceNormalizer::normalize(std::string_view text, TextState& state) const {
+  using Place = TextState::Place;
+  std::string out;
+  if (state.place != Place::inside) {
+    if (remove_extra_whitespaces_) text = without_leading_space(text);
+    if (text.empty()) return out;
+    if (add_dummy_prefix_ && state.place == Place::start) out += space_;
+    state = {.place = Place::inside, .after_space = remove_extra_whitespaces_};
+  }
+  for (; state.held_spaces > 0; --state.held_spaces) out += space_;
   while (!text.empty()) {
     Prefix prefix = normalize_prefix(text);
     text.remove_prefix(prefix.consumed);
-    while (after_space && prefix.normalized.starts_with(' ')) prefix.normalized.remove_prefix(1);
+    while (state.after_space && prefix.normalized.starts_with(' ')) prefix.normalized.remove_prefix(1);
     for (const char byte : prefix.normalized) {
       if (byte == ' ')
         out += space_;
       else
         out += byte;
     }
-    if (!prefix.normalized.empty()) after_space = prefix.normalized.ends_with(' ');
-    after_space = after_space && remove_extra_whitespaces_;
+    if (!prefix.normalized.empty()) state.after_space = prefix.normalized.ends_with(' ');
+    state.after_space = state.after_space && remove_extra_whitespaces_;
   }
-  while (remove_extra_whitespaces_ && out.ends_with(space_)) out.resize(out.size() - space_.size());
+  for (; remove_extra_whitespaces_ && out.ends_with(space_); ++state.held_spaces)
+    out.resize(out.size() - space_.size());
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include "data/byte_trie.h"
 #include "data/sentencepiece_model.h"
+#include "data/tokenizer.h"
 
 namespace longreach::data {
 
@@ -16,7 +17,8 @@ class SentencePieceNormalizer {
   // Throws DataError when the rules are broken.
   SentencePieceNormalizer(const SentencePieceModel& model, bool keep_invalid);
 
-  std::string normalize(std::string_view text) const;
+  // The next part of a text that goes on from `state`.
+  std::string normalize(std::string_view text, TextState& state) const;
 
   // The user-defined pieces, which no rule touches.
   const ByteTrie& user_defined() const { return user_defined_; }
@@ -26,6 +28,7 @@ class SentencePieceNormalizer {
     std::string_view normalized;
     size_t consumed = 0;
   };
+  std::string_view without_leading_space(std::string_view text) const;
   // The longest rule, user-defined piece or else character at the beginning of `text`.
   Prefix normalize_prefix(std::string_view text) const;
 

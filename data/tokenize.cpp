@@ -15,14 +15,11 @@
 #include "data/files.h"
 #include "data/fingerprint.h"
 #include "data/json_lines.h"
+#include "data/text_pieces.h"
 
 namespace longreach::data {
 namespace fs = std::filesystem;
 namespace {
-
-// A document longer than this is encoded in pieces, cut between a newline and a character that is no white
-// space: a place where the known pre-tokenizers end a word anyway.
-constexpr size_t kPiece = size_t{32} << 20;
 
 struct InputFile {
   std::string path;
@@ -109,36 +106,15 @@ class FileTokenizer {
   void whole(const InputFile& input) {
     if (skipped()) return;
     const auto stream = open_stream(input.path);
-    std::string text;
     bool any = false;
-    for (bool ended = false; !ended;) {
-      const size_t had = text.size();
-      constexpr int64_t kBlock = 1 << 20;
-      text.resize(had + kBlock);
-      const int64_t got = stream->read(text.data() + had, kBlock);
-      text.resize(had + static_cast<size_t>(got));
-      ended = got == 0;
-      any = any || !text.empty();
-      if (!ended && text.size() < kPiece) continue;
-      const size_t cut = ended ? text.size() : safe_cut(text);
-      writer_.append(tokenizer_.encode(std::string_view(text).substr(0, cut)));
-      text.erase(0, cut);
+    encode_document(*stream, tokenizer_, options_.piece_bytes, [&](const std::vector<Token>& tokens) {
+      any = true;
+      writer_.append(tokens);
       progress_.show(bytes_before_ + stream->position(), writer_.num_tokens());
-    }
+    });
     const auto eos = tokenizer_.eos();
     if (eos && any) writer_.append({{*eos}});
     writer_.end_document();
-  }
-
-  static size_t safe_cut(const std::string& text) {
-    const auto space = [](char c) {
-      return std::string_view(" \t\r\n\f\v").find(c) != std::string_view::npos;
-    };
-    for (size_t at = text.size() - 1; at > text.size() / 2; --at)
-      if (text[at - 1] == '\n' && !space(text[at])) return at;
-    size_t at = text.size();  // no such place: at least not inside a UTF-8 character
-    while (at > text.size() - 4 && (static_cast<unsigned char>(text[at - 1]) & 0xC0) == 0x80) --at;
-    return at - 1;
   }
 
   void lines(const InputFile& input) {
@@ -181,7 +157,7 @@ bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& opti
 std::string state_of(const std::vector<InputFile>& files, const Tokenizer& tokenizer,
                      const TokenizeOptions& options) {
   std::ostringstream facts;
-  facts << "1\n"
+  facts << "2\n"
         << tokenizer.fingerprint() << '\n'
         << options.text_key << '\n'
         << options.chat_template << '\n';

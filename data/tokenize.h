@@ -15,6 +15,7 @@ namespace longreach::data {
 struct TokenizeOptions {
   std::string text_key = "text", chat_template = "chatml";
   int gzip_level = 0;
+  size_t piece_bytes = size_t{32} << 20;  // a document that is longer is encoded in pieces; ids stay the same
   bool progress = false;  // a line on stderr that renews itself; plain lines when stderr is not a terminal
 };
 

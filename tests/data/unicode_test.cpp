@@ -79,7 +79,7 @@ std::vector<std::string> words(const std::string& pattern, const std::string& te
   stage.regex.emplace(pattern);
   splitter.add(std::move(stage));
   std::vector<std::string> out;
-  splitter.split(text, true, [&](std::string_view word) { out.emplace_back(word); });
+  splitter.split(text, PreTokenizer::Place::start, [&](std::string_view word) { out.emplace_back(word); });
   return out;
 }
 

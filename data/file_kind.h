@@ -1,0 +1,20 @@
+// Kinds of files by their first bytes, whatever their names say.
+#pragma once
+#include <cstddef>
+#include <string_view>
+
+namespace longreach::data {
+
+inline constexpr size_t kKindBytes = 512;  // of a file's beginning that tell its kind
+
+enum class Packing { none, gzip, zstd };
+Packing packing_of(std::string_view head);
+
+// What a file is that holds no text and is not unpacked here ("packed with xz"), and what to do about it; empty
+// names for everything else.
+struct ForeignKind {
+  std::string_view is, advice;
+};
+ForeignKind foreign_kind(std::string_view head);
+
+}  // namespace longreach::data
