@@ -38,6 +38,11 @@ struct Ring {
     ptx::mbarrier_wait(empty(), parity ^ 1);
     ptx::mbarrier_arrive_expect(full(), bytes);
   }
+  __device__ __forceinline__ Ring next() const {
+    Ring ring = *this;
+    ring.advance();
+    return ring;
+  }
   // Consumers, whole warps.
   __device__ __forceinline__ void wait() const { ptx::mbarrier_wait(full(), parity); }
   __device__ __forceinline__ void release() {

@@ -133,21 +133,29 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   cuda::clear(acc);
   typename Layout::StageRing filled = at.ring, done = at.ring;
   const auto start = [&] {
-    filled.wait();
     tile.start_scores(queries, at.first_tile(filled));
     tile.start_gradients(d_outputs, at.second_tile(filled));
   };
+  // Stands between the exponentials and the wait for the gradients of weights, beside whose product they run: ptxas moves
+  // nothing across a wait that it cannot leave out (dense_forward.cuh). After the last tile that wait is for its own stage,
+  // which is full.
+  const auto await_tile = [&](int index) { (index < block.tiles ? filled.next() : filled).wait(); };
   const auto weigh = [&](int first_key) {
     ptx::wgmma_hold(tile.scores);
-    const int key = first_key + (lane_id() & 3) * 2;
-    const bool border = first_key + kColumns > all_see;
+    // Before the exponentials: predicates of all elements, kept for later, do not fit.
+    if (first_key + kColumns > all_see) {
+      const int key = first_key + (lane_id() & 3) * 2;
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          tile.scores[n][e] = key + n * 8 + (e & 1) < end[e >> 1] ? tile.scores[n][e] : -INFINITY;
+    }
 #pragma unroll
     for (int n = 0; n < kColumns / 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const float weight = ptx::exp2_approx(fmaf(tile.scores[n][e], p.scale_log2, -terms[e >> 1].lse));
-        tile.scores[n][e] = !border || key + n * 8 + (e & 1) < end[e >> 1] ? weight : 0.0f;
-      }
+      for (int e = 0; e < 4; ++e)
+        tile.scores[n][e] = ptx::exp2_approx(fmaf(tile.scores[n][e], p.scale_log2, -terms[e >> 1].lse));
   };
   const auto differentiate = [&] {
     ptx::wgmma_hold(tile.gradients);
@@ -160,9 +168,11 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   };
   ptx::mbarrier_wait(at.held_barrier, 0);
   if (block.tiles > 0) {
+    filled.wait();
     start();
     ptx::wgmma_wait<1>();
     weigh(0);
+    await_tile(1);
     ptx::wgmma_wait<0>();
     differentiate();
 #pragma unroll 1
@@ -175,6 +185,7 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
       ptx::wgmma_hold(factors);
       done.release();
       weigh(next * kColumns);
+      await_tile(next + 1);
       ptx::wgmma_wait<0>();
       differentiate();
     }

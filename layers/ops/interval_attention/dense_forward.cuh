@@ -114,18 +114,21 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
     at.key_ring.release();
     rows.weigh(first_key, first_key + kDenseKeys > all_see, end, p.scale_log2);
     pack_rows<Element>(rows.weights, rows.scores[0]);
+    at.value_ring.wait();
 #pragma unroll 1
     for (first_key -= kDenseKeys; first_key >= 0; first_key -= kDenseKeys) {
       at.key_ring.wait();
       turns.begin(false);
       rows.start_scores(queries, key_stage());
-      at.value_ring.wait();
       rows.start_product(value_stage());
       turns.pass(first_key == 0);
       ptx::wgmma_wait<1>();
       ptx::wgmma_hold(rows.scores[0]);
       at.key_ring.release();
       rows.weigh(first_key, first_key + kDenseKeys > all_see, end, p.scale_log2);
+      // The values of the next product. They are waited for here because ptxas moves nothing across such a wait: it would let
+      // the exponentials sink below the wait for P V, and nothing would run beside that product.
+      at.value_ring.next().wait();
       ptx::wgmma_wait<0>();
       ptx::wgmma_hold(rows.acc[0]);
       ptx::wgmma_hold(rows.weights);
@@ -133,7 +136,6 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
       scale_rows(rows.acc, rows.shrink);
       pack_rows<Element>(rows.weights, rows.scores[0]);
     }
-    at.value_ring.wait();
     rows.start_product(value_stage());
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(rows.acc[0]);
