@@ -22,6 +22,7 @@
 #include "layers/ops/block_attention/plan.h"
 #include "layers/ops/softmax_tile/products-inl.h"
 #include "layers/ops/softmax_tile/rows-inl.h"
+#include "layers/ops/softmax_tile/seen-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longreach::block::HWY_NAMESPACE {
@@ -155,8 +156,7 @@ class BackwardUnit {
       const int64_t count = std::min(last - first, kTile - pairs_.count);
       const int64_t at = (work_->batch * params.heads + head) * params.queries + first;
       for (int64_t i = 0; i < count; ++i) {
-        const float lse = params.lse[at + i];
-        pairs_.lse[pairs_.count + i] = std::isinf(lse) ? 0.0f : lse * kLog2e;
+        pairs_.lse[pairs_.count + i] = params.lse[at + i] * kLog2e;  // -inf where nothing is seen: masked
         pairs_.delta[pairs_.count + i] = work_->delta[at + i];
         pairs_.visible_end[pairs_.count + i] =
             static_cast<int32_t>(row.visible_end(first + i, params.causal));
@@ -191,15 +191,29 @@ class BackwardUnit {
     }
     const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
     to_gradient(seen, columns, params.scale, s, ds);
-    product_.finish_probabilities(s, count, columns);
-    product_.finish_gradients(ds, count, columns);
-    for (int i = 0; i < regions.half_count; ++i) {
-      if (regions.halves[i].key >= regions.halves[i].key_end) continue;
-      product_.add_output(regions.halves[i], s, dv_t_);
-      product_.add_query_gradient(regions.halves[i], ds, dk_t_);
+    const OperandRows q_rows{q.data, q.stride, q.dtype}, do_rows{d_o.data, d_o.stride, d_o.dtype};
+    if (!whole && !(packed_keys_finite_ && q_rows.finite(count, params.qk_size) &&
+                    do_rows.finite(count, params.v_size))) {
+      add_seen_transposed(seen, count, columns, s, do_rows, params.v_size, dv_t_);
+      add_seen_transposed(seen, count, columns, ds, q_rows, params.qk_size, dk_t_);
+      add_seen_query_gradient(seen, ds);
+    } else {
+      product_.finish_probabilities(s, count, columns);
+      product_.finish_gradients(ds, count, columns);
+      for (int i = 0; i < regions.half_count; ++i) {
+        if (regions.halves[i].key >= regions.halves[i].key_end) continue;
+        product_.add_output(regions.halves[i], s, dv_t_);
+        product_.add_query_gradient(regions.halves[i], ds, dk_t_);
+      }
+      add_query_gradient(regions, ds);
     }
-    add_query_gradient(regions, ds);
     pairs_.run_count = pairs_.count = 0;
+  }
+
+  OperandRows key_rows() const {
+    const Params& params = *work_->params;
+    return {row_pointer<Element>(params.k, work_->batch, tile_->first, key_head_), params.k.token,
+            params.dtype};
   }
 
   void pack_keys(int64_t columns) {
@@ -210,6 +224,7 @@ class BackwardUnit {
                                  row_pointer<Element>(params.v, work_->batch, tile_->first, value_head_),
                                  params.v.token, tile_->count, params.qk_size, params.v_size, columns);
     packed_key_head_ = key_head_, packed_value_head_ = value_head_;
+    packed_keys_finite_ = key_rows().finite(tile_->count, params.qk_size);
   }
 
   struct Rows {
@@ -266,6 +281,16 @@ class BackwardUnit {
         add_row(to + (run.at + i) * padded, size, query_gradient(run) + i * work_->dq_token);
     }
   }
+  void add_seen_query_gradient(const PairVisibility& seen, const float* ds) {
+    const int64_t size = work_->params->qk_size;
+    float* to = dq_rows_.get(kTile * size);
+    std::memset(to, 0, static_cast<size_t>(pairs_.count * size) * sizeof(float));
+    add_seen_rows(seen, pairs_.count, tile_->count, ds, key_rows(), size, to, size);
+    for (int64_t r = 0; r < pairs_.run_count; ++r)
+      for (int64_t i = 0; i < pairs_.runs[r].count; ++i)
+        add_row(to + (pairs_.runs[r].at + i) * size, size,
+                query_gradient(pairs_.runs[r]) + i * work_->dq_token);
+  }
   float* query_gradient(const Pairs::Run& run) const {
     return work_->dq + (run.head - work_->head) * work_->dq_head + run.query * work_->dq_token;
   }
@@ -292,6 +317,7 @@ class BackwardUnit {
   const UnitWork* work_ = nullptr;
   const KeyTile* tile_ = nullptr;
   int64_t head_ = 0, key_head_ = 0, value_head_ = 0, packed_key_head_ = -1, packed_value_head_ = -1;
+  bool packed_keys_finite_ = true;
   float *dk_t_ = nullptr, *dv_t_ = nullptr;
 };
 

@@ -19,6 +19,7 @@
 
 #include "layers/ops/block_attention/statistics-inl.h"
 #include "layers/ops/softmax_tile/rows-inl.h"
+#include "layers/ops/softmax_tile/seen-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longreach::block::HWY_NAMESPACE {
@@ -59,6 +60,7 @@ class ForwardTile {
     ListWalk walk(params, tile.row, list_of(params, work.batch, list, tile.row.row), last_end);
     ListedKeys both[2];
     bool more = walk.next(both[0]);
+    int32_t lowest = std::numeric_limits<int32_t>::max();  // of the listed keys
     for (int turn = 0; more; turn ^= 1) {
       const ListedKeys& keys = both[turn];
       more = walk.next(both[turn ^ 1]);
@@ -67,16 +69,22 @@ class ForwardTile {
       const ListedVisibility seen{visible_end, keys};
       const Regions regions =
           whole ? Regions::whole(keys.count, columns) : Regions::visible(seen, keys.count, columns);
-      set_key_values(work, keys);
+      lowest = std::min(lowest, *std::min_element(keys.key, keys.key + keys.count));
+      const OperandRows values = set_key_values(work, keys);
       for (int i = 0; i < regions.strip_count; ++i) product_.scores(regions.strips[i], s);
       const auto softmax =
           whole ? online_softmax<false, ListedVisibility> : online_softmax<true, ListedVisibility>;
       softmax(seen, keys.count, columns, params.scale * kLog2e, s, statistics, o_t, params.v_size);
       if (report) entries_.add(keys, s, statistics, columns);
+      if (!whole && !values.finite(keys.count, params.v_size)) {
+        add_seen_transposed(seen, keys.count, columns, s, values, params.v_size, o_t);
+        continue;
+      }
       product_.finish_probabilities(s, keys.count, columns);
       for (int i = 0; i < regions.half_count; ++i)
         if (regions.halves[i].key < regions.halves[i].key_end) product_.add_output(regions.halves[i], s, o_t);
     }
+    for (int64_t i = 0; i < kTile; ++i) statistics.sees[i] = lowest < visible_end[i];
     divide_output(statistics, columns, params.v_size, o_t);
     store(work, statistics, o_t);
   }
@@ -114,7 +122,8 @@ class ForwardTile {
                          columns);
   }
 
-  void set_key_values(const TileWork& work, const ListedKeys& keys) {
+  // Returns the rows of the values.
+  OperandRows set_key_values(const TileWork& work, const ListedKeys& keys) {
     const Params& params = *work.params;
     KeyValueRows rows = work.key_values;
     int64_t first = keys.segments[0].first_key;
@@ -127,6 +136,7 @@ class ForwardTile {
     product_.set_keys(rows, first, keys.count, params.qk_size);
     product_.set_values(rows, first, keys.count, params.v_size);
     product_.pair_values();
+    return rows_from(rows.v, rows.v_row, rows.v_dtype, first);
   }
 
   // Brings the next keys and values near: blocks follow in no order that the CPU could guess.
@@ -156,7 +166,7 @@ class ForwardTile {
     return to;
   }
 
-  // o, lse (-inf for rows that saw no key) and the statistics.
+  // o, lse (-inf for rows that see no key) and the statistics.
   void store(const TileWork& work, const Statistics& statistics, const float* o_t) {
     const Params& params = *work.params;
     float* staging = staging_.get(kTile * params.v_size);
@@ -169,9 +179,7 @@ class ForwardTile {
       for (int64_t i = 0; !one_run && i < count; ++i)
         vec::row_from_float(staging + (column + i) * params.v_size, params.v_size, o + i * params.o.token);
       float* lse = params.lse + (work.batch * params.heads + head) * params.queries + query;
-      for (int64_t i = 0; i < count; ++i)
-        lse[i] = statistics.seen(column + i) ? statistics.log_sum(column + i) * kLn2
-                                             : -std::numeric_limits<float>::infinity();
+      for (int64_t i = 0; i < count; ++i) lse[i] = statistics.lse(column + i);
       if (params.block_max == nullptr) return;
       const int64_t heads = params.per_list ? params.list_heads : params.heads;
       const int64_t at =

@@ -13,6 +13,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "layers/ops/block_attention/plan.h"
@@ -60,8 +61,8 @@ class EntryStatistics {
               float* out_sum) const {
     const FloatTag d;
     alignas(64) float log_sum[kTile], weight[kTile];
-    // Queries that saw nothing: no weight.
-    for (int64_t c = 0; c < kTile; ++c) log_sum[c] = statistics.seen(c) ? statistics.log_sum(c) : 1e30f;
+    // Queries that see nothing: no weight.
+    for (int64_t c = 0; c < kTile; ++c) log_sum[c] = statistics.sees[c] ? statistics.log_sum(c) : 1e30f;
     const int64_t first = column / kLanes * kLanes;
     for (int64_t s = 0; s < slots_; ++s) {
       const int64_t at = s * kTile;
@@ -69,7 +70,9 @@ class EntryStatistics {
         hn::StoreU(vec::exp2_bounded(d, hn::Sub(hn::LoadU(d, maximum_ + at + c), hn::LoadU(d, log_sum + c))),
                    d, weight + c);
       for (int64_t c = column; c < column + count; ++c) {
-        out_max[s] = std::max(out_max[s], largest_[at + c] * weight[c]);
+        if (sum_[at + c] == 0) continue;  // not seen: a weight of NaN is not its own
+        const float largest = largest_[at + c] * weight[c];
+        if (largest > out_max[s] || std::isnan(largest)) out_max[s] = largest;
         out_sum[s] += sum_[at + c] * weight[c];
       }
     }

@@ -47,7 +47,8 @@ struct TileWork {
 HWY_BEFORE_NAMESPACE();
 namespace longreach::interval::HWY_NAMESPACE {
 
-// Per query: lse in base 2 and delta; zero past the tile's end, where dO is zero too.
+// Per query: lse in base 2 and delta; zero past the tile's end, where dO is zero too. Rows that see nothing have an lse of
+// -inf: what comes of it is masked.
 struct RowTerms {
   alignas(64) float lse[kQueryTile], delta[kQueryTile];
 };
@@ -59,8 +60,7 @@ void row_terms(const TileWork& work, RowTerms& terms) {
   const int64_t row = (work.batch * params.heads + work.head) * params.queries + work.tile->first;
   for (int64_t i = 0; i < work.tile->count; ++i) {
     const int64_t token = work.tile->first + i;
-    const float lse = params.lse[row + i];
-    terms.lse[i] = std::isinf(lse) ? 0.0f : lse * kLog2e;
+    terms.lse[i] = params.lse[row + i] * kLog2e;
     terms.delta[i] =
         dot(row_pointer<Element>(params.o, work.batch, token, work.head),
             row_pointer<Element>(work.gradients->d_o, work.batch, token, work.head), params.v_size);
@@ -115,6 +115,34 @@ void store_query_gradient(const TileWork& work, const float* dq_t, float* stagin
                    out.token, staging);
 }
 
+// What the products below add for a tile that is seen in part, where an operand is not finite.
+struct SeenTile {
+  OperandRows q, d_o;
+  bool finite;  // q and dO
+
+  template <class Element>
+  static SeenTile of(const TileWork& work) {
+    const Params& params = *work.params;
+    const auto rows = [&](const Strided& x) {
+      return OperandRows{row_pointer<Element>(x, work.batch, work.tile->first, work.head), x.token,
+                         params.dtype};
+    };
+    SeenTile tile{rows(params.q), rows(work.gradients->d_o), false};
+    tile.finite =
+        tile.q.finite(work.tile->count, params.qk_size) && tile.d_o.finite(work.tile->count, params.v_size);
+    return tile;
+  }
+
+  void add(const TileWork& work, const TileVisibility& seen, const OperandRows& k, int64_t keys,
+           int64_t columns, const float* p, const float* ds, float* dq_t) const {
+    const int64_t count = work.tile->count, qk_size = work.params->qk_size;
+    add_seen_rows(seen, keys, count, p, d_o, work.params->v_size, work.dv + seen.first_key * work.dv_row,
+                  work.dv_row);
+    add_seen_rows(seen, keys, count, ds, q, qk_size, work.dk + seen.first_key * work.dk_row, work.dk_row);
+    add_seen_transposed(seen, keys, columns, ds, k, qk_size, dq_t);
+  }
+};
+
 template <class Product>
 void backward_tile(const TileWork& work) {
   using Element = typename Product::Input;
@@ -130,6 +158,7 @@ void backward_tile(const TileWork& work) {
   const RowIntervals rows = row_intervals(params, tile, batch, work.head);
   const KeyTiles tiles = key_tiles(tile, rows);
   RowTerms terms;
+  SeenTile seen_tile{};
   bool prepared = false;
   for (int64_t t = tiles.start(); t < tiles.end; t = tiles.next(t)) {
     if ((tile.key_begin / kKeyTile + t) % work.chunks != work.chunk) continue;
@@ -145,6 +174,7 @@ void backward_tile(const TileWork& work) {
           row_pointer<Element>(params.q, batch, tile.first, work.head), params.q.token,
           row_pointer<Element>(work.gradients->d_o, batch, tile.first, work.head), work.gradients->d_o.token,
           tile.count, params.qk_size, params.v_size, columns);
+      seen_tile = SeenTile::of<Element>(work);
       prepared = true;
     }
     product.set_keys(work.key_values, first_key, keys, params.qk_size);
@@ -156,6 +186,12 @@ void backward_tile(const TileWork& work) {
     }
     const auto to_gradient = whole ? gradient_tile<false> : gradient_tile<true>;
     to_gradient(seen, terms, keys, columns, params.scale, s, ds);
+    if (const OperandRows k =
+            rows_from(work.key_values.k, work.key_values.k_row, work.key_values.k_dtype, first_key);
+        !whole && !(seen_tile.finite && k.finite(keys, params.qk_size))) {
+      seen_tile.add(work, seen, k, keys, columns, s, ds, dq_t);
+      continue;
+    }
     product.finish_probability_rows(s, keys);
     product.finish_gradients(ds, keys, columns);
     for (int i = 0; i < regions.strip_count; ++i) {

@@ -2,8 +2,6 @@
 //
 // Work: one task a (batch, head, tile of 64 queries); it visits the tiles of 64 keys that its rows may see,
 // in order, so that the bits do not depend on threads. Memory traffic: K and V once a query tile.
-#include <limits>
-
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/parallel.h"
 
@@ -17,7 +15,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace longreach::interval::HWY_NAMESPACE {
 
-// o = O^T / sum and lse = maximum + log sum; 0 and -inf for rows that saw no key.
+// o = O^T / sum and lse = maximum + log sum; 0 and -inf for rows that see no key.
 template <class Element>
 void store_tile(const Params& params, const QueryTile& tile, int64_t batch, int64_t head, int64_t columns,
                 const Statistics& statistics, float* o_t, float* staging) {
@@ -25,8 +23,7 @@ void store_tile(const Params& params, const QueryTile& tile, int64_t batch, int6
   store_transposed(o_t, params.v_size, tile.count, mutable_row<Element>(params.o, batch, tile.first, head),
                    params.o.token, staging);
   float* lse = params.lse + (batch * params.heads + head) * params.queries + tile.first;
-  for (int64_t i = 0; i < tile.count; ++i)
-    lse[i] = statistics.seen(i) ? statistics.log_sum(i) * kLn2 : -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < tile.count; ++i) lse[i] = statistics.lse(i);
 }
 
 template <class Product>
@@ -43,6 +40,7 @@ void forward_tile(const Params& params, const KeyValueRows& key_values, const Qu
   Statistics statistics;
   const RowIntervals rows = row_intervals(params, tile, batch, head);
   const KeyTiles tiles = key_tiles(tile, rows);
+  for (int64_t i = 0; i < kQueryTile; ++i) statistics.sees[i] = rows.sees_any(i, tile.key_begin);
   product.set_queries(row_pointer<Element>(params.q, batch, tile.first, head), params.q.token, tile.count,
                       params.qk_size, columns);
   for (int64_t t = tiles.start(); t < tiles.end; t = tiles.next(t)) {
@@ -58,6 +56,11 @@ void forward_tile(const Params& params, const KeyValueRows& key_values, const Qu
     for (int i = 0; i < regions.strip_count; ++i) product.scores(regions.strips[i], s);
     const auto softmax = whole ? online_softmax<false, TileVisibility> : online_softmax<true, TileVisibility>;
     softmax(seen, keys, columns, params.scale * kLog2e, s, statistics, o_t, params.v_size);
+    if (const OperandRows values = rows_from(key_values.v, key_values.v_row, key_values.v_dtype, first_key);
+        !whole && !values.finite(keys, params.v_size)) {
+      add_seen_transposed(seen, keys, columns, s, values, params.v_size, o_t);
+      continue;
+    }
     product.finish_probabilities(s, keys, columns);
     for (int i = 0; i < regions.half_count; ++i)
       if (regions.halves[i].key < regions.halves[i].key_end) product.add_output(regions.halves[i], s, o_t);

@@ -34,6 +34,10 @@ struct RowIntervals {
   int64_t last_lo, first_hi;  // keys from last_lo to first_hi lie in every row's interval
   int64_t visible_end;        // largest hi: no key from here on is seen, sink or not
 
+  // Does row i see any key?
+  bool sees_any(int64_t i, int64_t key_begin) const {
+    return lo[i] < hi[i] || std::min<int64_t>(sink_end, hi[i]) > key_begin;
+  }
   // Do all rows see all keys of [from, to)?
   bool sees_all(int64_t from, int64_t to) const {
     return to <= first_hi && (from >= last_lo || to <= sink_end);

@@ -15,6 +15,7 @@
 #include "layers/ops/interval_attention/plan.h"
 #include "layers/ops/softmax_tile/products-inl.h"
 #include "layers/ops/softmax_tile/rows-inl.h"
+#include "layers/ops/softmax_tile/seen-inl.h"
 #include "layers/ops/softmax_tile/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();

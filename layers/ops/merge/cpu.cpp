@@ -43,26 +43,27 @@ inline Row row_at(const Merge& p, int64_t i) {
   return {i / p.tokens / p.heads, i / p.tokens % p.heads, i % p.tokens};
 }
 
-// exp(part - total), 0 for an empty part.
-inline float weight(float part, float total) {
-  return part == -std::numeric_limits<float>::infinity() ? 0.0f : std::exp(part - total);
-}
+constexpr float kEmpty = -std::numeric_limits<float>::infinity();
 
 template <class T>
 void forward_row(const Merge& p, Row row, float* sum, float* part_row) {
-  constexpr float kEmpty = -std::numeric_limits<float>::infinity();
   float highest = kEmpty, total = 0;
-  for (int64_t i = 0; i < p.part_count; ++i) highest = std::max(highest, lse(p.parts[i], row));
+  bool empty = true;
+  for (int64_t i = 0; i < p.part_count; ++i) {
+    const float part = lse(p.parts[i], row);
+    highest = std::max(highest, part);  // not of NaN, which reaches the total by its weight
+    empty &= part == kEmpty;
+  }
   std::fill(sum, sum + p.dim, 0.0f);
   for (int64_t i = 0; i < p.part_count; ++i) {
-    const float w = weight(lse(p.parts[i], row), highest);
-    if (w == 0) continue;
+    if (lse(p.parts[i], row) == kEmpty) continue;
+    const float w = std::exp(lse(p.parts[i], row) - highest);
     total += w;
     kernel::row_to_float(output<T>(p.parts[i], row), p.dim, part_row);
     for (int64_t j = 0; j < p.dim; ++j) sum[j] += w * part_row[j];
   }
-  lse(p.result, row) = highest == kEmpty ? kEmpty : highest + std::log(total);
-  const float scale = highest == kEmpty ? 0.0f : 1.0f / total;
+  lse(p.result, row) = empty ? kEmpty : highest + std::log(total);
+  const float scale = empty ? 0.0f : 1.0f / total;
   for (int64_t j = 0; j < p.dim; ++j) sum[j] *= scale;
   kernel::row_from_float(sum, p.dim, output<T>(p.result, row));
 }
@@ -76,21 +77,22 @@ void backward_row(const MergeBackward& p, Row row, float* grad, float* joined, f
   // The joined row again in fp32: the stored one may be rounded to bf16, and o_p - o cancels.
   std::fill(joined, joined + dim, 0.0f);
   for (int64_t i = 0; i < f.part_count; ++i) {
-    const float w = weight(lse(f.parts[i], row), total);
-    if (w == 0) continue;
+    if (lse(f.parts[i], row) == kEmpty) continue;
+    const float w = std::exp(lse(f.parts[i], row) - total);
     kernel::row_to_float(output<T>(f.parts[i], row), dim, part_row);
     for (int64_t j = 0; j < dim; ++j) joined[j] += w * part_row[j];
   }
   for (int64_t i = 0; i < f.part_count; ++i) {
-    const float w = weight(lse(f.parts[i], row), total);
+    const bool empty = lse(f.parts[i], row) == kEmpty;
+    const float w = empty ? 0.0f : std::exp(lse(f.parts[i], row) - total);
     float dot = 0;
-    if (w != 0) {
+    if (!empty) {
       kernel::row_to_float(output<T>(f.parts[i], row), dim, part_row);
       for (int64_t j = 0; j < dim; ++j) dot += grad[j] * (part_row[j] - joined[j]);
     }
-    for (int64_t j = 0; j < dim; ++j) part_row[j] = w * grad[j];
+    for (int64_t j = 0; j < dim; ++j) part_row[j] = empty ? 0.0f : w * grad[j];
     kernel::row_from_float(part_row, dim, output<T>(p.grads[i], row));
-    lse(p.grads[i], row) = w == 0 ? 0.0f : w * (dot + grad_lse);
+    lse(p.grads[i], row) = empty ? 0.0f : w * (dot + grad_lse);
   }
 }
 

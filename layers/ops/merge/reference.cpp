@@ -21,7 +21,7 @@ IntervalAttentionOutput merge_attention_reference(const std::vector<IntervalAtte
     lses.push_back(part.lse.to(sum_type).transpose(1, 2));
   }
   const at::Tensor o = at::stack(outputs), lse = at::stack(lses);  // [P, B, T, H, D], [P, B, T, H]
-  const at::Tensor present = lse.detach() > -std::numeric_limits<double>::infinity();
+  const at::Tensor present = lse.detach() != -std::numeric_limits<double>::infinity();  // NaN is
   const at::Tensor safe = at::where(present, lse, at::zeros_like(lse));
   const at::Tensor any = present.any(0);
   // The shift only guards against overflow, so no gradient need flow through it.

@@ -71,6 +71,13 @@ HWY_INLINE void multiply_row(const float* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; i += kLanes)
     hn::StoreU(hn::Mul(hn::LoadU(d, to + i), hn::LoadU(d, from + i)), d, to + i);
 }
+// to += factor * from.
+HWY_INLINE void add_scaled_row(const float* from, float factor, int64_t n, float* to) {
+  const FloatTag d;
+  const auto f = hn::Set(d, factor);
+  for (int64_t i = 0; i < n; i += kLanes)
+    hn::StoreU(hn::MulAdd(f, hn::LoadU(d, from + i), hn::LoadU(d, to + i)), d, to + i);
+}
 HWY_INLINE float dot_row(const float* a, const float* b, int64_t n) {
   const FloatTag d;
   auto sum = hn::Zero(d);
@@ -225,7 +232,8 @@ class Prefetch {
 };
 
 // Products with the lower triangle L [m, m] of leading dimension chunk, strip by strip; the strips' upper
-// parts hold 0. Each strip asks for `ahead` rows of what comes next.
+// parts hold 0, whatever the scores there were. Each strip asks for `ahead` rows of what comes next. Where x holds
+// something that is not finite, 0 times it would reach rows that it must not reach: the triangle alone is walked then.
 //
 // scores = the strips of rows x columns: rows [m, inner] of leading dimension row_width, columns [inner,
 // chunk].
@@ -238,12 +246,22 @@ HWY_INLINE void lower_scores(const float* rows, int64_t row_width, const float* 
   }
 }
 HWY_INLINE void multiply_lower(const float* pair, int64_t m, int64_t chunk, float* scores) {
-  for (int64_t r = 0; r < m; ++r)
-    multiply_row(pair + r * chunk, r / kStrip * kStrip + kStrip, scores + r * chunk);
+  for (int64_t r = 0; r < m; ++r) {
+    const int64_t width = r / kStrip * kStrip + kStrip;
+    multiply_row(pair + r * chunk, width, scores + r * chunk);
+    std::fill(scores + r * chunk + r + 1, scores + r * chunk + width, 0.0f);
+  }
 }
 // out (+)= L x, x [m, width].
 HWY_INLINE void lower_times(const float* lower, int64_t chunk, const float* x, int64_t width, int64_t m,
                             float* out, bool accumulate, Prefetch& next, int64_t ahead) {
+  if (!kernel::all_finite(x, m * width)) {
+    if (!accumulate) std::fill(out, out + m * width, 0.0f);
+    for (int64_t r = 0; r < m; ++r)
+      for (int64_t j = 0; j <= r; ++j)
+        add_scaled_row(x + j * width, lower[r * chunk + j], width, out + r * width);
+    return;
+  }
   for (int64_t s = 0; s < m; s += kStrip) {
     next.rows(ahead);
     kernel::gemm(kStrip, width, s + kStrip, {lower + s * chunk, chunk, 1}, x, width, out + s * width, width,
@@ -253,6 +271,12 @@ HWY_INLINE void lower_times(const float* lower, int64_t chunk, const float* x, i
 // out += L^T x.
 HWY_INLINE void add_lower_transposed_times(const float* lower, int64_t chunk, const float* x, int64_t width,
                                            int64_t m, float* out, Prefetch& next, int64_t ahead) {
+  if (!kernel::all_finite(x, m * width)) {
+    for (int64_t r = 0; r < m; ++r)
+      for (int64_t j = 0; j <= r; ++j)
+        add_scaled_row(x + r * width, lower[r * chunk + j], width, out + j * width);
+    return;
+  }
   for (int64_t s = 0; s < m; s += kStrip) {
     next.rows(ahead);
     kernel::gemm(kStrip, width, m - s, {lower + s * chunk + s, 1, chunk}, x + s * width, width,

@@ -72,6 +72,32 @@ HWY_INLINE void row_from_float(const float* from, int64_t n, float* to) {
   std::memcpy(to, from, n * sizeof(float));
 }
 
+// Does a row hold finite numbers alone? By the bits: an exponent of ones is infinite or NaN.
+HWY_INLINE bool all_finite(const float* x, int64_t n) {
+  const hn::ScalableTag<int32_t> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto* bits = reinterpret_cast<const int32_t*>(x);
+  const auto magnitude = hn::Set(d, 0x7fffffff);
+  auto largest = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::And(hn::LoadU(d, bits + i), magnitude));
+  bool finite = hn::AllTrue(d, hn::Lt(largest, hn::Set(d, 0x7f800000)));
+  for (; i < n; ++i) finite &= (bits[i] & 0x7fffffff) < 0x7f800000;
+  return finite;
+}
+HWY_INLINE bool all_finite(const uint16_t* x, int64_t n) {
+  const hn::ScalableTag<int16_t> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto* bits = reinterpret_cast<const int16_t*>(x);
+  const auto magnitude = hn::Set(d, int16_t{0x7fff});
+  auto largest = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::And(hn::LoadU(d, bits + i), magnitude));
+  bool finite = hn::AllTrue(d, hn::Lt(largest, hn::Set(d, int16_t{0x7f80})));
+  for (; i < n; ++i) finite &= (x[i] & 0x7fff) < 0x7f80;
+  return finite;
+}
+
 // to[r, c] = from[r, c] as fp32 for r < rows, c < columns, and 0 up to padded_rows and padded_columns.
 template <class T>
 HWY_INLINE void pad_tile(const T* from, int64_t from_row, int64_t rows, int64_t columns, float* to,

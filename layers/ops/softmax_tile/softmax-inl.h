@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "layers/ops/softmax_tile/products-inl.h"
 
@@ -21,19 +22,23 @@ HWY_BEFORE_NAMESPACE();
 namespace longreach::softmax_tile::HWY_NAMESPACE {
 
 inline constexpr float kHeadroom = 8.0f;
-inline constexpr float kNoMaximum = -1e30f;  // finite, so that differences of maxima never are NaN
+// The lowest finite number: no score is below it, and differences of maxima never are NaN.
+inline constexpr float kNoMaximum = std::numeric_limits<float>::lowest();
 
-// Per query: the running maximum, the sum of 2^(s - maximum), and the factor that O^T is due.
+// Per query: the running maximum, the sum of 2^(s - maximum), and the factor that O^T is due. A query that sees a key has
+// a result whatever its scores are: NaN among them makes maximum + log2(sum) NaN.
 struct Statistics {
   alignas(64) float maximum[kTile], sum[kTile], factor[kTile];
+  bool sees[kTile] = {};  // at least one key, by the mask; the caller says so before the results are taken
 
   Statistics() {
     std::fill(maximum, maximum + kTile, kNoMaximum);
     std::fill(sum, sum + kTile, 0.0f);
   }
-  bool seen(int64_t i) const { return sum[i] > 0.0f; }
-  // Base 2; only where seen.
+  // Base 2; only where a key is seen.
   float log_sum(int64_t i) const { return maximum[i] + std::log2(sum[i]); }
+  // Natural; -inf for a query that sees no key.
+  float lse(int64_t i) const { return sees[i] ? log_sum(i) * kLn2 : -std::numeric_limits<float>::infinity(); }
 };
 
 // Turns kVectors vectors of columns of S^T (products q.k) into P^T. Returns whether O^T must be rescaled.
@@ -105,12 +110,13 @@ void online_softmax(const Visibility& seen, int64_t keys, int64_t columns, float
   }
 }
 
-// O^T becomes o^T = O^T / sum; 0 for queries that saw no key.
+// O^T becomes o^T = O^T / sum; 0 for queries that see no key.
 inline void divide_output(const Statistics& statistics, int64_t columns, int64_t v_size, float* o_t) {
   const FloatTag d;
+  alignas(64) float inverses[kTile];
+  for (int64_t i = 0; i < columns; ++i) inverses[i] = statistics.sees[i] ? 1.0f / statistics.sum[i] : 0.0f;
   for (int64_t c = 0; c < columns; c += kLanes) {
-    const auto sum = hn::LoadU(d, statistics.sum + c);
-    const auto inverse = hn::IfThenElseZero(hn::Gt(sum, hn::Zero(d)), hn::Div(hn::Set(d, 1.0f), sum));
+    const auto inverse = hn::LoadU(d, inverses + c);
     for (int64_t e = 0; e < v_size; ++e) {
       float* at = o_t + e * kTile + c;
       hn::StoreU(hn::Mul(hn::LoadU(d, at), inverse), d, at);

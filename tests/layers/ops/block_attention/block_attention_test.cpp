@@ -11,6 +11,7 @@
 #include "layers/ops/softmax_tile/tensors.h"
 #include "tests/layers/ops/block_attention/cases.h"
 #include "tests/layers/ops/cpu_target.h"
+#include "tests/layers/ops/nan_cases.h"
 #include "tests/support/errors.h"
 #include "tests/support/gradients.h"
 
@@ -274,6 +275,62 @@ TEST_P(CpuTarget, MatchesReference) {
     }
     expect_matches_in_both_dtypes({.queries = 257, .keys = 257, .qk_size = 64, .v_size = 64});
   });
+}
+
+// NaN is the sign that something went wrong: it neither vanishes nor reaches what has nothing to do with it.
+TEST_P(CpuTarget, NanIsWhereItIsSeen) {
+  if (GetParam() == HWY_EMU128) GTEST_SKIP() << "its exponential makes NaN 0 (simd/vector_math-inl.h)";
+  const BlockCase cases[] = {
+      {.list_heads = 1, .query_block = 64, .key_block = 64, .density = 0.7},
+      {.list_heads = 2, .query_block = 1, .key_block = 16, .density = 0.4},
+      {.list_heads = 1, .query_block = 48, .key_block = 32, .density = 0.7, .causal = false},
+      {.list_heads = 2,
+       .query_block = 16,
+       .key_block = 128,
+       .density = 0.7,
+       .cu_seqlens_q = int_tensor({0, 31, 90, 150}, {4}),
+       .cu_seqlens_k = int_tensor({0, 31, 90, 150}, {4})}};
+  for_products([&](bool first) {
+    for (BlockCase c : cases) {
+      c.queries = c.keys = 150, c.heads = 2;
+      SCOPED_TRACE(c.name());
+      const BlockLists lists = random_lists(c);
+      const at::Tensor visible = block_mask_matrix(lists, 1, 2, 150, 150)[0];
+      const auto run = [&](auto operation) {
+        return [&lists, operation](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+          return operation(q, k, v, lists, BlockAttentionOptions{});
+        };
+      };
+      const auto exact = run(block_attention_reference), fused = run(block_attention);
+      if (first) expect_nan_at_pairs_that_see_it(visible, 16, at::kFloat, fused, exact);
+      expect_nan_at_pairs_that_see_it(visible, 16, at::kBFloat16, fused, exact);
+    }
+  });
+}
+
+TEST_P(CpuTarget, StatisticsKeepNan) {
+  if (GetParam() == HWY_EMU128) GTEST_SKIP() << "its exponential makes NaN 0 (simd/vector_math-inl.h)";
+  BlockCase c{.queries = 150,
+              .keys = 150,
+              .heads = 2,
+              .key_heads = 1,
+              .value_heads = 1,
+              .query_block = 16,
+              .key_block = 16};
+  const BlockLists lists = random_lists(c);
+  const at::Tensor q = normal({1, 150, 2, 8}, 1, at::kFloat), k = normal({1, 150, 1, 8}, 2, at::kFloat);
+  k.select(1, 70).fill_(std::nan(""));
+  for (const auto statistics : {BlockStatistics::per_head, BlockStatistics::per_list}) {
+    const auto found = block_attention(q, k, k, lists, {.statistics = statistics}),
+               exact = block_attention_reference(q.to(at::kDouble), k.to(at::kDouble), k.to(at::kDouble),
+                                                 lists, {.statistics = statistics});
+    for (const auto& [a, b] :
+         {std::pair{found.block_max, exact.block_max}, {found.block_sum, exact.block_sum}}) {
+      EXPECT_TRUE(a.isnan().equal(b.isnan()));
+      EXPECT_TRUE(b.isnan().any().item<bool>());
+      EXPECT_LE(relative_error(a.nan_to_num(), b.nan_to_num()), 5e-6);
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(BlockAttention, CpuTarget, cpu_targets(), cpu_target_name);

@@ -11,6 +11,7 @@
 #include "layers/ops/softmax_tile/tensors.h"
 #include "tests/layers/ops/cpu_target.h"
 #include "tests/layers/ops/interval_attention/cases.h"
+#include "tests/layers/ops/nan_cases.h"
 #include "tests/support/errors.h"
 
 namespace longreach::test {
@@ -254,6 +255,36 @@ TEST_P(CpuTarget, MatchesReference) {
     c.mask.window = 70;
     c.mask.sinks = 5;
     expect_matches_in_both_dtypes(c);
+  });
+}
+
+std::vector<IntervalMask> nan_masks() {
+  std::vector<IntervalMask> masks(4);
+  masks[1].window = 9, masks[1].sinks = 3;
+  masks[2].cu_seqlens_q = masks[2].cu_seqlens_k = int_tensor({0, 31, 90, 150}, {4});
+  AttentionCase c{.queries = 150, .keys = 150};
+  random_intervals(c, 1, 2, 5);
+  masks[3] = c.mask;
+  return masks;
+}
+
+// NaN is the sign that something went wrong: it neither vanishes nor reaches what has nothing to do with it.
+TEST_P(CpuTarget, NanIsWhereItIsSeen) {
+  if (GetParam() == HWY_EMU128) GTEST_SKIP() << "its exponential makes NaN 0 (simd/vector_math-inl.h)";
+  const std::vector<IntervalMask> masks = nan_masks();
+  for_products([&](bool first) {
+    for (const IntervalMask& mask : masks) {
+      const at::Tensor visible = interval_mask_matrix(mask, 1, 2, 150, 150)[0];
+      const auto run = [&](auto operation) {
+        return [&mask, operation](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+          return operation(q, k, v, mask, std::nullopt);
+        };
+      };
+      const auto exact = run(interval_attention_reference), fused = run(interval_attention);
+      if (first) expect_nan_at_pairs_that_see_it(visible, 16, at::kFloat, fused, exact);
+      if (first) expect_nan_at_pairs_that_see_it(visible, 16, at::kFloat, exact, exact, /*gradients=*/false);
+      expect_nan_at_pairs_that_see_it(visible, 16, at::kBFloat16, fused, exact);
+    }
   });
 }
 

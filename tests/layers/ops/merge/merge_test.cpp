@@ -74,6 +74,29 @@ TEST_F(Merge, AnEmptyPartIsNeverRead) {
   for (size_t i = 0; i < clean.size(); ++i) EXPECT_TRUE(clean[i].equal(poisoned[i])) << i;
 }
 
+// A part that went wrong makes the whole wrong: dropped, it would hide that.
+TEST_F(Merge, NanStaysWhateverStandsBesideIt) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const auto join : {merge_attention, merge_attention_reference}) {
+    Parts parts = draw(at::kFloat);
+    parts[0].lse.select(2, 1).fill_(kNan);  // the others are empty there
+    parts[1].lse.select(2, 3).fill_(kNan);  // the others are not
+    parts[2].o.select(1, 4).fill_(kNan);    // next to nothing, but not nothing: lse = -300
+    const auto [o, lse] = join(parts);
+    for (const int64_t token : {1, 3}) {
+      EXPECT_TRUE(o.select(1, token).isnan().all().item<bool>()) << token;
+      EXPECT_TRUE(lse.select(2, token).isnan().all().item<bool>()) << token;
+    }
+    EXPECT_TRUE(o.select(1, 4).isnan().all().item<bool>());
+    for (const int64_t token : {0, 2}) EXPECT_FALSE(o.select(1, token).isnan().any().item<bool>()) << token;
+  }
+  Parts parts = draw(at::kFloat);
+  parts[0].lse.select(2, 1).fill_(kNan);
+  const auto results = run(parts, true, false);
+  EXPECT_TRUE(results[2].select(1, 1).isnan().all().item<bool>());
+  EXPECT_FALSE(results[2].select(1, 3).isnan().any().item<bool>());
+}
+
 TEST_F(Merge, OnePartAndNoTokens) {
   const Parts one{{normal({1, 4, 2, 3}, 1, at::kFloat), normal({1, 2, 4}, 2, at::kFloat)}};
   const auto [o, lse] = merge_attention(one);

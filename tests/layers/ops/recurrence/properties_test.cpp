@@ -1,11 +1,13 @@
 // What must hold of the fused recurrence whatever its values: causality, pieces equal the whole, documents
 // apart, any strides, and the same bits with any number of threads.
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -33,6 +35,52 @@ TEST(RecurrenceProperties, TheFutureIsNotSeen) {
     EXPECT_TRUE(at::equal(before.narrow(1, 0, t), after.narrow(1, 0, t))) << t;
     EXPECT_FALSE(at::equal(before.narrow(1, t, 1), after.narrow(1, t, 1))) << t;
   }
+}
+
+// One NaN at token t: outputs before t are what they were, and only those gradients are NaN that depend on it. `from`:
+// NaN from t on; `until`: up to t; `at`: at t alone.
+TEST(RecurrenceProperties, NanReachesNoEarlierToken) {
+  enum class Reach { kNone, kFrom, kUntil, kAt };
+  using enum Reach;
+  struct Row {
+    size_t input;
+    Reach o, dq, dk, dv;
+  };
+  constexpr Row kRows[] = {{0, kAt, kNone, kUntil, kUntil},
+                           {1, kFrom, kFrom, kNone, kAt},
+                           {2, kFrom, kFrom, kAt, kNone},
+                           {5, kNone, kAt, kUntil, kUntil}};
+  constexpr int64_t kAtToken = 70;
+  for (const auto dtype : {at::kFloat, at::kBFloat16})
+    for (const auto decay : {DecayKind::kNone, DecayKind::kHead, DecayKind::kToken})
+      for (const int64_t heads : {1, 12}) {  // segments side by side, and one after another
+        const RecurrenceCase c{
+            .tokens = 1100, .heads = heads, .key_heads = heads, .value_heads = heads, .decay = decay};
+        const RecurrenceInputs clean = draw(c, dtype);
+        const Named expected = run(c, clean, recurrence);
+        for (const Row& row : kRows) {
+          RecurrenceInputs x = clean;
+          x[row.input] = x[row.input].clone();
+          x[row.input].select(1, kAtToken).select(1, 0).select(1, 3).fill_(std::nan(""));
+          const Named found = run(c, x, recurrence);
+          const std::pair<size_t, Reach> checked[] = {{0, row.o}, {2, row.dq}, {3, row.dk}, {4, row.dv}};
+          for (const auto& [i, reach] : checked) {
+            SCOPED_TRACE(::testing::Message()
+                         << c << ": " << found[i].first << " with NaN in input " << row.input);
+            const at::Tensor nan = found[i].second.isnan().any(-1).select(2, 0)[0];
+            const at::Tensor t = at::arange(c.tokens);
+            const at::Tensor wanted = reach == kNone    ? t < 0
+                                      : reach == kFrom  ? t >= kAtToken
+                                      : reach == kUntil ? t <= kAtToken
+                                                        : t == kAtToken;
+            EXPECT_TRUE(nan.equal(wanted)) << nan.nonzero().squeeze(1);
+            const at::Tensor kept = wanted.view({1, -1, 1, 1});
+            EXPECT_LE(relative_error(found[i].second.masked_fill(kept, 0.0),
+                                     expected[i].second.masked_fill(kept, 0.0)),
+                      dtype == at::kFloat ? 1e-6 : 1e-3);
+          }
+        }
+      }
 }
 
 // The final state of one piece is the initial state of the next, gradients included.
