@@ -141,7 +141,7 @@ int speed(const Arguments& arguments) {
   Options options;
   CLI::App app("Speed of the fused operators against peers, alternated in one run", "bench");
   app.add_option("names", options.names,
-                 "cases [all]; or `memory`, `targets` (see longreach bench memory --help)");
+                 "cases [all]; or `memory`, `train`, `targets` (see longreach bench train --help)");
   std::vector<std::string> peers = peer_names();
   peers.emplace_back("none");
   app.add_option("--peer", options.peers, text("peers: ", join(peers)))
@@ -248,6 +248,7 @@ int bench_verb(const Arguments& arguments) {
   const Arguments rest(arguments.begin() + (arguments.empty() ? 0 : 1), arguments.end());
   if (first == "--worker") return worker_main();
   if (first == "memory") return memory(rest);
+  if (first == "train") return bench_train(rest);
   if (first == "targets") return check_targets(rest);
   return speed(arguments);
 }

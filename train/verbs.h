@@ -15,6 +15,7 @@ int export_verb(const Arguments& arguments);
 int data_verb(const Arguments& arguments);
 int verify_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
+int bench_train(const Arguments& arguments);  // bench train
 int plot_verb(const Arguments& arguments);
 int info_verb(const Arguments& arguments);
 

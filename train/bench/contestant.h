@@ -18,13 +18,19 @@ struct Result {
   at::Tensor o, dq, dk, dv;
 };
 
-class Contestant {
+// What can be timed.
+class Timed {
  public:
-  virtual ~Contestant() = default;
+  virtual ~Timed() = default;
+  // Does its work `repeats` times; time of all of them.
+  virtual Timing run(int64_t repeats) = 0;
+};
+
+// Its time leaves conversions of layout out.
+class Contestant : public Timed {
+ public:
   // Computes once, untimed.
   virtual Result result() = 0;
-  // Computes `repeats` times; time of all of them, conversions of layout left out.
-  virtual Timing run(int64_t repeats) = 0;
   // Whether it computes the very function of the case; otherwise it is dense causal attention in its place.
   virtual bool same_function() const = 0;
 };

@@ -14,22 +14,15 @@ namespace {
 constexpr double kShortest = 0.02;  // seconds a sample at least: a few milliseconds are lost in the clocks
 
 // Calls that fill a sample; the calls also warm caches, page tables and thread pools.
-int64_t repeats_for(Contestant& contestant) {
+int64_t repeats_for(Timed& contestant) {
   contestant.run(1);
   const double once = std::max(contestant.run(1).wall, 1e-9);
   return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(kShortest / once)), 1, 100000);
 }
 
-Timing sample(Contestant& contestant, int64_t repeats) {
+Timing sample(Timed& contestant, int64_t repeats) {
   const Timing total = contestant.run(repeats);
   return {total.wall / static_cast<double>(repeats), total.cpu / static_cast<double>(repeats)};
-}
-
-// Process time is fair to one thread on a shared machine; with more it counts work, not waiting.
-std::vector<double> judged(const std::vector<Timing>& samples, int threads) {
-  std::vector<double> seconds;
-  for (const Timing& one : samples) seconds.push_back(threads == 1 ? one.cpu : one.wall);
-  return seconds;
 }
 
 double shortest_wall(const std::vector<Timing>& samples) { return minimum(judged(samples, 2)); }
@@ -55,15 +48,6 @@ double rate_of(const Peak& peak, const std::string& dtype) {
   return dtype == "bfloat16" ? peak.bfloat16 : peak.float32;
 }
 
-// The share of the peak that `flops` in `seconds` are. The peak is measured again before a rate is refused: whoever shared
-// the core's units at the first time made it look small.
-double share_of_peak(const std::string& who, double flops, double seconds, const Setting& setting,
-                     Peak& peak) {
-  const auto rate = flops / seconds / setting.threads;
-  if (rate > rate_of(peak, setting.dtype)) peak = larger(peak, measure_peak());
-  return require_possible_rate(who, flops, seconds, rate_of(peak, setting.dtype), setting.threads);
-}
-
 void fill(const BenchCase& bench_case, Peak peak, const Samples& samples, Row& row) {
   const Setting& setting = row.setting;
   const std::vector<double> ours = judged(samples.ours, setting.threads);
@@ -71,20 +55,33 @@ void fill(const BenchCase& bench_case, Peak peak, const Samples& samples, Row& r
   row.seconds_median = median(ours);
   row.wall_min = shortest_wall(samples.ours);
   row.flops = bench_case.flops(setting);
-  row.peak_share = share_of_peak(setting.name, row.flops, row.seconds_min, setting, peak);
+  row.peak_share =
+      share_of_peak(setting.name, row.flops, row.seconds_min, setting.dtype, setting.threads, peak);
   if (samples.peer.empty()) return;
   const std::vector<double> peer = judged(samples.peer, setting.threads);
   row.peer_seconds_min = minimum(peer);
   row.peer_seconds_median = median(peer);
   row.peer_wall_min = shortest_wall(samples.peer);
   const double peer_flops = row.peer_same_function ? row.flops : softmax_flops(setting, 0);
-  share_of_peak(setting.peer, peer_flops, row.peer_seconds_min, setting, peak);
+  share_of_peak(setting.peer, peer_flops, row.peer_seconds_min, setting.dtype, setting.threads, peak);
   const Ratio ratio = ratio_by_pairs(ours, peer);
   row.ratio = ratio.median;
   row.ratio_of_minima = ratio.of_minima;
 }
 
 }  // namespace
+
+std::vector<double> judged(const std::vector<Timing>& samples, int threads) {
+  std::vector<double> seconds;
+  for (const Timing& one : samples) seconds.push_back(threads == 1 ? one.cpu : one.wall);
+  return seconds;
+}
+
+double share_of_peak(const std::string& who, double flops, double seconds, const std::string& dtype,
+                     int threads, Peak& peak) {
+  if (flops / seconds / threads > rate_of(peak, dtype)) peak = larger(peak, measure_peak());
+  return require_possible_rate(who, flops, seconds, rate_of(peak, dtype), threads);
+}
 
 std::vector<std::string> peer_names() {
   std::vector<std::string> names{"sdpa", "dense"};
@@ -99,7 +96,7 @@ std::unique_ptr<Contestant> make_peer(const BenchCase& bench_case, const Setting
   return python_peer(bench_case, setting, problem);
 }
 
-Samples alternate(Contestant& ours, Contestant* peer, int rounds) {
+Samples alternate(Timed& ours, Timed* peer, int rounds) {
   Samples samples;
   const int64_t our_repeats = repeats_for(ours), peer_repeats = peer ? repeats_for(*peer) : 0;
   for (int round = 0; round < rounds; ++round) {

@@ -20,6 +20,15 @@ struct Samples {
 };
 // `rounds` rounds; in each, both run long enough for the clock (20 ms or one call), and who begins changes
 // from round to round. peer may be null.
-Samples alternate(Contestant& ours, Contestant* peer, int rounds);
+Samples alternate(Timed& ours, Timed* peer, int rounds);
+
+// Seconds that count: process time, which is fair to one thread on a shared machine; with more it would count work and not
+// waiting, and wall time is taken.
+std::vector<double> judged(const std::vector<Timing>& samples, int threads);
+
+// The share of the peak that `flops` in `seconds` are. The peak is measured again before a rate is refused (Refusal):
+// whoever shared the core's units at the first time made it look small.
+double share_of_peak(const std::string& who, double flops, double seconds, const std::string& dtype,
+                     int threads, Peak& peak);
 
 }  // namespace longreach::bench

@@ -14,10 +14,7 @@ std::vector<std::string> python_peer_names();
 std::unique_ptr<Contestant> python_peer(const BenchCase& bench_case, const Setting& setting,
                                         const Problem& problem);
 
-// ${XDG_CACHE_HOME:-~/.cache}/longreach/peers
-std::string peers_environment();
-
-// Makes that environment with `python3 -m venv` and pip, and proves that torch can be imported. Throws
+// Makes the environment of the peers with `python3 -m venv` and pip, and proves that torch can be imported. Throws
 // UserError.
 void install_peers();
 

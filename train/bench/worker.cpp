@@ -8,6 +8,7 @@
 #include "layers/ops/parallel.h"
 #include "train/bench/child_process.h"
 #include "train/bench/measure.h"
+#include "train/bench/training.h"
 
 namespace longreach::bench {
 namespace {
@@ -91,6 +92,20 @@ MemoryFigure memory_in_worker(const Setting& setting) {
   throw Error(text("bench memory: the measuring process ", end_of(worker->wait())));
 }
 
+std::vector<TrainingRow> measure_training_in_workers(const std::vector<TrainingSetting>& settings,
+                                                     const std::function<void(const TrainingRow&)>& on_row) {
+  std::vector<TrainingRow> rows;
+  for (const TrainingSetting& setting : settings) {
+    const auto worker = start_worker({{"threads", setting.threads}, {"training", setting}}, setting.threads);
+    std::string line;
+    const bool answered = worker->read_line(line);
+    const TrainingRow dead{.setting = setting, .refused = "the measuring process ended without an answer"};
+    rows.push_back(answered ? parse_line(line).get<TrainingRow>() : dead);
+    on_row(rows.back());
+  }
+  return rows;
+}
+
 int worker_main() {
   std::string line;
   std::getline(std::cin, line);
@@ -100,6 +115,9 @@ int worker_main() {
     if (job.contains("memory")) {
       const auto setting = job.at("memory").get<Setting>();
       std::cout << json(memory_figure(find_case(bench_cases(), setting.name), setting)).dump() << std::endl;
+    } else if (job.contains("training")) {
+      const auto setting = job.at("training").get<TrainingSetting>();
+      std::cout << json(measure_training(setting, measure_peak())).dump() << std::endl;
     } else {
       time_settings(job);
     }

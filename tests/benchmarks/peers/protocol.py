@@ -81,29 +81,39 @@ class Peer:
                 self.problem.write(name, x.grad)
         return {}
 
-    def run(self, repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(repeats):
-            self.once()
-        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def timed(work, repeats):
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(repeats):
+        work()
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def serve_requests(answer):
+    """Answers every line of standard input with answer(request)."""
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except Exception as error:  # whatever it is, the other end must hear of it
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=answers)
 
 
 def serve(make, layout="BHTD"):
     peer = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            if request["op"] == "prepare":
-                torch.set_num_threads(request["threads"])
-                problem = Problem(request)
-                problem.layout = layout
-                function, same_function = make(problem)
-                peer = Peer(problem, function)
-                answer = {"same_function": same_function}
-            elif request["op"] == "result":
-                answer = peer.result()
-            else:
-                answer = peer.run(request["repeats"])
-        except Exception as error:  # whatever it is, the other end must hear of it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers)
+
+    def answer(request):
+        nonlocal peer
+        if request["op"] == "prepare":
+            torch.set_num_threads(request["threads"])
+            problem = Problem(request)
+            problem.layout = layout
+            function, same_function = make(problem)
+            peer = Peer(problem, function)
+            return {"same_function": same_function}
+        if request["op"] == "result":
+            return peer.result()
+        return timed(peer.once, request["repeats"])
+
+    serve_requests(answer)

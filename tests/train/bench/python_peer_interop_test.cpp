@@ -8,6 +8,8 @@
 
 #include "tests/train/bench/cases.h"
 #include "train/bench/agreement.h"
+#include "train/bench/peer_process.h"
+#include "train/bench/training.h"
 
 namespace longreach::bench {
 namespace {
@@ -57,6 +59,25 @@ TEST_F(PythonPeers, SayWhatTheyCannotDo) {
 TEST_F(PythonPeers, DenseAttentionInPlaceOfAnotherFunctionSaysSo) {
   const Setting setting = setting_for("sdpa_eager", "forward");
   EXPECT_FALSE(python_peer(lightning_case(), setting, make_problem(setting))->same_function());
+}
+
+// The same weights, tokens and optimizer give the same losses; measure_training refuses to time anything else.
+TEST_F(PythonPeers, TrainTheSameModel) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    const TrainingSetting setting{.dtype = dtype,
+                                  .rounds = 1,
+                                  .layers = 2,
+                                  .hidden_size = 64,
+                                  .heads = 2,
+                                  .intermediate_size = 96,
+                                  .vocab_size = 97,
+                                  .tokens = 48,
+                                  .batch = 2};
+    const TrainingRow row = measure_training(setting, {.float32 = 1e13, .bfloat16 = 1e13});
+    EXPECT_EQ(row.refused, "") << dtype;
+    EXPECT_NEAR(row.loss, row.peer_loss, 1e-2 * row.loss) << dtype;
+    EXPECT_GT(row.ratio, 0) << dtype;
+  }
 }
 
 }  // namespace

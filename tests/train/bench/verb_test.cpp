@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -77,6 +78,45 @@ TEST(BenchVerb, MeasuresEveryCaseInFreshProcesses) {
   }
   EXPECT_GT(report.at("machine").at("peak_float32").get<double>(), 0);
   std::filesystem::remove(path);
+}
+
+TEST(BenchVerb, MeasuresTrainingSteps) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "longreach_bench_train.json";
+  const Answer answer = run_bench({"train",
+                                   "--peer",
+                                   "none",
+                                   "--dtype",
+                                   "float32,bfloat16",
+                                   "--threads",
+                                   "2",
+                                   "--layers",
+                                   "1",
+                                   "--hidden-size",
+                                   "64",
+                                   "--heads",
+                                   "2",
+                                   "--intermediate-size",
+                                   "96",
+                                   "--length",
+                                   "64",
+                                   "--batch",
+                                   "2",
+                                   "--rounds",
+                                   "2",
+                                   "--json",
+                                   path.string()});
+  EXPECT_EQ(answer.code, 0) << answer.output;
+  std::ifstream file(path);
+  const nlohmann::json report = nlohmann::json::parse(file);
+  ASSERT_EQ(report.at("rows").size(), 2U);
+  for (const nlohmann::json& row : report.at("rows")) {
+    EXPECT_EQ(row.at("refused"), "") << row;
+    EXPECT_GT(row.at("seconds_min").get<double>(), 0) << row;
+    EXPECT_NEAR(row.at("loss").get<double>(), std::log(257.0), 0.5) << row;
+  }
+  std::filesystem::remove(path);
+  EXPECT_THAT(refusal_of({"train", "--heads", "5"}), HasSubstr("--heads: found 5"));
+  EXPECT_THAT(refusal_of({"train", "--peer", "sdpa"}), HasSubstr("--peer"));
 }
 
 TEST(BenchVerb, AnUnwritableReportIsAUserError) {
