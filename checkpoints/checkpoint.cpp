@@ -107,14 +107,14 @@ void append_tensors(const std::string& path, NamedTensors& to) {
   }
 }
 
-// Manifest and sizes hold; contents are not read.
-bool looks_whole(const std::string& folder) {
-  try {
-    for (const ManifestFile& file : read_manifest(folder).files) verify_size(folder, file);
-    return true;
-  } catch (const CheckpointError&) {
-    return false;
-  }
+// The manifest; it must be that of the step the folder is named after, if it is named after one.
+Manifest manifest_of(const std::string& folder) {
+  Manifest manifest = read_manifest(folder);
+  const int64_t named = step_named_by(folder);
+  check<CheckpointError>(
+      named < 0 || named == manifest.step, one_line(folder), ": holds the checkpoint of step ", manifest.step,
+      ": the folder was renamed or swapped; expected the name ", step_folder("", manifest.step).substr(1));
+  return manifest;
 }
 
 CheckpointContents load_step(const std::string& root, int64_t step) {
@@ -142,9 +142,13 @@ std::string save_checkpoint(const std::string& root, const CheckpointContents& c
   return folder.publish();
 }
 
+void verify_checkpoint(const std::string& folder) {
+  for (const ManifestFile& file : manifest_of(folder).files) verify_contents(folder, file);
+}
+
 CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer) {
   constexpr int64_t kMaxText = int64_t{1} << 30;
-  const Manifest manifest = read_manifest(folder);
+  const Manifest manifest = manifest_of(folder);
   CheckpointContents contents;
   contents.step = manifest.step;
   contents.path = folder;
@@ -171,10 +175,11 @@ CheckpointContents load_checkpoint(const std::string& folder, bool with_optimize
 }
 
 std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
-                                              void (*warn)(const std::string&)) {
-  restore_set_aside(root);
+                                              void (*warn)(const std::string&), int64_t at_most) {
+  restore_replaced(root);
   if (step >= 0) return load_step(root, step);
-  const auto all = list_checkpoints(root);
+  auto all = list_checkpoints(root);
+  std::erase_if(all, [&](const auto& checkpoint) { return checkpoint.first > at_most; });
   if (all.empty()) return std::nullopt;
   std::string last;
   for (auto at = all.rbegin(); at != all.rend(); ++at) {
@@ -191,20 +196,6 @@ std::optional<CheckpointContents> load_latest(const std::string& root, int64_t s
   }
   throw CheckpointError(
       one_line(text(root, ": none of its ", all.size(), " checkpoints can be used; the oldest: ", last)));
-}
-
-void prune_checkpoints(const std::string& root, int64_t keep) {
-  clean_leftovers(root);
-  if (keep <= 0) return;
-  const auto all = list_checkpoints(root);
-  int64_t kept = 0;
-  for (auto at = all.rbegin(); at != all.rend(); ++at) {
-    // A damaged one does not count, so that the last good one is never deleted for its sake.
-    if (kept >= keep)
-      remove_step(root, at->first);
-    else
-      kept += looks_whole(at->second);
-  }
 }
 
 }  // namespace longreach

@@ -8,6 +8,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -32,7 +33,11 @@ struct CheckpointContents {
 // everything else as it was.
 std::string save_checkpoint(const std::string& root, const CheckpointContents& contents);
 
-// Verifies sizes and checksums, then reads. Throws CheckpointError naming the file.
+// Checks that the manifest is that of the step the folder is named after, and every file's size and checksum.
+// Throws CheckpointError naming the file.
+void verify_checkpoint(const std::string& folder);
+
+// Verifies as above, then reads. Throws CheckpointError naming the file.
 CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer = true);
 
 // Complete checkpoints under root, oldest first.
@@ -40,11 +45,9 @@ std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string&
 
 // step -1: the newest that verifies; a damaged one is reported through `warn` and the one before is used.
 // Another step: exactly that one. Nothing when root holds no checkpoint. Throws CheckpointError when there
-// are some and none is good.
+// are some and none is good. at_most: later steps are not looked at.
 std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
-                                              void (*warn)(const std::string&));
-
-// Deletes all but the newest `keep` (0: keeps all), and leftovers of interrupted saves.
-void prune_checkpoints(const std::string& root, int64_t keep);
+                                              void (*warn)(const std::string&),
+                                              int64_t at_most = std::numeric_limits<int64_t>::max());
 
 }  // namespace longreach

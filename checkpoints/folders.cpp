@@ -18,7 +18,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kPrefix = "step-", kTemporary = ".tmp", kAside = ".old.tmp";
+constexpr std::string_view kPrefix = "step-", kTemporary = ".tmp", kAside = ".old.tmp",
+                           kSetAside = ".set-aside";
 
 // The step in step-DIGITS followed by `suffix`, or -1.
 int64_t step_of(const std::string& name, std::string_view suffix) {
@@ -85,6 +86,12 @@ std::string step_folder(const std::string& root, int64_t step) {
   return root + "/" + std::string(kPrefix) + digits;
 }
 
+int64_t step_named_by(const std::string& folder) {
+  fs::path path = fs::path(folder).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "step-00000120/"
+  return step_of(path.filename().string(), "");
+}
+
 void publish_folder(const std::string& root, int64_t step) {
   const std::string complete = step_folder(root, step), temporary = complete + std::string(kTemporary);
   if (!exists(complete)) {
@@ -97,7 +104,7 @@ void publish_folder(const std::string& root, int64_t step) {
   remove_tree(temporary);
 }
 
-void restore_set_aside(const std::string& root) {
+void restore_replaced(const std::string& root) {
   for (const std::string& name : temporary_names(root)) {
     const int64_t step = step_of(name, kAside);
     if (step >= 0 && !exists(step_folder(root, step)))
@@ -105,8 +112,22 @@ void restore_set_aside(const std::string& root) {
   }
 }
 
+std::vector<std::pair<std::string, std::string>> set_aside_later(const std::string& root, int64_t step) {
+  std::vector<std::pair<std::string, std::string>> renamed;
+  const auto all = list_checkpoints(root);
+  for (auto at = all.rbegin(); at != all.rend() && at->first > step; ++at) {
+    const std::string first = at->second + std::string(kSetAside);
+    std::string name = first;
+    for (int64_t number = 2; exists(name); ++number) name = text(first, "-", number);
+    rename_or_throw(at->second, name);
+    renamed.emplace_back(at->second, name);
+  }
+  if (!renamed.empty()) sync_folder(root);
+  return renamed;
+}
+
 void clean_leftovers(const std::string& root) {
-  restore_set_aside(root);
+  restore_replaced(root);
   for (const std::string& name : temporary_names(root))
     if (step_of(name, kAside) >= 0 || step_of(name, kTemporary) >= 0) remove_tree(root + "/" + name);
 }

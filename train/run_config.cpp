@@ -79,9 +79,11 @@ void CheckpointConfig::fields(FieldVisitor& visit) {
   visit.field("folder", folder, {.help = "under job.dump_folder"});
   visit.field("interval", interval,
               {.help = "steps between checkpoints; one more is written at the end", .allowed = at_least(1)});
-  visit.field("keep_latest_k", keep_latest_k, {.help = "checkpoints kept; 0: all", .allowed = at_least(0)});
+  visit.field("keep_latest_k", keep_latest_k,
+              {.help = "whole checkpoints kept; 0: all", .allowed = at_least(0)});
   visit.field("load_step", load_step,
-              {.help = "step to resume from when the folder holds checkpoints; -1: the newest good one",
+              {.help = "step to resume from when the folder holds checkpoints, later ones are then set aside "
+                       "(renamed); -1: the newest good one",
                .allowed = at_least(-1)});
   visit.field("initial_load_path", initial_load_path, {.help = "checkpoint whose model starts a new run"});
 }

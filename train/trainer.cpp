@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/folders.h"
 #include "core/verbose.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/gates.h"
@@ -77,6 +78,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
       corpus_(corpus),
       train_loader_(corpus, loader_options(config)),
       valid_loader_(corpus, loader_options(config)),
+      retention_(config.checkpoint_root(), config.checkpoint.keep_latest_k),
       steps_([this](int64_t step) { return load_step(step); }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
@@ -101,12 +103,21 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
 
 void Trainer::resume_or_start() {
   if (auto found = load_latest(config_.checkpoint_root(), config_.checkpoint.load_step, warn)) {
-    restore(*found);
+    go_on_from(*found);
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
   } else if (!config_.checkpoint.initial_load_path.empty()) {
     start_from(config_.checkpoint.initial_load_path);
   }
   if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
+}
+
+void Trainer::go_on_from(const CheckpointContents& contents) {
+  restore(contents);
+  retention_.resumed_from(step_);
+  for (const std::string& root : {config_.checkpoint_root(), config_.job.dump_folder + "/export"})
+    for (const auto& [path, name] : set_aside_later(root, step_))
+      std::cout << "set aside  " << path << ": it is later than step " << step_ << "; it is now " << name
+                << std::endl;
 }
 
 void Trainer::start_from(const std::string& path) {
@@ -223,10 +234,10 @@ bool Trainer::finite(const StepRecord& record, const GradientNorm& gradients) {
 
 // Back to the last good checkpoint; the step that failed is skipped when it comes again.
 void Trainer::roll_back() {
-  const auto found = load_latest(config_.checkpoint_root(), -1, warn);
+  const auto found = load_latest(config_.checkpoint_root(), -1, warn, step_);
   check<TrainingError>(found.has_value(), "step ", step_ + 1,
                        " is not finite and there is no checkpoint to roll back to");
-  restore(*found);
+  go_on_from(*found);
   log_ = nullptr;  // closes the files before their tail is dropped
   log_ = std::make_unique<RunLog>(config_, step_);
   log_->say(text("rolled back to step ", step_));
@@ -297,7 +308,7 @@ void Trainer::save() {
   contents.texts["config.toml"] = to_toml(fields_of(config_));
   newest_checkpoint_ = save_checkpoint(config_.checkpoint_root(), contents);
   saved_step_ = step_;
-  prune_checkpoints(config_.checkpoint_root(), config_.checkpoint.keep_latest_k);
+  retention_.saved(step_);
 }
 
 }  // namespace longreach

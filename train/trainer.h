@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoints/checkpoint.h"
+#include "checkpoints/retention.h"
 #include "data/loader.h"
 #include "data/prefetch.h"
 #include "models/transformer.h"
@@ -48,6 +49,8 @@ class Trainer {
   // A new run from the model of a checkpoint.
   void start_from(const std::string& path);
   void restore(const CheckpointContents& contents);
+  // As above; then no later checkpoint or export is left under its name.
+  void go_on_from(const CheckpointContents& contents);
   StepData load_step(int64_t step) const;
   StepRecord train_step(const StepData& data);
   // What one micro-batch adds to the loss of a step, and to its record.
@@ -69,6 +72,7 @@ class Trainer {
   NamedParameters parameters_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<RunLog> log_;
+  Retention retention_;
   LossOptions loss_options_;
 
   int64_t step_ = 0;  // steps done

@@ -18,6 +18,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "checkpoints/folders.h"
+#include "checkpoints/retention.h"
 #include "core/error.h"
 #include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
@@ -189,26 +191,92 @@ TEST(Checkpoint, FallsBackLoudlyAndSaysWhenNothingIsGood) {
   EXPECT_THROW(load_latest(root.path(), -1, remember), CheckpointError);
 }
 
-TEST(Checkpoint, PrunesOldOnesAndLeftoversOnly) {
+TEST(Checkpoint, ARenamedOrSwappedFolderIsPassedOver) {
+  TemporaryFolder root;
+  for (const int64_t step : {1, 2, 3}) save_checkpoint(root.path(), contents(step));
+  fs::rename(root.path("step-00000003"), root.path("swap"));
+  fs::rename(root.path("step-00000002"), root.path("step-00000003"));
+  fs::rename(root.path("swap"), root.path("step-00000002"));
+  for (const char* folder : {"step-00000002", "step-00000003", "step-00000003/"})
+    EXPECT_THROW(load_checkpoint(root.path(folder)), CheckpointError) << folder;
+  EXPECT_THROW(load_latest(root.path(), 3, remember), CheckpointError);
+  warnings.clear();
+  EXPECT_TRUE(same(*load_latest(root.path(), -1, remember), contents(1)));
+  ASSERT_EQ(warnings.size(), 2u);
+  EXPECT_THAT(warnings[0], HasSubstr("step-00000003: holds the checkpoint of step 2"));
+  fs::rename(root.path("step-00000003"), root.path("best"));
+  EXPECT_TRUE(same(load_checkpoint(root.path("best")), contents(2))) << "a name that says no step is free";
+}
+
+TEST(Checkpoint, LooksAtNoLaterStepThanAsked) {
+  TemporaryFolder root;
+  for (const int64_t step : {1, 2, 3}) save_checkpoint(root.path(), contents(step));
+  EXPECT_EQ(load_latest(root.path(), -1, remember, 2)->step, 2);
+  EXPECT_FALSE(load_latest(root.path(), -1, remember, 0).has_value());
+}
+
+TEST(Checkpoint, SetsLaterStepsAsideWithoutLosingAny) {
+  TemporaryFolder root;
+  for (const int64_t step : {1, 2, 3}) save_checkpoint(root.path(), contents(step));
+  const auto renamed = set_aside_later(root.path(), 1);
+  ASSERT_EQ(renamed.size(), 2u);
+  EXPECT_EQ(renamed[0], std::pair(root.path("step-00000003"), root.path("step-00000003.set-aside")));
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(1));
+  save_checkpoint(root.path(), contents(3, 77));
+  EXPECT_EQ(set_aside_later(root.path(), 2).at(0).second, root.path("step-00000003.set-aside-2"));
+  EXPECT_TRUE(set_aside_later(root.path(), 1).empty());
+  save_checkpoint(root.path(), contents(4));
+  Retention(root.path(), 1).saved(4);
+  EXPECT_TRUE(same(load_checkpoint(root.path("step-00000003.set-aside")), contents(3)));
+  EXPECT_TRUE(same(load_checkpoint(root.path("step-00000003.set-aside-2")), contents(3, 77)));
+  EXPECT_TRUE(same(load_checkpoint(root.path("step-00000002.set-aside")), contents(2)));
+}
+
+TEST(Retention, DeletesOldOnesAndLeftoversOnly) {
   TemporaryFolder root;
   for (int64_t step = 1; step <= 5; ++step) save_checkpoint(root.path(), contents(step));
   for (const char* name :
        {"step-00000006.tmp", "step-00000002.old.tmp", "notes.tmp", "step-x.tmp", "step-00000009 copy"})
     fs::create_directory(root.path(name));
-  prune_checkpoints(root.path(), 0);
+  Retention(root.path(), 0).saved(5);
   EXPECT_EQ(steps_of(root.path()).size(), 5u);
   EXPECT_FALSE(fs::exists(root.path("step-00000006.tmp")));
   EXPECT_FALSE(fs::exists(root.path("step-00000002.old.tmp")));
   EXPECT_TRUE(fs::exists(root.path("notes.tmp")));
   EXPECT_TRUE(fs::exists(root.path("step-x.tmp")));
-  fs::resize_file(root.path("step-00000005/model-00000.safetensors"), 100);
-  prune_checkpoints(root.path(), 2);
-  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(3, 4, 5))
-      << "a damaged one does not count as kept";
+  Retention(root.path(), 2).saved(5);
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(4, 5));
   EXPECT_TRUE(fs::exists(root.path("step-00000009 copy")));
 }
 
-TEST(Checkpoint, BringsBackWhatAnInterruptedReplacementSetAside) {
+TEST(Retention, WhatIsDamagedDoesNotCount) {
+  TemporaryFolder root;
+  for (int64_t step = 1; step <= 5; ++step) save_checkpoint(root.path(), contents(step));
+  test::flip_bit(root.path("step-00000004/optimizer-00000.safetensors"), 200);
+  fs::resize_file(root.path("step-00000003/model-00000.safetensors"), 100);
+  Retention retention(root.path(), 2);
+  retention.saved(5);
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(2, 3, 4, 5));
+  save_checkpoint(root.path(), contents(6));
+  retention.saved(6);
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(5, 6));
+}
+
+TEST(Retention, WhatWasWrittenStaysBesideLaterOnes) {
+  TemporaryFolder root;
+  for (const int64_t step : {5, 10, 15}) save_checkpoint(root.path(), contents(step));
+  Retention retention(root.path(), 1);
+  retention.resumed_from(5);
+  save_checkpoint(root.path(), contents(7));
+  retention.saved(7);
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(5, 7, 10, 15))
+      << "what the run resumed from stays until two newer ones are written";
+  save_checkpoint(root.path(), contents(8));
+  retention.saved(8);
+  EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(8, 10, 15));
+}
+
+TEST(Checkpoint, BringsBackWhatAnInterruptedReplacementMovedAway) {
   TemporaryFolder root;
   save_checkpoint(root.path(), contents(4));
   fs::rename(root.path("step-00000004"), root.path("step-00000004.old.tmp"));
@@ -317,7 +385,7 @@ TEST(Checkpoint, AKillAtAnyMomentLeavesALoadableOne) {
     EXPECT_TRUE(same(*loaded, contents(1)) || same(*loaded, contents(2)) || same(*loaded, contents(2, 5)))
         << moment;
   }
-  prune_checkpoints(root.path(), 1);
+  Retention(root.path(), 1).saved(2);
   EXPECT_TRUE(temporaries(root.path()).empty());
 }
 
