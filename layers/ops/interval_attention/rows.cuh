@@ -104,7 +104,7 @@ __device__ __forceinline__ void merge_splits(const CudaMerge& p) {
   const float exponent = reference_exponent(largest, kLog2e);
   for (int split = 0; split < p.splits; ++split)
     total += ptx::exp2_approx(fmaf(p.lse[split * p.split_lse + row], kLog2e, -exponent));
-  const float inverse = total > 0.0f ? 1.0f / total : 0.0f;
+  const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // NaN stays NaN
   const int64_t head_row = row / p.queries;
   char* out = row_pointer(p.out, static_cast<int>(head_row / p.heads), row % p.queries,
                           static_cast<int>(head_row % p.heads));
@@ -117,7 +117,8 @@ __device__ __forceinline__ void merge_splits(const CudaMerge& p) {
     }
     store_element<Element>(out, element, sum);
   }
-  if (lane_id() == 0) p.out_lse[row] = total > 0.0f ? (exponent + ptx::log2_approx(total)) * kLn2 : -INFINITY;
+  if (lane_id() == 0)
+    p.out_lse[row] = total == 0.0f ? -INFINITY : (exponent + ptx::log2_approx(total)) * kLn2;
 }
 
 // The rows of [batch, token, head] that a warp has, as pointers.

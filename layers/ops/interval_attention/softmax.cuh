@@ -83,9 +83,9 @@ struct SoftmaxRows {
     scale_rows(acc, shrink);
   }
 
-  // Ends the pass. `factor` brings accumulators to output; lse is natural. Where kKeyWarps warps have seen
-  // different keys of the same rows, they meet in `meeting` [kKeyWarps][kRows] and their scaled accumulators
-  // add up to the output. All threads of the block call it.
+  // Ends the pass. `factor` brings accumulators to output; lse is natural. A row whose sum is 0 has seen nothing; NaN
+  // stays NaN. Where kKeyWarps warps have seen different keys of the same rows, they meet in `meeting`
+  // [kKeyWarps][kRows] and their scaled accumulators add up to the output. All threads of the block call it.
   template <int kKeyWarps, int kRows>
   __device__ __forceinline__ void finish(float scale_log2, float2* meeting, int key_warp, int first_row,
                                          float (&factor)[kRowTiles][2], float (&lse)[kRowTiles][2]) {
@@ -117,8 +117,8 @@ struct SoftmaxRows {
         }
         const float exponent = reference_exponent(largest, scale_log2);
         const float own = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
-        factor[m][h] = total > 0.0f ? own / total : 0.0f;
-        lse[m][h] = total > 0.0f ? (exponent + ptx::log2_approx(total)) * kLn2 : -INFINITY;
+        factor[m][h] = total == 0.0f ? 0.0f : own / total;
+        lse[m][h] = total == 0.0f ? -INFINITY : (exponent + ptx::log2_approx(total)) * kLn2;
       }
   }
 };

@@ -3,15 +3,18 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
 #include <functional>
 
 #include "core/error.h"
 #include "layers/loss.h"
 #include "layers/mlp.h"
 #include "layers/norm.h"
+#include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/recurrence/recurrence.h"
 #include "layers/rope.h"
@@ -153,6 +156,32 @@ TEST(CudaModules, AttentionAndRecurrence) {
     expect_same_on_device(either, inputs, dtype);
     expect_same_on_device(recurrent, inputs, dtype);
   }
+}
+
+// The first query is NaN: so are its rows of o and lse, which are not those of a query that sees nothing; no other row is.
+void expect_nan_in_the_first_row(const IntervalAttentionOutput& found) {
+  EXPECT_TRUE(found.o.select(1, 0).isnan().all().item<bool>());
+  EXPECT_TRUE(found.lse.select(2, 0).isnan().all().item<bool>());
+  EXPECT_FALSE(found.o.narrow(1, 1, found.o.size(1) - 1).isnan().any().item<bool>());
+  EXPECT_FALSE(found.lse.narrow(2, 1, found.lse.size(2) - 1).isnan().any().item<bool>());
+}
+
+// Of tiles, of splits that decoding joins, of the dense kernels of sm_90a, and of lists of blocks.
+TEST(CudaModules, NaNStaysInAttention) {
+  for (const auto dtype : kDtypes)
+    for (const int64_t queries : {150, 2})
+      for (const int architecture : {80, 90}) {
+        SCOPED_TRACE(::testing::Message() << dtype << " " << queries << " sm_" << architecture);
+        at::Tensor q = normal({1, queries, 4, 64}, 1, dtype);
+        q.select(1, 0).fill_(std::nan(""));
+        const at::Tensor k = normal({1, 300, 2, 64}, 2, dtype), v = normal({1, 300, 2, 64}, 3, dtype);
+        const InterpretedDevice device(architecture);
+        expect_nan_in_the_first_row(interval_attention(q.clone(), k.clone(), v.clone(), {}));
+        if (architecture == 90) continue;
+        const BlockLists lists{.indices = at::zeros({1, 2, queries, 1}, at::kInt), .query_block = 1};
+        const auto listed = block_attention(q.clone(), k.clone(), v.clone(), lists, {});
+        expect_nan_in_the_first_row({listed.o, listed.lse});
+      }
 }
 
 TEST(CudaModules, RefuseFloat64) {
