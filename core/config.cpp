@@ -3,10 +3,16 @@
 
 #include <toml++/toml.h>
 
+#include <cerrno>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
+#include <system_error>
+
+#include "core/config_place.h"
+#include "core/toml_hint.h"
 
 namespace longreach {
 
@@ -77,7 +83,7 @@ std::string refusal(const std::string& value, const Allowed& allowed) {
 }
 std::string refusal(bool, const Allowed&) { return ""; }
 
-class Reader : public FieldVisitor {
+class Reader : public FieldVisitor, public KeyPlaces {
  public:
   Reader(const ConfigDocument::Contents& document, const toml::table* table, std::string path,
          std::set<std::string>& used)
@@ -131,6 +137,8 @@ class Reader : public FieldVisitor {
 
   void reject(std::string_view name, const std::string& why) override { fail(name, find(name), why); }
 
+  std::string place_of(std::string_view name) const override { return place(key(name), find(name)); }
+
   // Refuses what no field named.
   void finish() const {
     if (!table_) return;
@@ -153,12 +161,22 @@ class Reader : public FieldVisitor {
 
   const toml::node* find(std::string_view name) const { return table_ ? table_->get(name) : nullptr; }
 
-  [[noreturn]] void fail(std::string_view name, const toml::node* node, const std::string& why) const {
-    const std::string full = key(name);
-    if (document_.overrides.count(full)) throw ConfigError(one_line(text("--", full, ": ", why)));
+  // The command line's key, or file and line; `node` when it has a line, else the table it is in.
+  std::string place(const std::string& full, const toml::node* node) const {
+    if (document_.overrides.count(full)) return "--" + full;
     const auto* place = node ? node : static_cast<const toml::node*>(table_);
-    const std::string line = place && place->source().begin.line ? text(":", place->source().begin.line) : "";
-    throw ConfigError(one_line(text(document_.name, line, ": ", full, ": ", why)));
+    return place && place->source().begin.line ? text(document_.name, ":", place->source().begin.line)
+                                               : document_.name;
+  }
+
+  [[noreturn]] void fail(std::string_view name, const toml::node* node, const std::string& why) const {
+    const std::string full = key(name), where = place(full, node);
+    throw ConfigError(one_line(text(where, where == "--" + full ? "" : ": " + full, ": ", why)));
+  }
+
+  [[noreturn]] void fail_missing(std::string_view name, const Field& about) const {
+    const std::string allowed = describe(about.allowed);
+    fail(name, nullptr, text("is required: ", about.help, allowed.empty() ? "" : "; expected " + allowed));
   }
 
   // The override of this key as a TOML node; a word that is not TOML is a string.
@@ -185,7 +203,7 @@ class Reader : public FieldVisitor {
     const auto override_table = overridden(name, std::is_same_v<T, std::string>);
     const toml::node* node = override_table ? override_table->get("value") : find(name);
     if (!node) {
-      if (about.required) fail(name, nullptr, text("is required: ", about.help));
+      if (about.required) fail_missing(name, about);
       return;
     }
     value = element<T>(name, *node, about);
@@ -197,7 +215,7 @@ class Reader : public FieldVisitor {
     const auto override_table = overridden(name, false);
     const toml::node* node = override_table ? override_table->get("value") : find(name);
     if (!node) {
-      if (about.required) fail(name, nullptr, text("is required: ", about.help));
+      if (about.required) fail_missing(name, about);
       return;
     }
     value.clear();
@@ -215,7 +233,7 @@ class Reader : public FieldVisitor {
     if (!value)
       fail(name, &node,
            text("expected ", allowed.empty() ? std::string(kTypeName<T>) : allowed, ", found ",
-                type_name(node)));
+                type_name(node), std::is_same_v<T, std::string> ? "; texts stand in quotes" : ""));
     const std::string refused = refusal(*value, about.allowed);
     if (!refused.empty()) fail(name, &node, text("expected ", allowed, ", found ", refused));
     return *value;
@@ -235,9 +253,20 @@ ConfigDocument::ConfigDocument(ConfigDocument&&) noexcept = default;
 ConfigDocument::~ConfigDocument() = default;
 
 ConfigDocument ConfigDocument::from_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  const std::string name = one_line(path, 500);
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  check<ConfigError>(status.type() != fs::file_type::not_found, name,
+                     ": no such file; expected a TOML config");
+  check<ConfigError>(!fs::is_directory(status), name, ": is a folder; expected a TOML config",
+                     fs::exists(fs::path(path) / "config.toml", error) ? " such as its config.toml" : "");
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
+  check<ConfigError>(file.is_open(), name, ": cannot be read: ", std::generic_category().message(errno));
   std::stringstream contents;
-  check<ConfigError>(file.good() && contents << file.rdbuf(), path, ": cannot be read as a config file");
+  contents << file.rdbuf();
+  check<ConfigError>(!file.bad(), name, ": cannot be read to its end");
   return from_text(contents.str(), path);
 }
 
@@ -246,8 +275,9 @@ ConfigDocument ConfigDocument::from_text(std::string_view toml_text, std::string
   try {
     contents->table = toml::parse(toml_text, name);
   } catch (const toml::parse_error& error) {
+    const auto line = static_cast<size_t>(error.source().begin.line);
     throw ConfigError(
-        one_line(text(name, ":", error.source().begin.line, ": not TOML: ", error.description())));
+        one_line(text(name, ":", line, ": not TOML: ", error.description(), toml_hint(toml_text, line))));
   }
   contents->name = std::move(name);
   return ConfigDocument(std::move(contents));

@@ -59,6 +59,16 @@ constexpr const char* kFieldType<std::vector<double>> = "list of float";
 template <>
 constexpr const char* kFieldType<std::vector<std::string>> = "list of string";
 
+// Whether a value is one that a parser would refuse: its key stands for something that is not known yet.
+template <class T>
+bool is_unset(const T&, const Allowed&) {
+  return false;
+}
+bool is_unset(const int64_t& value, const Allowed& allowed) {
+  const auto* range = std::get_if<IntRange>(&allowed);
+  return range && (value < range->low || value > range->high);
+}
+
 // Walks the fields in order; what is done with each key is the subclass's.
 class Walker : public FieldVisitor {
  public:
@@ -84,12 +94,13 @@ class Walker : public FieldVisitor {
   }
 
  protected:
+  // value: as TOML; empty when the key has none yet.
   virtual void key(std::string_view name, const std::string& value, const char* type, const Field& about) = 0;
 
  private:
   template <class T>
   void visit(std::string_view name, T& value, const Field& about) {
-    key(name, literal(value), kFieldType<T>, about);
+    key(name, is_unset(value, about.allowed) ? "" : literal(value), kFieldType<T>, about);
   }
 };
 
@@ -113,7 +124,8 @@ class Printer : public Walker {
       const std::string allowed = describe(about.allowed);
       keys_ += text("# ", about.help, allowed.empty() ? "" : "; " + allowed, "\n");
     }
-    keys_ += text(name, " = ", value, "\n");
+    if (!value.empty()) keys_ += text(name, " = ", value, "\n");
+    if (value.empty() && comments_) keys_ += text("# ", name, " =\n");
   }
 
  private:

@@ -2,8 +2,10 @@
 #include "models/model_config.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
+#include "core/config_place.h"
 #include "core/error.h"
 #include "layers/rope.h"
 
@@ -40,7 +42,7 @@ bool uses_rope(const std::vector<AttentionConfig>& layers) {
 
 void size_fields(ModelConfig& c, FieldVisitor& visit) {
   const Allowed size = between(1, kLargest), size_or_zero = between(0, kLargest);
-  visit.field("vocab_size", c.vocab_size, {.help = "tokens; 0: the tokenizer's", .allowed = size_or_zero});
+  visit.field("vocab_size", c.vocab_size, {.help = "tokens; absent: the tokenizer's", .allowed = size});
   visit.field("hidden_size", c.hidden_size, {.help = "width of the residual stream", .allowed = size});
   visit.field("intermediate_size", c.intermediate_size,
               {.help = "width of the feed-forward block; 0: 8/3 hidden_size, up to a multiple of 32",
@@ -55,6 +57,18 @@ void size_fields(ModelConfig& c, FieldVisitor& visit) {
               {.help = "0: hidden_size / num_attention_heads", .allowed = between(0, 256)});
   visit.field("max_position_embeddings", c.max_position_embeddings,
               {.help = "tokens the model is made for; rope scalings start from it", .allowed = size});
+}
+
+// Every layer is served once: notes the layers of a table, and names it and the earlier one that has one of them.
+void expect_free(const std::vector<int64_t>& layers, const AttentionEntry& entry,
+                 std::map<int64_t, std::string>& served, FieldVisitor& visit) {
+  const auto* places = dynamic_cast<const KeyPlaces*>(&visit);
+  const std::string own = text("\"", entry.layers, "\" (kind = \"", entry.kind(), "\"",
+                               places ? ", " + places->place_of("layers") : "", ")");
+  for (const int64_t layer : layers) {
+    const auto [at, free] = served.emplace(layer, own);
+    if (!free) visit.reject("layers", text("layer ", layer, " is served by both ", at->second, " and ", own));
+  }
 }
 
 }  // namespace
@@ -98,15 +112,18 @@ void ModelConfig::fields(FieldVisitor& visit) {
   visit.field("rope_theta", rope.theta, {.help = "base of the rotary embedding", .allowed = RealRange{1.0}});
   visit.section("rope_scaling", "longer contexts than trained on",
                 [&](FieldVisitor& v) { rope_fields(rope, v); });
+  std::map<int64_t, std::string> served;  // layer -> the table that serves it
   const auto append = [&](FieldVisitor& v) {
     if (std::exchange(inherited, false)) attention.clear();
     AttentionEntry& entry = attention.emplace_back();
     entry.fields(v);
+    std::vector<int64_t> layers;
     try {
-      parse_layers(entry.layers, num_hidden_layers);
+      layers = parse_layers(entry.layers, num_hidden_layers);
     } catch (const ConfigError& error) {
       v.reject("layers", error.what());
     }
+    expect_free(layers, entry, served, v);
   };
   visit.tables("attention", "the mechanism of each layer; none: dense everywhere", append, attention.size(),
                [&](size_t i, FieldVisitor& v) { attention[i].fields(v); });
@@ -117,7 +134,7 @@ void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
   config.clear();
   if (vocab_size == 0) vocab_size = tokenizer_vocab_size;
   check<ConfigError>(vocab_size > 0,
-                     "model.vocab_size = 0: expected a positive number, or a tokenizer to take it from");
+                     "model.vocab_size: expected a positive number, or a tokenizer to take it from");
   check<ConfigError>(vocab_size >= tokenizer_vocab_size, "model.vocab_size = ", vocab_size,
                      ": the tokenizer has ", tokenizer_vocab_size, " tokens");
   if (intermediate_size == 0) intermediate_size = (8 * hidden_size + 95) / 96 * 32;

@@ -64,14 +64,16 @@ void ParallelConfig::fields(FieldVisitor& visit) {
   visit.field("device", device,
               {.help = "where tensors live: cpu, or cuda for the current CUDA device",
                .allowed = one_of({"cpu", "cuda"})});
-  visit.field(
-      "data_parallel_replicate_degree", data_parallel_replicate_degree,
-      {.help = "ranks that hold the whole model; this version trains on one rank", .allowed = between(1, 1)});
-  visit.field("data_parallel_shard_degree", data_parallel_shard_degree,
-              {.help = "ranks that share the model's state; -1: all there are", .allowed = between(-1, 1)});
-  visit.field(
-      "context_parallel_degree", context_parallel_degree,
-      {.help = "ranks that share one sequence; this version trains on one rank", .allowed = between(1, 1)});
+  const auto ranks = [&](const char* name, int64_t& value, const char* help, int64_t all = 1) {
+    visit.field(name, value, {.help = text(help, "; this version trains on one rank")});
+    if (value != 1 && value != all)
+      visit.reject(name, text("found ", value,
+                              ", expected 1: not available in this version, which trains on one rank"));
+  };
+  ranks("data_parallel_replicate_degree", data_parallel_replicate_degree, "ranks that hold the whole model");
+  ranks("data_parallel_shard_degree", data_parallel_shard_degree,
+        "ranks that share the model's state; -1: all there are", -1);
+  ranks("context_parallel_degree", context_parallel_degree, "ranks that share one sequence");
 }
 
 void CheckpointConfig::fields(FieldVisitor& visit) {

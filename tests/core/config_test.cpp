@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/temporary_folder.h"
+
 namespace longreach {
 namespace {
 
@@ -93,6 +95,81 @@ TEST(Config, ErrorLinesAreShortAndPrintable) {
   const std::string error = error_of("\"" + std::string(5000, 'k') + "\\u0007\" = 1");
   EXPECT_LE(error.size(), 1000u);
   for (const char c : error) EXPECT_GE(static_cast<unsigned char>(c), 0x20);
+}
+
+TEST(Config, SaysHowTomlWantsWhatOtherFormatsWriteOtherwise) {
+  const auto hint = [](const std::string& toml, const std::string& part) {
+    const std::string error = error_of(toml);
+    EXPECT_NE(error.find(part), std::string::npos) << toml << ": " << error;
+  };
+  hint("rate = 1\n[inner]\nmode = alpha\n", "a.toml:3: not TOML: ");
+  hint("[inner]\nmode = alpha  # the first\n", "did you mean mode = \"alpha\"?");
+  hint("[inner]\nmode = /data/alpha\n", "did you mean mode = \"/data/alpha\"?");
+  hint("[inner]\nmode = ../alpha\n", "did you mean mode = \"../alpha\"?");
+  hint("[inner]\nmode = 2b-alpha\n", "did you mean mode = \"2b-alpha\"?");
+  hint("files = [a.txt, b.txt]\n", "texts in a list stand in quotes");
+  hint("on = True\n", "did you mean on = true?");
+  hint("on = None\n", "leave on out");
+  hint("rate =\n", "rate has no value");
+  hint("rate: 0.5\n", "key = value");
+  hint("[item]\nsize = 1\n\n[item]\nsize = 2\n[item]\n",
+       "[item] is in line 1 too: a list of tables is written [[item]]");
+  hint("[item]\nsize = 1\n[[item]]\n", "[[item]]");
+  hint("[[item]]\nsize = 1\n[ item ]\n", "[[item]]");
+  hint("[item]\nsize = 1\n", "[[item]]");
+  hint("[inner]\nmode = 1\n", "expected one of alpha, a, found an integer; texts stand in quotes");
+  EXPECT_EQ(error_of("rate = 1 2\n").find("did you mean"), std::string::npos);
+}
+
+TEST(Config, FilesThatAreNoneAreCalledWhatTheyAre) {
+  const TemporaryFolder folder;
+  const auto error = [](const std::string& path) {
+    try {
+      ConfigDocument::from_file(path);
+    } catch (const ConfigError& failure) {
+      return std::string(failure.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(error(folder.path("none.toml")),
+            folder.path("none.toml") + ": no such file; expected a TOML config");
+  EXPECT_EQ(error(folder.path()), folder.path() + ": is a folder; expected a TOML config");
+  folder.write("config.toml", "");
+  EXPECT_EQ(error(folder.path()),
+            folder.path() + ": is a folder; expected a TOML config such as its config.toml");
+  EXPECT_EQ(error(folder.path("config.toml")), "");
+  EXPECT_NE(error(folder.path("config.toml/x")).find("no such file"), std::string::npos);
+}
+
+struct Unset {
+  int64_t count = 0;
+  std::string mode;
+  void fields(FieldVisitor& visit) {
+    visit.field("count", count, {.help = "a count", .allowed = at_least(1)});
+    visit.field("mode", mode, {.help = "a mode", .allowed = one_of({"alpha", "beta"}), .required = true});
+  }
+};
+
+TEST(Config, KeysWithoutAValueYetArePrintedAsRemarks) {
+  Unset unset;
+  unset.mode = "beta";
+  EXPECT_EQ(to_toml(fields_of(unset)), "mode = \"beta\"\n");
+  EXPECT_NE(to_toml(fields_of(unset), true).find("\n# count =\n"), std::string::npos);
+  Unset again;
+  ConfigDocument::from_text(to_toml(fields_of(unset), true), "a.toml").read(fields_of(again));
+  EXPECT_EQ(again.count, 0);
+}
+
+TEST(Config, AMissingKeyIsNamedWithItsChoices) {
+  Unset unset;
+  try {
+    ConfigDocument::from_text("count = 3\n", "a.toml").read(fields_of(unset));
+    ADD_FAILURE();
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("mode: is required: a mode; expected one of alpha, beta"),
+              std::string::npos)
+        << error.what();
+  }
 }
 
 }  // namespace

@@ -43,11 +43,13 @@ TEST_F(BadInput, Overrides) {
   expect("model.attention.1.kind", "slidng", "did you mean `sliding`?");
   expect("model.attention.1.window", "0", "model.attention.1.window: expected an integer from 1");
   expect("model.attention.2.layers", "3", "layer 3 does not exist");
-  expect("model.attention.2.layers", "1-2", "named twice");
+  expect("model.attention.2.layers", "1-2",
+         "--model.attention.2.layers: layer 1 is served by both \"1\" (kind = ");
+  expect("model.vocab_size", "0", "--model.vocab_size: expected an integer from 1");
+  expect("parallel.context_parallel_degree", "2", "not available in this version");
   expect("model.num_key_value_heads", "3", "num_key_value_heads");
   expect("job.task", "finetune", "checkpoint.initial_load_path");
   expect("job.dump_folder", "/proc/nothing", "job.dump_folder");
-  expect("parallel.context_parallel_degree", "2", "context_parallel_degree");
   expect("data.tokenizer", folder_.path("corpus"), "tokenizer");
   expect("data.train", "['" + folder_.path("nowhere.txt") + "']", "nowhere.txt");
 }
@@ -59,7 +61,13 @@ TEST_F(BadInput, Files) {
   expect("data.train", "['" + folder_.path("empty.txt") + "']", "empty.txt");
   expect("data.train", "['" + folder_.path("foreign.h5") + "']", "foreign.h5");
   expect("data.tokenizer", folder_.path("tokenizer.json"), "WordPiece");
-  expect_user_error({"train", folder_.path("none.toml")}, "none.toml");
+  expect_user_error({"train", folder_.path("none.toml")}, "none.toml: no such file");
+  expect_user_error({"train", folder_.path()}, ": is a folder");
+  expect_user_error({"train", folder_.write("bare.toml", "[[model.attention]]\nkind = nsa\n")},
+                    "bare.toml:2: not TOML");
+  expect_user_error(
+      {"train", folder_.write("twice.toml", "[model.attention]\nkind = 'nsa'\n[model.attention]\n")},
+      "written [[model.attention]]");
   expect_user_error({"train", folder_.write("bad.toml", "[job\n")}, "bad.toml:1");
   expect_user_error({"train", folder_.write("kind.toml", "\n[[model.attention]]\nkind = 'densee'\n")},
                     "kind.toml:3: model.attention.0.kind: expected one of");

@@ -91,7 +91,7 @@ TEST(ModelConfig, ErrorsNameTheKey) {
       {"vocab_size = 50\n", "model.vocab_size = 50: the tokenizer has 100 tokens"},
       {"[[attention]]\nkind = 'dense'\nlayers = '0-1'\n", "layer 2"},
       {"[[attention]]\nkind = 'dense'\n[[attention]]\nkind = 'sliding'\nlayers = '1'\n",
-       "layer 1 is named twice"},
+       "layer 1 is served by both"},
       {"head_dim = 200\n[[attention]]\nkind = 'lightning'\nlrpe = 'on'\n", "model.head_dim = 200"},
       {"head_dim = 200\n[[attention]]\nkind = 'lightning'\nlrpe = 'on'\n",
        "model.attention: layer 0 (lightning): lrpe doubles"},
@@ -212,6 +212,36 @@ TEST_F(HuggingFace, ErrorsNameFileAndKey) {
     for (const char c : message) EXPECT_GE(static_cast<unsigned char>(c), 0x20);
   }
   EXPECT_NE(parse_error("config = '/nowhere/config.json'\n").find("run.toml:1"), std::string::npos);
+}
+
+TEST(ModelConfig, ALayerThatTwoTablesServeNamesBoth) {
+  const std::string both = parse_error(
+      "num_hidden_layers = 4\n[[attention]]\nkind = \"sliding\"\nlayers = \"0-2\"\n\n"
+      "[[attention]]\nkind = \"dense\"\nlayers = \"2,3\"\n");
+  EXPECT_EQ(both,
+            "run.toml:8: attention.1.layers: layer 2 is served by both \"0-2\" (kind = \"sliding\", "
+            "run.toml:4) and "
+            "\"2,3\" (kind = \"dense\", run.toml:8)");
+  const std::string absent =
+      parse_error("[[attention]]\nkind = \"dense\"\n[[attention]]\nkind = \"sliding\"\n");
+  EXPECT_NE(absent.find("layer 0 is served by both \"all\" (kind = \"dense\", run.toml:1)"),
+            std::string::npos)
+      << absent;
+}
+
+TEST(ModelConfig, AMissingKindNamesTheChoices) {
+  const std::string error = parse_error("[[attention]]\nlayers = \"all\"\n");
+  EXPECT_NE(error.find("run.toml:1: attention.0.kind: is required"), std::string::npos) << error;
+  EXPECT_NE(error.find("one of dense, sliding, lightning"), std::string::npos) << error;
+}
+
+TEST(ModelConfig, TheVocabularyIsPositiveOrTheTokenizers) {
+  EXPECT_NE(parse_error("vocab_size = 0\n").find("run.toml:1: vocab_size: expected an integer from 1"),
+            std::string::npos);
+  EXPECT_NE(parse_error("vocab_size = -5\n").find("found -5"), std::string::npos);
+  ModelConfig config = parse("");
+  config.resolve(300);
+  EXPECT_EQ(config.vocab_size, 300);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/program.h"
 #include "train/example_config.h"
 
@@ -72,6 +73,21 @@ TEST(RunConfig, CudnnIsHeldToWhatItTakes) {
           << error.what();
     }
   }
+}
+
+TEST(RunConfig, MoreThanOneRankIsNotAvailable) {
+  const auto read = [](const std::string& key, const std::string& value) {
+    parse_run_config("[data]\ntrain = [\"x.txt\"]\n[parallel]\n" + key + " = " + value + "\n", "run.toml");
+  };
+  for (const char* key :
+       {"context_parallel_degree", "data_parallel_replicate_degree", "data_parallel_shard_degree"}) {
+    EXPECT_NO_THROW(read(key, "1"));
+    for (const char* value : {"2", "0", "-2"})
+      test::expect_error<ConfigError>(text("run.toml:4: parallel.", key, ": found ", value,
+                                           ", expected 1: not available in this version"),
+                                      [&] { read(key, value); });
+  }
+  EXPECT_NO_THROW(read("data_parallel_shard_degree", "-1"));
 }
 
 }  // namespace
