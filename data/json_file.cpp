@@ -41,6 +41,25 @@ std::string read_whole_file(const std::string& path) {
   return content;
 }
 
+std::string json_fault(std::string_view content, const json::exception& error) {
+  using namespace std::string_view_literals;
+  const bool marked = content.starts_with("\xFF\xFE"sv) || content.starts_with("\xFE\xFF"sv);
+  const std::string_view head = content.substr(0, 4);
+  if (marked || (head.size() > 1 && head.find('\0') != std::string_view::npos))
+    return "it is UTF-16 or UTF-32 text, expected UTF-8 (`iconv -f UTF-16 -t UTF-8` writes it)";
+  std::string what = error.what();
+  if (const size_t tag = what.find("] "); what.starts_with('[') && tag != std::string::npos)
+    what.erase(0, tag + 2);
+  if (what.find("ill-formed UTF-8") != std::string::npos) return "it is not UTF-8: " + what;
+  if (what.find("surrogate") != std::string::npos) return "it has a lone surrogate: " + what;
+  const size_t read = what.find("last read: ");
+  const std::string_view last = read == std::string::npos ? ""sv : std::string_view(what).substr(read);
+  if (what.find("invalid literal") != std::string::npos &&
+      (last.ends_with("N'") || last.ends_with("Na'") || last.ends_with("I'") || last.ends_with("-I'")))
+    return "NaN and Infinity are no JSON numbers: " + what;
+  return what;
+}
+
 json parse_json(const std::string& content) {
   const auto limit_depth = [](int depth, json::parse_event_t event, json&) {
     const bool opens =
@@ -51,7 +70,7 @@ json parse_json(const std::string& content) {
   try {
     return json::parse(content, limit_depth);
   } catch (const json::exception& error) {
-    throw DataError(one_line(text("not valid JSON: ", error.what()), 300));
+    throw DataError(one_line(text("not valid JSON: ", json_fault(content, error)), 300));
   }
 }
 

@@ -3,11 +3,16 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 namespace longreach::data {
 
 // The bytes of a regular file. Throws DataError naming it.
 std::string read_whole_file(const std::string& path);
+
+// What makes `content` no JSON, in words: its encoding, a lone surrogate, a number out of range, the place of
+// an error of syntax.
+std::string json_fault(std::string_view content, const nlohmann::json::exception& error);
 
 // Throws DataError (without the file's name) for what is no JSON, and for values nested deeper than any real
 // file's.

@@ -1,5 +1,6 @@
 // What a tokenizer.json does to a text before it is split: prefixes, replacements, Unicode forms.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@ class Normalizer {
   bool empty() const { return steps_.empty(); }
 
   // `inside`: the text goes on with one that came before, and nothing is prepended.
+  // Throws DataError when it makes more than 16 times as many bytes (and 1 MiB) of the text.
   std::string apply(std::string_view text, bool inside = false) const;
 
  private:
@@ -33,6 +35,8 @@ class Normalizer {
 };
 
 // Every occurrence of `pattern` (not empty) replaced.
-std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);
+// Throws DataError when the result has more than `limit` bytes.
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content,
+                        size_t limit = SIZE_MAX);
 
 }  // namespace longreach::data

@@ -38,6 +38,33 @@ SentencePieceNormalizer::SentencePieceNormalizer(const SentencePieceModel& model
                    map.size());
   for (size_t at = 4; at < 4 + trie_bytes; at += 4) trie_.push_back(read_u32(map, at));
   replacements_ = map.substr(4 + trie_bytes);
+  check_trie();
+}
+
+// Every rule leads to a text of the table.
+void SentencePieceNormalizer::check_trie() const {
+  constexpr const char* kBroken = "normalizer_spec.precompiled_charsmap is broken: ";
+  check<DataError>(unit_label(trie_[0]) == 0, kBroken, "its trie has no root");
+  std::vector<bool> seen(trie_.size());
+  std::vector<size_t> open{unit_offset(trie_[0])};  // where the children of a node begin
+  size_t rules = 0;
+  while (!open.empty()) {
+    const size_t base = open.back();
+    open.pop_back();
+    for (size_t byte = 1; byte < 256; ++byte) {
+      const size_t child = base ^ byte;
+      if (child >= trie_.size() || unit_label(trie_[child]) != byte) continue;
+      if (seen[child]) continue;  // tries share their ends
+      seen[child] = true;
+      const size_t below = child ^ unit_offset(trie_[child]);
+      open.push_back(below);
+      if (!unit_has_value(trie_[child])) continue;
+      check<DataError>(below < trie_.size() && unit_value(trie_[below]) < replacements_.size(), kBroken,
+                       "a rule leads outside of it");
+      ++rules;
+    }
+  }
+  check<DataError>(rules > 0, kBroken, "its trie holds no rule");
 }
 
 SentencePieceNormalizer::Prefix SentencePieceNormalizer::normalize_prefix(std::string_view text) const {

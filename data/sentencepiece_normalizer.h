@@ -24,6 +24,7 @@ class SentencePieceNormalizer {
   const ByteTrie& user_defined() const { return user_defined_; }
 
  private:
+  void check_trie() const;
   struct Prefix {
     std::string_view normalized;
     size_t consumed = 0;

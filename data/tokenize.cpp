@@ -24,10 +24,10 @@ namespace {
 struct InputFile {
   std::string path;
   int64_t bytes = 0, modified_ns = 0;
-  bool json_lines = false;
+  RecordForm form = RecordForm::none;
 };
 
-std::vector<InputFile> expand(const std::vector<std::string>& inputs) {
+std::vector<InputFile> expand(const std::vector<std::string>& inputs, const std::string& text_key) {
   std::vector<InputFile> files;
   for (const auto& input : inputs) {
     const auto found = list_files(input);
@@ -40,7 +40,7 @@ std::vector<InputFile> expand(const std::vector<std::string>& inputs) {
       check<DataError>(!name.ends_with(".parquet") && !name.ends_with(".arrow"), path,
                        ": Parquet and Arrow are not read; write the text as JSONL");
       files.push_back({path, status.st_size, status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec,
-                       name.ends_with(".jsonl") || name.ends_with(".ndjson")});
+                       record_form(path, text_key)});
     }
   }
   return files;
@@ -79,18 +79,21 @@ class ProgressLine {
 class FileTokenizer {
  public:
   FileTokenizer(const Tokenizer& tokenizer, const TokenizeOptions& options, TokenStoreWriter& writer,
-                ProgressLine& progress)
+                ProgressLine& progress, bool wants_mask)
       : tokenizer_(tokenizer),
         options_(options),
         writer_(writer),
         progress_(progress),
+        wants_mask_(wants_mask),
         to_skip_(writer.documents_done()) {}
 
+  const ExampleNotes& notes() const { return notes_; }
+
   void file(const InputFile& input) {
-    if (input.json_lines)
-      lines(input);
-    else
+    if (input.form == RecordForm::none)
       whole(input);
+    else
+      records(input);
     bytes_before_ += input.bytes;
     progress_.show(bytes_before_, writer_.num_tokens());
   }
@@ -117,18 +120,18 @@ class FileTokenizer {
     writer_.end_document();
   }
 
-  void lines(const InputFile& input) {
-    LineReader reader(input.path);
-    for (std::string line; reader.next(line);) {
-      if (line.find_first_not_of(" \t\r") == std::string::npos || skipped()) continue;
-      const auto where = text(input.path, ":", reader.number());
+  void records(const InputFile& input) {
+    RecordReader reader(input.path, input.form);
+    for (std::string record; reader.next(record);) {
+      if (skipped()) continue;
+      const auto where = reader.where();
       const auto document =
-          encode_json_line(line, tokenizer_, options_.text_key, options_.chat_template, where);
-      try {
-        writer_.append(document.tokens, document.mask);
-      } catch (const DataError&) {
-        throw DataError(text(where, ": a fine-tuning example in a file that began with plain text"));
-      }
+          encode_json_line(record, tokenizer_, options_.text_key, options_.chat_template, where, notes_);
+      check<DataError>(document.mask.empty() || wants_mask_, where,
+                       ": a fine-tuning example in a file that began with plain text");
+      if (wants_mask_ && document.mask.empty())
+        notes_.say(where, "a line of plain text among fine-tuning examples is learnt as a whole");
+      writer_.append(document.tokens, document.mask);
       writer_.end_document();
       progress_.show(bytes_before_ + reader.position(), writer_.num_tokens());
     }
@@ -138,17 +141,17 @@ class FileTokenizer {
   const TokenizeOptions& options_;
   TokenStoreWriter& writer_;
   ProgressLine& progress_;
+  ExampleNotes notes_;
+  bool wants_mask_;
   int64_t to_skip_, bytes_before_ = 0;
 };
 
 // A fine-tuning corpus shows in the first line of its first JSONL file.
 bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& options) {
   for (const auto& file : files) {
-    if (!file.json_lines) continue;
-    LineReader reader(file.path);
-    for (std::string line; reader.next(line);)
-      if (line.find_first_not_of(" \t\r") != std::string::npos)
-        return is_example(line, options.text_key, text(file.path, ":", reader.number()));
+    if (file.form == RecordForm::none) continue;
+    RecordReader reader(file.path, file.form);
+    if (std::string record; reader.next(record)) return is_example(record, options.text_key, reader.where());
   }
   return false;
 }
@@ -157,7 +160,7 @@ bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& opti
 std::string state_of(const std::vector<InputFile>& files, const Tokenizer& tokenizer,
                      const TokenizeOptions& options) {
   std::ostringstream facts;
-  facts << "2\n"
+  facts << "3\n"
         << tokenizer.fingerprint() << '\n'
         << options.text_key << '\n'
         << options.chat_template << '\n';
@@ -166,6 +169,16 @@ std::string state_of(const std::vector<InputFile>& files, const Tokenizer& token
     facts << fs::absolute(file.path).lexically_normal().string() << '\n'
           << file.bytes << ' ' << file.modified_ns << '\n';
   return hash_hex(facts.str());
+}
+
+bool any_label(const TokenSource& source) {
+  std::vector<uint8_t> block;
+  for (int64_t at = 0; at < source.num_tokens(); at += kStoreChunk) {
+    block.resize(static_cast<size_t>(std::min(kStoreChunk, source.num_tokens() - at)));
+    source.read_loss_mask(at, block);
+    if (std::count(block.begin(), block.end(), 1) > 0) return true;
+  }
+  return false;
 }
 
 void write_store(const std::vector<std::string>& inputs, const std::vector<InputFile>& files,
@@ -182,14 +195,24 @@ void write_store(const std::vector<std::string>& inputs, const std::vector<Input
       .loss_mask = wants_mask(files, options),
       .gzip_level = options.gzip_level};
   about.documents_are_files =
-      std::none_of(files.begin(), files.end(), [](auto& file) { return file.json_lines; });
+      std::none_of(files.begin(), files.end(), [](auto& file) { return file.form != RecordForm::none; });
   TokenStoreWriter writer(output, about);
   ProgressLine progress(options.progress, named, total_bytes);
-  FileTokenizer work(tokenizer, options, writer, progress);
+  const bool resumed = writer.documents_done() > 0;
+  FileTokenizer work(tokenizer, options, writer, progress, about.loss_mask);
   for (const auto& file : files) work.file(file);
   check<DataError>(writer.num_tokens() > 0, named, ": there is no text in it");
   progress.show(total_bytes, writer.num_tokens(), true);
+  const bool labelled = !about.loss_mask || work.notes().labels() > 0;
+  const std::string no_labels =
+      text(named, ": not one token has a label; the roles in it are ", work.notes().roles(),
+           ", expected turns of `assistant` or a `completion`");
+  check<DataError>(labelled || resumed, no_labels);
   writer.finish();
+  if (labelled || any_label(*TokenStore::open(output))) return;
+  std::error_code ignored;
+  fs::remove(output, ignored);
+  throw DataError(no_labels);
 }
 
 }  // namespace
@@ -200,12 +223,12 @@ bool holds_tokens(const std::string& path) {
 
 void tokenize_files(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
                     const TokenizeOptions& options, const std::string& output) {
-  write_store(inputs, expand(inputs), tokenizer, options, output);
+  write_store(inputs, expand(inputs, options.text_key), tokenizer, options, output);
 }
 
 std::shared_ptr<TokenStore> cached_store(const std::string& input, const Tokenizer& tokenizer,
                                          const TokenizeOptions& options, const std::string& cache_folder) {
-  const auto files = expand({input});
+  const auto files = expand({input}, options.text_key);
   std::error_code error;
   fs::create_directories(cache_folder, error);
   check<DataError>(!error, cache_folder, ": cannot be made: ", error.message());

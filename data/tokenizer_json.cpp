@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/byte_alphabet.h"
 #include "data/fingerprint.h"
 #include "data/json_file.h"
 #include "data/json_tokenizer.h"
@@ -67,6 +68,7 @@ class Reader {
     read_added_tokens();
     read_decoder(section("decoder"));
     if (parts_.bpe.byte_level) parts_.decode = {};
+    check_bytes();
     std::string rules;
     for (const char* key : {"model", "pre_tokenizer", "normalizer", "decoder", "added_tokens"})
       rules += text(key, ":", section(key).dump(), "\n");
@@ -108,6 +110,21 @@ class Reader {
     const std::string unknown = get_string(model, "unk_token", "", "model");
     if (!unknown.empty()) parts_.bpe.unknown = token_id(unknown, "model.unk_token");
     read_merges(get_array(model, "merges", "model"));
+  }
+
+  // A byte that UTF-8 has and the vocabulary has not would be left out of every text.
+  void check_bytes() const {
+    if (!byte_level_ || parts_.bpe.unknown) return;
+    std::vector<std::string> missing;
+    for (int byte = 0; byte < 0xF5; ++byte) {
+      const char character = static_cast<char>(byte);
+      const bool in_utf8 = byte != 0xC0 && byte != 0xC1;
+      if (in_utf8 && !parts_.vocabulary.find(to_byte_alphabet({&character, 1})))
+        missing.push_back(byte_token_name(static_cast<unsigned char>(byte)));
+    }
+    check<DataError>(missing.empty(), "model.vocab has no token for ", missing.size(),
+                     " of the bytes (the first is ", missing.empty() ? "" : missing[0],
+                     ") and no unk_token: a byte-level tokenizer needs all of them, or text would be lost");
   }
 
   Token token_id(const std::string& token, const std::string& where) const {

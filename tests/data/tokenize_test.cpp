@@ -194,8 +194,15 @@ TEST(Tokenize, NamesTheLineThatIsWrong) {
   const TemporaryFolder folder;
   const std::string good = "{\"text\": \"fine\"}\n";
   const std::vector<std::pair<std::string, std::string>> cases{
-      {"nonsense", "not a JSON object"},
-      {"{\"text\": \"\xff\"}", "not a JSON object"},
+      {"nonsense", "is not valid JSON: column 2: syntax error"},
+      {"{\"text\": \"\xff\"}", "is not valid JSON: it is not UTF-8"},
+      {"{\"text\": \"\\ud83d\"}", "it has a lone surrogate"},
+      {"{\"text\": 1e999}", "number overflow"},
+      {"{\"text\": \"a\", \"n\": NaN}", "NaN and Infinity are no JSON numbers"},
+      {std::string("\xFF\xFE{\0", 4), "UTF-16"},
+      {"{\"messages\": [{\"role\": \"narrator\", \"content\": \"x\"}]}", "the role `narrator` is not known"},
+      {"{\"messages\": [], \"prompt\": \"a\", \"completion\": \"b\"}", "and also `prompt`"},
+      {"{\"conversations\": [{\"role\": 1}]}", "`role` is number"},
       {"[1, 2]", "not a JSON object"},
       {"{\"other\": 1}", "neither `text` (data.text_key)"},
       {"{\"text\": 1}", "`text` is number, expected a string"},
@@ -209,6 +216,68 @@ TEST(Tokenize, NamesTheLineThatIsWrong) {
     const auto message = error_of([&] { store_of({path}, folder); });
     EXPECT_THAT(message, HasSubstr(expected));
     EXPECT_THAT(message, StartsWith(path + ":2: "));
+  }
+}
+
+// ShareGPT's and Alpaca's fields, and roles of other names, by rules that are said once.
+TEST(Tokenize, ReadsExamplesInTheFormsOfDataSets) {
+  const TemporaryFolder folder;
+  const std::string turns = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
+  const std::string share =
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})";
+  ::testing::internal::CaptureStderr();
+  const auto store = store_of(
+      {folder.write(
+          "a.jsonl",
+          share + "\n" + share + "\n" +
+              R"({"messages": [{"role": "USER", "content": "q"}, {"role": "model", "content": "a"}]})"
+              "\n"
+              R"({"instruction": "q", "input": "", "output": "a"})"
+              "\n"
+              R"({"instruction": "q", "input": "i", "output": "a"})")},
+      folder);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  const std::string text = ByteLevel().decode(read_all(*store)), one = turns + "a<|im_end|>\n";
+  EXPECT_EQ(text.substr(0, 4 * one.size()), one + one + one + one);
+  EXPECT_THAT(text, HasSubstr("user\nq\n\ni<|im_end|>"));
+  EXPECT_TRUE(store->has_loss_mask());
+  for (const std::string rule :
+       {"the role `gpt` is read as `assistant`", "the role `model` is", "`input` are read"}) {
+    EXPECT_THAT(said, HasSubstr(rule));
+    EXPECT_EQ(said.find(rule), said.rfind(rule));
+  }
+}
+
+TEST(Tokenize, ReadsArraysOfJson) {
+  const TemporaryFolder folder;
+  const std::string array = "\xEF\xBB\xBF[\n {\"text\": \"one, ]}\\\"\"},\n {\"text\": \"two\"}\n]\n";
+  const auto store = store_of({folder.write("a.json", array)}, folder);
+  EXPECT_EQ(ByteLevel().decode(read_all(*store)), "one, ]}\"two");
+  EXPECT_EQ(store->document_offsets(), (std::vector<int64_t>{0, 8, 11}));
+  const std::string lines = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
+  for (const std::string name : {"b.json.gz", "no ending", "c.NDJSON"})
+    EXPECT_EQ(
+        store_of({folder.write(name, name == "b.json.gz" ? gzip(lines) : lines)}, folder)->document_offsets(),
+        (std::vector<int64_t>{0, 3, 6}))
+        << name;
+  const std::string settings = "{\"private\": true}";  // a text like any other file of a folder
+  EXPECT_EQ(ByteLevel().decode(read_all(*store_of({folder.write("d.json", settings)}, folder))), settings);
+  for (const auto& [content, expected] : std::vector<std::pair<std::string, std::string>>{
+           {"[1, 2]", "e.json:1: found `1`, expected an object"},
+           {"[{\"text\": \"a\"}\n {\"text\": \"b\"}]", "e.json:2: found `{`, expected `,`"},
+           {"[{\"text\": \"a\"},\n{\"text\": 3}]", "e.json:2: `text` is number"},
+           {"[{\"text\": \"a\"}", "does not end"},
+           {"[{\"text\": \"a\"}] x", "nothing behind the array"}})
+    EXPECT_THAT(error_of([&] { store_of({folder.write("e.json", content)}, folder); }), HasSubstr(expected));
+}
+
+TEST(Tokenize, RefusesExamplesWithoutALabel) {
+  const TemporaryFolder folder;
+  const std::string line = "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n";
+  const auto path = folder.write("a.jsonl", line + line);
+  for (int attempt = 0; attempt < 2; ++attempt) {  // the second goes on where the first ended
+    EXPECT_THAT(error_of([&] { store_of({path}, folder); }), HasSubstr("not one token has a label"));
+    EXPECT_FALSE(std::filesystem::exists(folder.path("store.h5")));
   }
 }
 

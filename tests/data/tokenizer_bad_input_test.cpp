@@ -52,7 +52,36 @@ class BadTokenizer : public testing::Test {
 };
 
 TEST_F(BadTokenizer, SmallestGoodFileLoads) {
-  EXPECT_EQ(json_error(R"({"a": 0, "b": 1, "ab": 2})", R"(["a b"])"), "");
+  const std::string splitter = R"({"type": "Digits"}, "decoder": {"type": "Fuse"})";
+  EXPECT_EQ(json_error(R"({"a": 0, "b": 1, "ab": 2})", R"(["a b"])", splitter), "");
+}
+
+// Text of the bytes that are missing would vanish without a word.
+TEST_F(BadTokenizer, AByteLevelVocabularyNeedsItsBytes) {
+  EXPECT_THAT(json_error(R"({"a": 0, "b": 1, "ab": 2})", R"(["a b"])"),
+              HasSubstr("no token for 241 of the bytes (the first is <0x00>)"));
+}
+
+TEST_F(BadTokenizer, NormalizersThatMultiplyATextAreStopped) {
+  std::string steps;
+  for (int i = 0; i < 40; ++i)
+    steps += std::string(i == 0 ? "" : ", ") +
+             R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"})";
+  for (const std::string& list :
+       {steps, std::string(R"({"type": "Replace", "pattern": {"Regex": "a"}, "content": ")") +
+                   std::string(3 << 20, 'a') + "\"}"}) {
+    const std::string splitter = R"({"type": "Digits"}, "decoder": {"type": "Fuse"}, "normalizer": )"
+                                 R"({"type": "Sequence", "normalizers": [)" +
+                                 list + "]}";
+    ASSERT_EQ(json_error(R"({"a": 0})", "[]", splitter), "");
+    const auto tokenizer = load_tokenizer(folder_.path("t.json"));
+    try {
+      tokenizer->encode("a");
+      ADD_FAILURE() << "no error";
+    } catch (const DataError& error) {
+      EXPECT_THAT(error.what(), HasSubstr("the normalizer makes more than"));
+    }
+  }
 }
 
 TEST_F(BadTokenizer, UnknownKindsAreNamed) {
@@ -123,6 +152,11 @@ TEST_F(BadTokenizer, BrokenModels) {
   // A charsmap whose trie is longer than itself.
   EXPECT_THAT(error_of("t.model", unknown + std::string("\x1A\x06\x12\x04\xF0\xFF\xFF\x7F", 8)),
               HasSubstr("charsmap"));
+  // A trie of units that are all ones.
+  const std::string map = std::string("\x40\0\0\0", 4) + std::string(64, '\xFF') + "x";
+  const std::string spec = "\x12" + std::string(1, static_cast<char>(map.size())) + map;
+  EXPECT_THAT(error_of("t.model", unknown + "\x1A" + std::string(1, static_cast<char>(spec.size())) + spec),
+              HasSubstr("its trie has no root"));
 }
 
 // Cut short or with bytes changed, a file loads or is refused, and what loads can be used.
