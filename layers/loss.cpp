@@ -30,6 +30,8 @@ class CrossEntropyOp : public FusedOp {
   CrossEntropyOp(const CrossEntropyOptions& options, bool hidden_grad, bool weight_grad)
       : options_(options), hidden_grad_(hidden_grad), weight_grad_(weight_grad) {}
 
+  std::string name() const override { return "chunked_cross_entropy"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     settle_vector_math();
     const at::Tensor &hidden = inputs[0], &weight = inputs[1], &labels = inputs[2];

@@ -14,6 +14,8 @@ namespace {
 
 class SiluProductOp : public FusedOp {
  public:
+  std::string name() const override { return "silu_product"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = inputs;
     if (runs_on_cuda(inputs[0])) return {cuda::silu_product(inputs[0], inputs[1])};

@@ -20,6 +20,8 @@ class RmsNormOp : public FusedOp {
  public:
   RmsNormOp(double eps, at::ScalarType dtype) : eps_(eps), dtype_(dtype) {}
 
+  std::string name() const override { return "rms_norm"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor &x = inputs[0], &weight = inputs[1];
     if (runs_on_cuda(x)) {

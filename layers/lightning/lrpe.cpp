@@ -13,6 +13,8 @@ namespace {
 
 class LrpeOp : public FusedOp {
  public:
+  std::string name() const override { return "lrpe"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = inputs;
     const Angles angles(inputs);

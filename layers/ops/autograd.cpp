@@ -1,7 +1,10 @@
 // The generic autograd node behind every fused operator.
 #include "layers/ops/autograd.h"
 
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include "core/error.h"
 
 namespace longreach {
 namespace {
@@ -12,6 +15,48 @@ struct Holder : torch::CustomClassHolder {
   std::shared_ptr<const FusedOp> op;
   std::vector<bool> present;
 };
+
+// Hands gradients on, as they are; to differentiate them is the error.
+struct NoSecondDerivative : torch::autograd::Function<NoSecondDerivative> {
+  static Tensors forward(AutogradContext* context, const std::string& name, at::TensorList gradients) {
+    context->saved_data["name"] = name;
+    Tensors same;
+    for (const at::Tensor& gradient : gradients) same.push_back(gradient.variable_data());
+    return same;
+  }
+
+  static Tensors backward(AutogradContext* context, const Tensors&) {
+    throw UserError(
+        text(context->saved_data["name"].toStringRef(),
+             ": no second derivative: its gradients, taken with create_graph, cannot be differentiated; the "
+             "reference implementation's can"));
+  }
+};
+
+// What torch.autograd.function.once_differentiable does in Python.
+Tensors once_differentiable(const std::string& name, Tensors gradients) {
+  Tensors defined;
+  for (const at::Tensor& gradient : gradients)
+    if (gradient.defined()) defined.push_back(gradient.detach().requires_grad_(true));
+  if (defined.empty()) return gradients;
+  const Tensors guarded = NoSecondDerivative::apply(name, at::TensorList(defined));
+  size_t next = 0;
+  for (at::Tensor& gradient : gradients)
+    if (gradient.defined()) gradient = guarded[next++];
+  return gradients;
+}
+
+// The operator's gradients; with create_graph the tape is on.
+Tensors gradients_of(const FusedOp& op, const Tensors& saved, const Tensors& grads,
+                     const std::vector<bool>& needs) {
+  if (!at::GradMode::is_enabled() || op.twice_differentiable()) return op.backward(saved, grads, needs);
+  Tensors gradients;
+  {
+    const at::NoGradGuard no_grad;
+    gradients = op.backward(saved, grads, needs);
+  }
+  return once_differentiable(op.name(), std::move(gradients));
+}
 
 // torch's Function takes defined tensors alone: `present` says where they stand among the operation's inputs.
 struct Node : torch::autograd::Function<Node> {
@@ -37,7 +82,7 @@ struct Node : torch::autograd::Function<Node> {
     // Edge 0 is the first tensor of the list: the op and the flags are no variables.
     for (size_t i = 0, edge = 0; i < present.size(); ++i)
       needs[i] = present[i] && context->needs_input_grad(edge++);
-    const Tensors all = holder->op->backward(context->get_saved_variables(), grads, needs);
+    const Tensors all = gradients_of(*holder->op, context->get_saved_variables(), grads, needs);
     Tensors result(2);  // of the op and the flags
     for (size_t i = 0; i < present.size(); ++i)
       if (present[i]) result.push_back(all[i]);

@@ -14,6 +14,8 @@ class RecomputeOp : public FusedOp {
   RecomputeOp(std::function<Tensors(const Tensors&)> f, size_t inputs, Tensors parameters)
       : f_(std::move(f)), inputs_(inputs), parameters_(std::move(parameters)) {}
 
+  std::string name() const override { return "recomputed"; }
+
   Tensors forward(const Tensors& all, Tensors& saved) const override {
     saved.assign(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(inputs_));
     return f_(saved);

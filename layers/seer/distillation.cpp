@@ -51,6 +51,8 @@ class GateLossOp : public FusedOp {
         listed_(std::move(listed)),
         row_weights_(std::move(row_weights)) {}
 
+  std::string name() const override { return "seer_gate_loss"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor &q = inputs[0], &k = inputs[1];
     at::Tensor total = at::zeros({}, target_.options());

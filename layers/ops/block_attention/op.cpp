@@ -25,15 +25,18 @@ class BlockAttention final : public FusedOp {
   BlockAttention(BlockLists lists, std::vector<DocumentRows> documents, BlockStatistics statistics,
                  double scale)
       : lists_(std::move(lists)), documents_(std::move(documents)), statistics_(statistics), scale_(scale) {
-    lists_.indices = lists_.indices.contiguous();
+    lists_.indices = at::Tensor();  // an input
   }
 
   // o, lse and, where asked for, the two statistics.
+  std::string name() const override { return "block_attention"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor q = dense_rows(inputs[0]), k = dense_rows(inputs[1]), v = dense_rows(inputs[2]);
     const at::Tensor o = at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
     const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
-    Params p = params(q, k, v, o, lse);
+    const at::Tensor indices = inputs[3].contiguous();
+    Params p = params(q, k, v, o, lse, indices);
     Tensors outputs{o, lse};
     if (statistics_ != BlockStatistics::none) {
       p.per_list = statistics_ == BlockStatistics::per_list;
@@ -44,29 +47,31 @@ class BlockAttention final : public FusedOp {
       }
     }
     runs_on_cuda(q) ? block::forward_cuda(p, q) : block::forward_cpu(p);
-    saved = {q, k, v, o, lse};
+    saved = {q, k, v, o, lse, indices};
     return outputs;
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3], &lse = saved[4];
-    return softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
-      const Params p = params(q, k, v, o, lse);
+    Tensors result = softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
+      const Params p = params(q, k, v, o, lse, saved[5]);
       runs_on_cuda(q) ? block::backward_cuda(p, gradients, q) : block::backward_cpu(p, gradients);
     });
+    result.resize(4);  // of the lists: none
+    return result;
   }
 
  private:
   Params params(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& o,
-                const at::Tensor& lse) const {
+                const at::Tensor& lse, const at::Tensor& indices) const {
     Params p{};
     softmax_tile::set_tensors(p, q, k, v, o, lse);
     p.scale = static_cast<float>(scale_);
     p.causal = lists_.causal;
     p.query_block = lists_.query_block, p.key_block = lists_.key_block;
-    p.indices = lists_.indices.const_data_ptr<int32_t>();
-    p.list_batches = lists_.indices.size(0), p.list_heads = lists_.indices.size(1);
-    p.rows = lists_.indices.size(2), p.slots = lists_.indices.size(3);
+    p.indices = indices.const_data_ptr<int32_t>();
+    p.list_batches = indices.size(0), p.list_heads = indices.size(1);
+    p.rows = indices.size(2), p.slots = indices.size(3);
     p.documents = documents_.data();
     p.document_count = static_cast<int64_t>(documents_.size());
     return p;
@@ -90,8 +95,9 @@ BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, c
       document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), lists.query_block);
   if (q.is_cpu()) check_block_entries(lists, documents);
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  auto outputs = differentiable(
-      std::make_shared<BlockAttention>(lists, std::move(documents), options.statistics, scale), {q, k, v});
+  auto outputs =
+      differentiable(std::make_shared<BlockAttention>(lists, std::move(documents), options.statistics, scale),
+                     {q, k, v, lists.indices});
   BlockAttentionOutput result{outputs[0], outputs[1], {}, {}};
   if (outputs.size() > 2) result.block_max = outputs[2].detach(), result.block_sum = outputs[3].detach();
   return result;

@@ -20,6 +20,8 @@ class CudnnAttention final : public FusedOp {
  public:
   CudnnAttention(bool causal, std::optional<double> scale) : causal_(causal), scale_(scale) {}
 
+  std::string name() const override { return "cudnn_attention"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor q = heads_first(inputs[0]), k = heads_first(inputs[1]), v = heads_first(inputs[2]);
     auto [o, lse, cu_queries, cu_keys, queries, keys, seed, offset, mask] =

@@ -31,42 +31,49 @@ void expect_fused(const at::Tensor& q, const IntervalMask& mask) {
 
 class IntervalAttention final : public FusedOp {
  public:
+  // The mask's tensors: lo and hi come as inputs, bounds of documents are copied, since a caller may write to its own.
   IntervalAttention(const IntervalMask& mask, double scale) : mask_(mask), scale_(scale) {
-    if (mask_.lo.defined()) {
-      mask_.lo = mask_.lo.contiguous();
-      mask_.hi = mask_.hi.contiguous();
-    }
+    mask_.lo = mask_.hi = at::Tensor();
+    if (!mask_.cu_seqlens_q.defined()) return;
+    mask_.cu_seqlens_q = mask_.cu_seqlens_q.clone();
+    mask_.cu_seqlens_k = mask_.cu_seqlens_k.clone();
   }
+
+  std::string name() const override { return "interval_attention"; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor q = dense_rows(inputs[0]), k = dense_rows(inputs[1]), v = dense_rows(inputs[2]);
     const at::Tensor o = at::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
     const at::Tensor lse = at::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(at::kFloat));
-    const Params p = params(q, k, v, o, lse);
+    const at::Tensor lo = inputs[3].defined() ? inputs[3].contiguous() : at::Tensor(),
+                     hi = inputs[4].defined() ? inputs[4].contiguous() : at::Tensor();
+    const Params p = params(q, k, v, o, lse, lo, hi);
     runs_on_cuda(q) ? interval::forward_cuda(p, q) : interval::forward_cpu(p);
-    saved = {q, k, v, o, lse};
+    saved = {q, k, v, o, lse, lo, hi};
     return {o, lse};
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3], &lse = saved[4];
-    return softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
-      const Params p = params(q, k, v, o, lse);
+    Tensors result = softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
+      const Params p = params(q, k, v, o, lse, saved[5], saved[6]);
       runs_on_cuda(q) ? interval::backward_cuda(p, gradients, q) : interval::backward_cpu(p, gradients);
     });
+    result.resize(5);  // of lo and hi: none
+    return result;
   }
 
  private:
   Params params(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& o,
-                const at::Tensor& lse) const {
+                const at::Tensor& lse, const at::Tensor& lo, const at::Tensor& hi) const {
     Params p{};
     softmax_tile::set_tensors(p, q, k, v, o, lse);
     p.scale = static_cast<float>(scale_);
     p.causal = mask_.causal, p.window = mask_.window, p.sinks = mask_.sinks;
-    if (mask_.lo.defined()) {
-      p.lo = mask_.lo.const_data_ptr<int32_t>();
-      p.hi = mask_.hi.const_data_ptr<int32_t>();
-      p.mask_batches = mask_.lo.size(0), p.mask_heads = mask_.lo.size(1);
+    if (lo.defined()) {
+      p.lo = lo.const_data_ptr<int32_t>();
+      p.hi = hi.const_data_ptr<int32_t>();
+      p.mask_batches = lo.size(0), p.mask_heads = lo.size(1);
     }
     p.documents = 1;
     if (mask_.cu_seqlens_q.defined()) {
@@ -88,7 +95,8 @@ IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor
   check_interval_attention(q, k, v, mask);
   expect_fused(q, mask);
   const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  auto outputs = differentiable(std::make_shared<IntervalAttention>(mask, factor), {q, k, v});
+  auto outputs =
+      differentiable(std::make_shared<IntervalAttention>(mask, factor), {q, k, v, mask.lo, mask.hi});
   return {outputs[0], outputs[1]};
 }
 

@@ -11,6 +11,9 @@ at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight)
 // x [M, in], weight [out, in] -> [M, out].
 class LinearProductOp : public FusedOp {
  public:
+  std::string name() const override { return "linear_product"; }
+  bool twice_differentiable() const override { return true; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = inputs;
     return {matrix_product(inputs[0], inputs[1].t())};

@@ -52,6 +52,8 @@ void run_backward(const MergeBackward& p, const at::Tensor& like) {
 
 class MergeOp final : public FusedOp {
  public:
+  std::string name() const override { return "merge_attention"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     Tensors dense = inputs;
     for (size_t i = 0; i < dense.size(); i += 2) dense[i] = dense_rows(dense[i]);

@@ -91,6 +91,8 @@ class RecurrenceOp final : public FusedOp {
   RecurrenceOp(std::vector<int64_t> bounds, RecurrenceOptions options, bool keep)
       : bounds_(std::move(bounds)), options_(options), keep_(keep) {}
 
+  std::string name() const override { return "recurrence"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor q = dense_rows(inputs[0]), k = dense_rows(inputs[1]), v = dense_rows(inputs[2]);
     const at::Tensor &log_decay = inputs[3], start = inputs[4].defined() ? inputs[4].contiguous() : inputs[4];

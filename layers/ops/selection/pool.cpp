@@ -34,6 +34,8 @@ class PoolBlocks final : public FusedOp {
     }
   }
 
+  std::string name() const override { return "pool_blocks"; }
+
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor x = dense_rows(inputs[0]);
     const auto sides = static_cast<int64_t>(pools_.size());
@@ -47,6 +49,7 @@ class PoolBlocks final : public FusedOp {
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
+    if (!grads[0].defined()) return {at::Tensor()};
     const at::Tensor grad = dense_rows(grads[0]), dx = at::empty(sizes_, grad.options());
     const Pooling p = pooling(dx, grad, saved[0]);
     runs_on_cuda(grad) ? selection::pool_backward_cuda(p, grad) : selection::pool_backward_cpu(p);
