@@ -45,8 +45,9 @@ void clip_gradients(const NamedParameters& parameters, double norm, double max_n
 AdamW::AdamW(NamedParameters parameters, const OptimizerConfig& config) : config_(config) {
   for (auto& [name, parameter] : parameters) {
     const at::Tensor data = parameter.detach();
-    slots_.push_back(
-        {name, parameter, at::zeros_like(data), at::zeros_like(data), at::zeros({}, at::kFloat)});
+    // The fused CUDA kernel reads the step from the device of the parameter.
+    slots_.push_back({name, parameter, at::zeros_like(data), at::zeros_like(data),
+                      at::zeros({}, data.options().dtype(at::kFloat))});
   }
 }
 

@@ -1,6 +1,7 @@
 // AdamW against its formula in double, clipping, state.
 #include "train/optimizer.h"
 
+#include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -67,6 +68,16 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   AdamW optimizer({{"w", parameter}}, {}), wrong({{"w", other}}, {});
   EXPECT_THROW(optimizer.load(wrong.state()), CheckpointError);
   EXPECT_THROW(optimizer.load({}), CheckpointError);
+}
+
+// The fused kernel refuses parameters of a CUDA device whose step counter lies elsewhere; no device is needed to see where it is.
+TEST(AdamW, KeepsItsStateWhereTheParametersAre) {
+  const at::Device meta(at::kMeta);
+  AdamW optimizer({{"w", at::empty({4, 4}, at::TensorOptions(meta))}}, {});
+  for (const auto& [name, tensor] : optimizer.state()) {
+    EXPECT_EQ(tensor.device(), meta) << name;
+    EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
+  }
 }
 
 TEST(Gradients, NormAndClipping) {
