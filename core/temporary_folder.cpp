@@ -33,7 +33,9 @@ std::string TemporaryFolder::path(const std::string& name) const {
 std::string TemporaryFolder::write(const std::string& name, const std::string& contents) const {
   const fs::path file = folder_ / name;
   fs::create_directories(file.parent_path());
-  std::ofstream(file, std::ios::binary) << contents;
+  std::ofstream out(file, std::ios::binary);
+  out << contents;
+  check<Error>(out.flush().good(), file.string(), ": cannot be written");
   return file.string();
 }
 

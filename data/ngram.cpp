@@ -86,15 +86,18 @@ double ByteNgram::bits(std::string_view bytes, bool begins_document) {
   return total;
 }
 
-double ngram_bits_per_byte(const Corpus& corpus, int order) {
+double ngram_bits_per_byte(const Corpus& corpus, int order,
+                           const std::function<void(int64_t bytes)>& progress) {
   ByteNgram model(order);
-  for_each_text(corpus.train, *corpus.tokenizer,
-                [&](std::string_view bytes, bool begins) { model.add(bytes, begins); });
   double bits = 0;
-  int64_t bytes_coded = 0;
+  int64_t bytes_counted = 0, bytes_coded = 0;
+  for_each_text(corpus.train, *corpus.tokenizer, [&](std::string_view bytes, bool begins) {
+    model.add(bytes, begins);
+    progress(bytes_counted += static_cast<int64_t>(bytes.size()));
+  });
   for_each_text(corpus.valid, *corpus.tokenizer, [&](std::string_view bytes, bool begins) {
     bits += model.bits(bytes, begins);
-    bytes_coded += static_cast<int64_t>(bytes.size());
+    progress(bytes_counted + (bytes_coded += static_cast<int64_t>(bytes.size())));
   });
   check<DataError>(bytes_coded > 0, "n-gram baseline: there is no held-out text");
   return bits / static_cast<double>(bytes_coded);

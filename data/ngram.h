@@ -7,6 +7,7 @@
 // down to the empty context, below which lies 1/256.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -42,8 +43,9 @@ class ByteNgram {
   int history_length_ = 0;
 };
 
-// Counts the training text of `corpus` and returns bits per byte of its held-out text. Throws DataError when
-// there is no held-out text.
-double ngram_bits_per_byte(const Corpus& corpus, int order);
+// Counts the training text of `corpus` and returns bits per byte of its held-out text. progress: called now and then with
+// the bytes read so far. Throws DataError when there is no held-out text.
+double ngram_bits_per_byte(
+    const Corpus& corpus, int order, const std::function<void(int64_t bytes)>& progress = [](int64_t) {});
 
 }  // namespace longreach::data

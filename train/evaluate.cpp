@@ -51,11 +51,11 @@ Evaluation summarize(const Sums& sums, int64_t all_tokens, int64_t all_bytes) {
 }  // namespace
 
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
-                    const LossOptions& options) {
+                    const LossOptions& options, const EvaluationProgress& progress) {
   const int64_t available = loader.num_rows();
   const int64_t wanted = rows == 0 ? available : std::min(rows, available);
   Sums sums;
-  for (int64_t done = 0; done < wanted;) {
+  for (int64_t done = 0; (!progress || progress(done, wanted)) && done < wanted;) {
     // All rows: neighbours in one batch. A part: single rows at even distances.
     const int64_t count = wanted == available ? std::min(batch_rows, wanted - done) : 1;
     const int64_t first = wanted == available ? done : done * available / wanted;

@@ -1,6 +1,7 @@
 // Held-out likelihood: per token, per byte, and by position in the document.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "data/loader.h"
@@ -23,8 +24,11 @@ struct Evaluation {
   std::vector<PositionBucket> buckets;  // 0, 1, 2-3, 4-7, ...; empty ones are left out
 };
 
+// Called before the first batch and after each one with the rows read and to be read; false ends the evaluation there.
+using EvaluationProgress = std::function<bool(int64_t done, int64_t rows)>;
+
 // rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass.
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
-                    const LossOptions& options);
+                    const LossOptions& options, const EvaluationProgress& progress = nullptr);
 
 }  // namespace longreach

@@ -18,7 +18,7 @@ std::vector<SeerLayer*> gated_layers(Transformer& model) {
 
 std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoader& loader,
                                       const std::vector<double>& densities, int64_t rows, int64_t batch_rows,
-                                      const LossOptions& options) {
+                                      const LossOptions& options, const EvaluationProgress& progress) {
   const auto layers = gated_layers(model);
   model.eval();
   std::vector<GateTrial> trials;
@@ -27,7 +27,7 @@ std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoade
       layer->set_trial(SeerTrial{.policy = policy, .density = density});
       layer->take_count();
     }
-    const Evaluation evaluation = evaluate(model, loader, rows, batch_rows, options);
+    const Evaluation evaluation = evaluate(model, loader, rows, batch_rows, options, progress);
     SeerCount total;
     for (SeerLayer* layer : layers) {
       const SeerCount count = layer->take_count();

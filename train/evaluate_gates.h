@@ -22,7 +22,7 @@ struct GateTrial {
 // kind "seer".
 std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoader& loader,
                                       const std::vector<double>& densities, int64_t rows, int64_t batch_rows,
-                                      const LossOptions& options);
+                                      const LossOptions& options, const EvaluationProgress& progress);
 
 // Maps of one layer on the first held-out row.
 SeerMaps gate_maps(Transformer& model, const data::ValidLoader& loader, int64_t layer);

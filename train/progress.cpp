@@ -54,6 +54,18 @@ std::string progress_text(const ProgressReport& report) {
   return line;
 }
 
+std::string EvaluationClock::at(int64_t done, int64_t rows) {
+  if (done == 0) begun_ = std::chrono::steady_clock::now();
+  const std::string line = text("evaluating ", done, "/", rows, " rows");
+  if (done == 0) return line;
+  return line + "  ETA " +
+         duration_text(seconds() / static_cast<double>(done) * static_cast<double>(rows - done));
+}
+
+double EvaluationClock::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun_).count();
+}
+
 ProgressLine::ProgressLine(std::FILE* out, double plain_seconds)
     : ProgressLine(out, plain_seconds, ::isatty(::fileno(out)) == 1) {}
 
@@ -63,15 +75,23 @@ ProgressLine::ProgressLine(std::FILE* out, double plain_seconds, bool terminal)
 ProgressLine::~ProgressLine() { finish(); }
 
 void ProgressLine::update(const ProgressReport& report) {
-  const auto now = std::chrono::steady_clock::now();
-  const bool due = !shown_ || std::chrono::duration<double>(now - last_).count() >= interval_;
+  const bool due = !shown_ || seconds_since_shown() >= interval_;
   if (!due && report.step < report.last_step) return;
   shown_ = true;
-  last_ = now;
   show(progress_text(report));
 }
 
+void ProgressLine::activity(const std::string& line) {
+  constexpr double kPatience = 10;
+  if (seconds_since_shown() >= (terminal_ ? interval_ : kPatience)) show(line);
+}
+
+double ProgressLine::seconds_since_shown() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - last_).count();
+}
+
 void ProgressLine::show(const std::string& line) {
+  last_ = std::chrono::steady_clock::now();
   if (!terminal_) {
     std::fprintf(out_, "%s\n", line.c_str());
   } else {

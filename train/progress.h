@@ -24,6 +24,17 @@ std::string progress_text(const ProgressReport& report);
 // "1d02h", "2h05m", "3m12s", "9s"
 std::string duration_text(double seconds);
 
+// The text of an evaluation's progress.
+class EvaluationClock {
+ public:
+  // "evaluating 120/1000 rows  ETA 12s"; begins anew when done is 0.
+  std::string at(int64_t done, int64_t rows);
+  double seconds() const;  // since it began
+
+ private:
+  std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now();
+};
+
 class ProgressLine {
  public:
   // plain_seconds: the least time between two lines when `out` is not a terminal.
@@ -36,12 +47,15 @@ class ProgressLine {
 
   // At most ten times a second on a terminal; the first and the last step are always shown.
   void update(const ProgressReport& report);
+  // What goes on between steps: in place of the updating line; elsewhere a line when nothing was shown for ten seconds.
+  void activity(const std::string& line);
   // A line that stays, above the one that updates.
   void message(const std::string& line);
   // Ends the updating line. Safe to call twice.
   void finish();
 
  private:
+  double seconds_since_shown() const;
   void show(const std::string& line);
 
   std::FILE* out_;
@@ -49,7 +63,7 @@ class ProgressLine {
   const bool terminal_;
   bool shown_ = false, open_ = false;
   std::string current_;
-  std::chrono::steady_clock::time_point last_;
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace longreach

@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
+#include "core/error.h"
 #include "core/verbose.h"
 #include "train/machine.h"
 #include "train/metrics.h"
 #include "train/progress.h"
+#include "train/remaining_time.h"
 #include "train/tensorboard.h"
 
 namespace longreach {
@@ -23,11 +26,27 @@ double peak_of(const RunConfig& run) {
                                                                         : PeakDtype::kFloat32);
 }
 
+int64_t last_step(const RunConfig& run) {
+  return run.training.stop_at > 0 ? run.training.stop_at : run.training.steps;
+}
+
+RunPlan plan_of(const RunConfig& run, int64_t held_out_rows) {
+  const bool final = run.validation.final && last_step(run) == run.training.steps;
+  const int64_t wanted = run.validation.rows;
+  return {.last_step = last_step(run),
+          .rows_per_step = run.training.batch_size * run.training.gradient_accumulation_steps,
+          .validation_freq = run.validation.freq,
+          .validation_rows = wanted > 0 ? std::min(wanted, held_out_rows) : held_out_rows,
+          .final_rows = final ? held_out_rows : 0};
+}
+
 }  // namespace
 
 struct RunLog::Sinks {
-  Sinks(const RunConfig& run, int64_t first_step)
-      : config(run), metrics(run.job.dump_folder + "/metrics.jsonl", first_step) {
+  Sinks(const RunConfig& run, int64_t first_step, int64_t held_out_rows)
+      : config(run),
+        metrics(run.job.dump_folder + "/metrics.jsonl", first_step),
+        remaining(plan_of(run, held_out_rows)) {
     if (run.metrics.enable_tensorboard)
       tensorboard = std::make_unique<TensorboardWriter>(
           run.job.dump_folder + "/" + run.metrics.save_tb_folder, first_step);
@@ -39,7 +58,8 @@ struct RunLog::Sinks {
   ProgressLine progress{stdout, /*plain_seconds=*/0.0};
   const bool terminal = isatty(STDOUT_FILENO) != 0;
   PeakShare peak{peak_of(config)};
-  double smooth_step_seconds = 0;  // for the ETA
+  RemainingTime remaining;
+  EvaluationClock evaluation;
 };
 
 namespace {
@@ -67,15 +87,13 @@ void add_held_out(NamedNumbers& numbers, const Evaluation& held_out) {
 
 }  // namespace
 
-RunLog::RunLog(const RunConfig& config, int64_t first_step)
-    : sinks_(std::make_unique<Sinks>(config, first_step)) {}
+RunLog::RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows)
+    : sinks_(std::make_unique<Sinks>(config, first_step, held_out_rows)) {}
 RunLog::~RunLog() = default;
 
 void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& held_out) {
   Sinks& sinks = *sinks_;
-  sinks.smooth_step_seconds = sinks.smooth_step_seconds == 0
-                                  ? record.seconds
-                                  : 0.9 * sinks.smooth_step_seconds + 0.1 * record.seconds;
+  sinks.remaining.saw_step(record.seconds);
   const double peak_share = sinks.peak.of(record.flops / record.seconds);
   NamedNumbers numbers = numbers_of(record, peak_share);
   if (held_out) add_held_out(numbers, *held_out);
@@ -88,8 +106,7 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
   if (held_out)
     say(text("step ", record.step, ": held out ", held_out->bits_per_byte, " bits per byte, loss ",
              held_out->nll));
-  const TrainingConfig& training = sinks.config.training;
-  const int64_t last = training.stop_at > 0 ? training.stop_at : training.steps;
+  const int64_t last = last_step(sinks.config);
   const bool wanted = record.step % sinks.config.metrics.log_freq == 0 || record.step == last;
   if (!sinks.terminal && !wanted) return;
   sinks.progress.update({.step = record.step,
@@ -100,7 +117,13 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
                          .gradient_norm = record.gradient_norm,
                          .learning_rate = record.learning_rate,
                          .memory_bytes = resident_bytes(),
-                         .eta_seconds = static_cast<double>(last - record.step) * sinks.smooth_step_seconds});
+                         .eta_seconds = sinks.remaining.after(record.step)});
+}
+
+void RunLog::evaluating(int64_t done, int64_t rows) {
+  Sinks& sinks = *sinks_;
+  working(sinks.evaluation.at(done, rows));
+  if (done == rows) sinks.remaining.saw_evaluation(rows, sinks.evaluation.seconds());
 }
 
 void RunLog::sync() { sinks_->metrics.sync(); }
@@ -109,7 +132,10 @@ void RunLog::sample(int64_t step, const std::string& sample) {
   sinks_->progress.finish();
   const std::string folder = sinks_->config.job.dump_folder + "/samples";
   std::filesystem::create_directories(folder);
-  std::ofstream(folder + "/step-" + std::to_string(step) + ".txt", std::ios::binary) << sample;
+  const std::string path = text(folder, "/step-", step, ".txt");
+  std::ofstream file(path, std::ios::binary);
+  file << sample;
+  check<TrainingError>(file.flush().good(), path, ": cannot be written");
   if (sinks_->tensorboard) {
     sinks_->tensorboard->text("sample", sample, step);
     sinks_->tensorboard->flush();
@@ -117,6 +143,7 @@ void RunLog::sample(int64_t step, const std::string& sample) {
 }
 
 void RunLog::say(const std::string& line) { sinks_->progress.message(line); }
+void RunLog::working(const std::string& line) { sinks_->progress.activity(line); }
 void RunLog::finish() { sinks_->progress.finish(); }
 
 }  // namespace longreach

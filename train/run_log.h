@@ -28,16 +28,20 @@ struct StepRecord {
 
 class RunLog {
  public:
-  // first_step: the step the run continues after; later lines of an earlier attempt are dropped.
-  RunLog(const RunConfig& config, int64_t first_step);
+  // first_step: the step the run continues after; later lines of an earlier attempt are dropped. held_out_rows: of all
+  // held-out text, for the time left.
+  RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows);
   ~RunLog();
 
   // held_out: the evaluation made after this step, if any.
   void step(const StepRecord& record, const std::optional<Evaluation>& held_out);
+  // An evaluation has read `done` of its `rows` rows; the first call is with 0.
+  void evaluating(int64_t done, int64_t rows);
   void sync();  // makes the lines so far durable, before a checkpoint that relies on them
   void sample(int64_t step, const std::string& sample);
-  void say(const std::string& line);  // a line of its own, between progress lines
-  void finish();                      // ends the progress line
+  void say(const std::string& line);      // a line of its own, between progress lines
+  void working(const std::string& line);  // what is being done, for as long as it takes
+  void finish();                          // ends the progress line
 
  private:
   struct Sinks;

@@ -98,7 +98,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);
   resume_or_start();
   write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
-  log_ = std::make_unique<RunLog>(config_, step_);
+  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows());
 }
 
 void Trainer::resume_or_start() {
@@ -239,7 +239,7 @@ void Trainer::roll_back() {
                        " is not finite and there is no checkpoint to roll back to");
   go_on_from(*found);
   log_ = nullptr;  // closes the files before their tail is dropped
-  log_ = std::make_unique<RunLog>(config_, step_);
+  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows());
   log_->say(text("rolled back to step ", step_));
 }
 
@@ -270,8 +270,8 @@ RunOutcome Trainer::run() {
   }
   if (saved_step_ != step_) save();
   log_->finish();
-  if (step_ >= config_.training.steps) return RunOutcome::kFinished;
-  return stop_requested() ? RunOutcome::kInterrupted : RunOutcome::kStoppedAt;
+  if (stop_requested()) return RunOutcome::kInterrupted;
+  return step_ >= config_.training.steps ? RunOutcome::kFinished : RunOutcome::kStoppedAt;
 }
 
 std::optional<Evaluation> Trainer::held_out_after_step() {
@@ -279,9 +279,18 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
   if (!last && !due(config_.validation.freq)) return std::nullopt;
   const Stage stage(text("evaluation after step ", step_));
   model_->eval();
-  held_out_ = evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows,
-                       config_.training.batch_size, loss_options_);
+  // Who asks the run to stop waits for its checkpoint, not for these figures; the final ones would not come again.
+  bool whole = true;
+  const Evaluation read =
+      evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows, config_.training.batch_size,
+               loss_options_, [&](int64_t done, int64_t rows) {
+                 log_->evaluating(done, rows);
+                 whole = last || done == rows || !stop_requested();
+                 return whole;
+               });
   model_->train();
+  if (!whole) return std::nullopt;
+  held_out_ = read;
   return held_out_;
 }
 

@@ -7,6 +7,7 @@
 #include "train/command_line.h"
 #include "train/evaluate.h"
 #include "train/evaluate_gates.h"
+#include "train/progress.h"
 #include "train/saved_model.h"
 
 namespace longreach {
@@ -119,14 +120,22 @@ int eval_verb(const Arguments& arguments) {
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});
   const LossOptions options{.autocast_bf16 = dtype == "bfloat16"};
+  EvaluationClock clock;
+  ProgressLine line(stderr);
+  const EvaluationProgress progress = [&](int64_t done, int64_t all) {
+    line.activity(clock.at(done, all));
+    return true;
+  };
   if (tasks == "gates") {
     const auto trials =
-        evaluate_gates(*saved.model, loader, parse_densities(percents), rows, batch_size, options);
+        evaluate_gates(*saved.model, loader, parse_densities(percents), rows, batch_size, options, progress);
+    line.finish();
     print_table(trials);
     write_json(json_file, to_json(saved, trials));
     return 0;
   }
-  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options);
+  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress);
+  line.finish();
   print_table(evaluation);
   write_json(json_file, to_json(saved, evaluation));
   return 0;

@@ -2,6 +2,7 @@
 #include "train/progress.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <vector>
@@ -12,19 +13,26 @@
 namespace longreach {
 namespace {
 
-std::string shown(bool terminal, int64_t steps) {
+template <class Use>
+std::string written(bool terminal, const Use& use) {
   std::FILE* file = std::tmpfile();
   {
     ProgressLine line(file, 1000, terminal);
-    for (int64_t step = 1; step <= steps; ++step)
-      line.update({.step = step, .last_step = steps, .loss = 1.0});
-    line.message("saved");
+    use(line);
   }
   std::string out(static_cast<size_t>(std::ftell(file)), '\0');
   std::rewind(file);
   EXPECT_EQ(std::fread(out.data(), 1, out.size(), file), out.size());
   std::fclose(file);
   return out;
+}
+
+std::string shown(bool terminal, int64_t steps) {
+  return written(terminal, [&](ProgressLine& line) {
+    for (int64_t step = 1; step <= steps; ++step)
+      line.update({.step = step, .last_step = steps, .loss = 1.0});
+    line.message("saved");
+  });
 }
 
 TEST(Progress, NamesEveryFigure) {
@@ -58,6 +66,18 @@ TEST(Progress, IsOneUpdatingLineOnATerminalAndFewLinesElsewhere) {
   EXPECT_EQ(std::count(terminal.begin(), terminal.end(), '\n'), 2) << terminal;  // message, end
   EXPECT_GE(std::count(terminal.begin(), terminal.end(), '\r'), 3);
   EXPECT_NE(terminal.find("step 50/50"), std::string::npos);
+}
+
+TEST(Progress, SaysWhatGoesOnBetweenSteps) {
+  EvaluationClock clock;
+  EXPECT_EQ(clock.at(0, 40), "evaluating 0/40 rows");
+  EXPECT_EQ(clock.at(40, 40), "evaluating 40/40 rows  ETA 0s");
+  const auto evaluate = [&](ProgressLine& line) {
+    usleep(150000);  // a terminal's line changes at most ten times a second
+    line.activity("evaluating 3/4 rows");
+  };
+  EXPECT_NE(written(true, evaluate).find("\revaluating 3/4 rows"), std::string::npos);
+  EXPECT_EQ(written(false, evaluate), "") << "a log hears of it after ten seconds of silence";
 }
 
 TEST(Machine, KnowsItself) {
