@@ -1,8 +1,10 @@
 // The program: finds the verb, turns errors into one line and an exit code.
 //
-// Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option).
+// Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option), 128 + N ended by signal N.
 #include <c10/util/Exception.h>
+#include <execinfo.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -13,6 +15,8 @@
 #include "core/error.h"
 #include "core/verbose.h"
 #include "train/build_info.h"
+#include "train/last_words.h"
+#include "train/standard_streams.h"
 #include "train/verbs.h"
 
 namespace longreach {
@@ -45,8 +49,11 @@ void print_help() {
   std::cout << "longreach " << kVersion << ": trains language models with sparse and linear attention\n\n"
             << "usage: longreach VERB ... (longreach VERB --help tells more)\n\n";
   for (const auto& [name, verb] : verbs()) std::cout << "  " << verb.help << "\n";
-  std::cout << "\n-v, --verbose with any verb: say on standard error what is done and how long it takes\n"
-            << "exit codes: 0 done, 1 the work failed, 2 a key, a file or an option is wrong\n";
+  std::cout
+      << "\n-v, --verbose with any verb: say on standard error what is done and how long it takes\n"
+      << "exit codes: 0 done, 1 the work failed, 2 a key, a file or an option is wrong, 128 + N ended by "
+         "signal N\n"
+      << "(143 SIGTERM, 130 Ctrl-C, 129 SIGHUP, 138 SIGUSR1: `train` writes a checkpoint first)\n";
 }
 
 int run(Arguments words) {
@@ -82,14 +89,10 @@ int report(const std::string& message, int code) {
 // transparent_hugepage = madvise), so that long sequences do not spend their time on page faults. The user's word counts.
 void ask_for_huge_pages() { setenv("THP_MEM_ALLOC_ENABLE", "1", 0); }
 
-}  // namespace
-}  // namespace longreach
-
-int main(int argc, char** argv) {
-  using namespace longreach;
-  ask_for_huge_pages();
+// Every error as one line and its exit code.
+int run_to_its_code(const Arguments& words) {
   try {
-    return run(Arguments(argv + 1, argv + argc));
+    return run(words);
   } catch (const UserError& error) {
     return report(error.what(), 2);
   } catch (const c10::Error& error) {
@@ -100,4 +103,24 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     return report(error.what(), 1);
   }
+}
+
+}  // namespace
+}  // namespace longreach
+
+// Before the initialisers of shared libraries: those of LibTorch take hundreds of megabytes, and may open files.
+static void before_libraries() {
+  longreach::open_standard_streams();
+  longreach::end_in_one_line();
+}
+[[gnu::section(".preinit_array"), gnu::used]] static void (*const kBeforeLibraries)() = before_libraries;
+
+int main(int argc, char** argv) {
+  using namespace longreach;
+  std::signal(SIGXFSZ, SIG_IGN);  // a write past `ulimit -f` fails, as on a full disk
+  ask_for_huge_pages();
+  void* frame = nullptr;
+  ::backtrace(&frame, 1);  // loads what unwinding needs while there is memory for it
+  const int code = run_to_its_code(Arguments(argv + 1, argv + argc));
+  return code == 0 && !standard_output_written() ? report("standard output could not be written", 1) : code;
 }

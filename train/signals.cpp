@@ -1,25 +1,50 @@
 #include "train/signals.h"
 
 #include <csignal>
+#include <ctime>
+#include <iterator>
 
 namespace longreach {
 namespace {
 
-volatile std::sig_atomic_t requested = 0;
+constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+struct sigaction found[std::size(kSignals)];
+volatile std::sig_atomic_t first_signal = 0, ending_since = 0;
 
+// `timeout` sends its signal to the process and to its group; terminals and service managers send SIGHUP beside SIGTERM.
+// So one wish may arrive as several signals, and what comes within a second, or asks for less, is no second wish.
 void on_signal(int signal) {
-  requested = 1;
-  std::signal(signal, SIG_DFL);
+  if (first_signal == 0) first_signal = signal;
+  if (signal != SIGTERM && signal != SIGINT) return;
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  const auto seconds = static_cast<std::sig_atomic_t>(now.tv_sec) | 1;
+  if (ending_since == 0) {
+    ending_since = seconds;
+  } else if (seconds - ending_since > 1) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
 }
 
 }  // namespace
 
 void watch_stop_signals() {
-  requested = 0;
-  std::signal(SIGTERM, on_signal);
-  std::signal(SIGINT, on_signal);
+  first_signal = 0;
+  ending_since = 0;
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  for (size_t i = 0; i < std::size(kSignals); ++i) {
+    sigaction(kSignals[i], nullptr, &found[i]);
+    if (kSignals[i] != SIGHUP || found[i].sa_handler != SIG_IGN) sigaction(kSignals[i], &action, nullptr);
+  }
 }
 
-bool stop_requested() { return requested != 0; }
+void forget_stop_signals() {
+  for (size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &found[i], nullptr);
+}
+
+int stop_signal() { return first_signal; }
 
 }  // namespace longreach

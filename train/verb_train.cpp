@@ -6,6 +6,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "core/file_lock.h"
 #include "data/ngram.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
@@ -14,8 +15,10 @@
 #include "train/command_line.h"
 #include "train/example_config.h"
 #include "train/export.h"
+#include "train/last_words.h"
 #include "train/plot/gnuplot.h"
 #include "train/signals.h"
+#include "train/standard_streams.h"
 #include "train/trainer.h"
 
 namespace longreach {
@@ -50,12 +53,34 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
             << std::flush;
 }
 
-void print_final(const RunConfig& config, const data::Corpus& corpus, const Evaluation& held_out) {
+void warn_of_long_warmup(const RunConfig& config) {
+  const int64_t warmup = config.lr_scheduler.warmup_steps, steps = config.training.steps;
+  if (warmup <= steps) return;
+  std::cerr << "warning: lr_scheduler.warmup_steps = " << warmup << " is more than training.steps = " << steps
+            << ": the learning rate ends at " << 100 * steps / warmup << " % of optimizer.lr" << std::endl;
+}
+
+// Both orders, with a word while they are counted: that takes minutes where there is much text.
+std::pair<double, double> ngram_baselines(const data::Corpus& corpus, RunLog& log) {
+  log.say("counting   the bytes of the training text, for the baselines");
+  const auto bits = [&](int order) {
+    return data::ngram_bits_per_byte(corpus, order, [&](int64_t bytes) {
+      log.working(text("counting   ", bytes / 1'000'000, " MB of text, order ", order));
+    });
+  };
+  const double order2 = bits(2), order3 = bits(3);
+  log.finish();
+  return {order2, order3};
+}
+
+void print_final(const RunConfig& config, const data::Corpus& corpus, const Evaluation& held_out,
+                 RunLog& log) {
   std::cout << std::fixed << std::setprecision(4) << "held out   " << held_out.bits_per_byte
             << " bits per byte, perplexity " << held_out.perplexity << " a token over " << held_out.tokens
-            << " tokens\n";
+            << " tokens\n"
+            << std::flush;
   if (!config.validation.ngram) return;
-  const double order2 = data::ngram_bits_per_byte(corpus, 2), order3 = data::ngram_bits_per_byte(corpus, 3);
+  const auto [order2, order3] = ngram_baselines(corpus, log);
   std::cout << "baselines  " << order2 << " bits per byte: order-2 byte n-gram; " << order3
             << ": order-3 (interpolated Witten-Bell, same split)\n"
             << "margin     " << std::showpos << order2 - held_out.bits_per_byte << " below order 2, "
@@ -101,7 +126,7 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
         return plot::curves_script(drawn, "step", {"loss"}, {curves});
       });
       std::cout << "plot       " << file << "\n";
-    } catch (const UserError& error) {  // no gnuplot is no reason to fail a finished run
+    } catch (const Error& error) {  // no gnuplot is no reason to fail a finished run
       std::cout << "plot       none: " << error.what() << "\n";
     }
   }
@@ -145,6 +170,7 @@ bool asks_for_help(const Arguments& words) {
 }  // namespace
 
 int train_verb(const Arguments& arguments) {
+  outlive_readers();
   const Arguments words = without_flags(arguments);
   if (words.empty() || asks_for_help(words)) {
     std::cout << (words.empty() ? "usage: longreach train CONFIG [-v] [--section.key value ...]\n"
@@ -153,8 +179,10 @@ int train_verb(const Arguments& arguments) {
   }
   RunConfig config = read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}));
   if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
-  if (config.training.threads > 0) set_num_threads(static_cast<int>(config.training.threads));
-  watch_stop_signals();
+  const auto threads =
+      static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());
+  expect_threads(2 * threads + 2);  // LibTorch has two pools
+  if (config.training.threads > 0) set_num_threads(threads);
   const auto timed = [](const char* what, const auto& work) {
     const Stage stage(what);
     return work();
@@ -163,22 +191,31 @@ int train_verb(const Arguments& arguments) {
       timed("tokenizer", [&] { return data::load_tokenizer(config.data.tokenizer); });
   config.resolve_model(tokenizer->vocab_size(), words[0]);
   prepare_run_folder(config.job.dump_folder);
+  const FileLock only_run =
+      FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);
   const data::Corpus corpus = timed(
       "data", [&] { return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer); });
   const auto made = timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus); });
   Trainer& trainer = *made;
   print_header(config, corpus, trainer.model());
+  warn_of_long_warmup(config);
+  watch_stop_signals();
   const RunOutcome outcome = trainer.run();
-  if (outcome == RunOutcome::kFinished) {
-    if (config.validation.final && trainer.held_out()) print_final(config, corpus, *trainer.held_out());
+  forget_stop_signals();  // what is left to do needs no saving
+  if (stop_requested() || outcome != RunOutcome::kFinished) {
+    std::cout << (stop_requested() ? "interrupted" : "stopped") << " after step " << trainer.step() << "; "
+              << (config.checkpoint.enable_checkpoint
+                      ? "the same command goes on from there"
+                      : "nothing was saved (checkpoint.enable_checkpoint = false)")
+              << "\n";
+  } else {
+    if (config.validation.final && trainer.held_out())
+      print_final(config, corpus, *trainer.held_out(), trainer.log());
     print_sample(config, corpus, trainer);
     export_formats_of(config, trainer);
-  } else {
-    std::cout << (outcome == RunOutcome::kInterrupted ? "interrupted" : "stopped") << " after step "
-              << trainer.step() << "; the same command goes on from there\n";
   }
   print_places(config, trainer);
-  return 0;
+  return stop_requested() ? 128 + stop_signal() : 0;
 }
 
 }  // namespace longreach
