@@ -8,7 +8,7 @@
 namespace longreach::lightning {
 
 // q, k [B, T, H, D], positions int64 [B, T], theta [H, 1, D] -> [B, T, H, 2D] each, in the dtype of q. Angles
-// and products in float32 (float64 for float64). Differentiable in q, k and theta.
+// in float64, products in float32 (float64 for float64). Differentiable in q, k and theta.
 std::pair<at::Tensor, at::Tensor> lrpe(const at::Tensor& q, const at::Tensor& k, const at::Tensor& positions,
                                        const at::Tensor& theta);
 

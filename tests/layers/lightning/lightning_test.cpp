@@ -3,6 +3,7 @@
 #include "core/error.h"
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
@@ -211,6 +212,23 @@ TEST(Lightning, SrmsNormIsTheAuthors) {
     y.backward(file.tensor("gout.o").to(dtype));
     EXPECT_LE(relative_error(y, file.tensor("out.o")), tolerance);
     EXPECT_LE(relative_error(x.grad(), file.tensor("grad.x")), tolerance);
+  }
+}
+
+TEST(Lrpe, FarPositionsKeepTheirAngle) {
+  const at::Tensor theta = lightning::lrpe_theta(2, 8), positions = at::arange(999990, 1000000).unsqueeze(0);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor ones = at::ones({1, 10, 2, 8}, dtype);
+    const at::Tensor found = lightning::lrpe(ones, ones, positions, theta).first;
+    for (int64_t t = 0; t < 10; ++t)
+      for (int64_t i = 0; i < 16; ++i) {
+        const double angle = static_cast<double>(999990 + t) * theta.flatten()[i].item<double>();
+        const at::Tensor pair = found[0][t][i / 8];
+        // One rounding of a number of at most 1.
+        const double limit = dtype == at::kFloat ? 0x1p-24 : 0x1p-8;
+        EXPECT_NEAR(pair[i % 8].item<double>(), std::cos(angle), limit) << t << " " << i;
+        EXPECT_NEAR(pair[8 + i % 8].item<double>(), std::sin(angle), limit) << t << " " << i;
+      }
   }
 }
 
