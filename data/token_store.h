@@ -27,7 +27,8 @@ inline constexpr int64_t kStoreChunk = 65536;  // tokens
 struct StoreAbout {
   std::string tokenizer_name, tokenizer_fingerprint;
   int64_t vocab_size = 0;
-  std::string source;  // what it was made of, for people
+  std::string source;    // what it was made of, for people
+  std::string settings;  // how, for programs: two stores of one text and equal settings are equal
   bool documents_are_files =
       false;  // each document is a whole file; decides how text is held out (data/split.h)
   bool loss_mask = false;

@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
+#include "core/file_lock.h"
 #include "data/files.h"
 #include "data/fingerprint.h"
 #include "data/hdf5.h"
@@ -71,6 +73,7 @@ nlohmann::json describe(const StoreAbout& about) {
           {"tokenizer_fingerprint", about.tokenizer_fingerprint},
           {"vocab_size", about.vocab_size},
           {"source", about.source},
+          {"settings", about.settings},
           {"documents_are_files", about.documents_are_files},
           {"loss_mask", about.loss_mask}};
 }
@@ -89,6 +92,8 @@ struct TokenStoreWriter::State {
   int64_t width;
   Progress now, last;  // last: as of the newest checkpoint
   int64_t open_tokens = 0;
+  std::optional<FileLock>
+      lock;  // the last to go: of two that write one store the second would mix its tokens in
   std::unique_ptr<AppendFile> tokens, offsets, mask;
 
   std::string in_folder(const char* name) const { return folder + "/" + name; }
@@ -98,6 +103,7 @@ struct TokenStoreWriter::State {
                      int64_t element, hid_t disk_type, hid_t memory_type, const std::string& to) const;
   uint64_t write_offsets(const h5::Handle& file, const std::string& to) const;
   void write_file(const std::string& to) const;
+  void write_file_apart(const std::string& to) const;
 };
 
 // Where an earlier writer of the same store left off; nothing when there was none or its streams are not all
@@ -122,6 +128,7 @@ void TokenStoreWriter::State::open_streams() {
   std::error_code error;
   fs::create_directories(folder, error);
   check<DataError>(!error, folder, ": cannot be made: ", error.message());
+  lock.emplace(FileLock::take(folder + ".lock", path));
   now = last = recorded();
   tokens = std::make_unique<AppendFile>(in_folder("tokens"), now.tokens * width);
   offsets = std::make_unique<AppendFile>(in_folder("offsets"), now.documents * 8);
@@ -233,7 +240,6 @@ uint64_t TokenStoreWriter::State::write_offsets(const h5::Handle& file, const st
 }
 
 void TokenStoreWriter::State::write_file(const std::string& to) const {
-  const h5::Lock lock;
   h5::Handle file = h5::create_file(to);
   write_dataset(file, "tokens", "checksums", tokens->path(), width,
                 width == 2 ? H5T_STD_U16LE : H5T_STD_U32LE,
@@ -247,10 +253,25 @@ void TokenStoreWriter::State::write_file(const std::string& to) const {
   h5::write_text(file, to, "tokenizer_fingerprint", about.tokenizer_fingerprint);
   h5::write_int(file, to, "vocab_size", about.vocab_size);
   h5::write_text(file, to, "source", about.source);
+  if (!about.settings.empty()) h5::write_text(file, to, "settings", about.settings);
   h5::write_int(file, to, "documents_are_files", about.documents_are_files);
   h5::write_int(file, to, "offsets_checksum", static_cast<int64_t>(offsets_sum));
   h5::write_int(file, to, "complete", 1);
-  check<DataError>(file.reset(), to, ": cannot be written; is the disk full?");
+  h5::finish_file(file, to);
+}
+
+// In a copy of the process, where the library may do after a failed write what it likes. What it has written
+// then is no use to anybody and may be what fills the disk.
+void TokenStoreWriter::State::write_file_apart(const std::string& to) const {
+  try {
+    h5::apart([&] { return write_file(to), std::string(); }, {});
+  } catch (const std::exception& error) {
+    std::error_code ignored;
+    fs::remove(to, ignored);
+    if (const auto* died = dynamic_cast<const WorkDied*>(&error))
+      throw DataError(text(to, ": cannot be written: HDF5 ", died->what(), "; is the disk full?"));
+    throw;
+  }
 }
 
 void TokenStoreWriter::finish() {
@@ -260,7 +281,7 @@ void TokenStoreWriter::finish() {
                    state.about.source);
   checkpoint();
   const std::string temporary = state.in_folder("store.h5");
-  state.write_file(temporary);
+  state.write_file_apart(temporary);
   sync_to_disk(temporary);
   check<DataError>(::rename(temporary.c_str(), state.path.c_str()) == 0, state.path,
                    ": cannot be written: ", std::strerror(errno));
