@@ -14,6 +14,7 @@
 #include "core/file_lock.h"
 #include "data/files.h"
 #include "data/fingerprint.h"
+#include "data/forked.h"
 #include "data/json_lines.h"
 #include "data/text_pieces.h"
 
@@ -156,19 +157,26 @@ bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& opti
   return false;
 }
 
+// How text becomes tokens.
+std::string rules_of(const Tokenizer& tokenizer, const TokenizeOptions& options) {
+  return text("3\n", tokenizer.fingerprint(), '\n', options.text_key, '\n', options.chat_template, '\n',
+              options.gzip_level, '\n');
+}
+
 // Names the state of the inputs: resuming and caching hold only while nothing has changed.
 std::string state_of(const std::vector<InputFile>& files, const Tokenizer& tokenizer,
                      const TokenizeOptions& options) {
-  std::ostringstream facts;
-  facts << "3\n"
-        << tokenizer.fingerprint() << '\n'
-        << options.text_key << '\n'
-        << options.chat_template << '\n';
-  facts << options.gzip_level << '\n';
+  std::string facts = rules_of(tokenizer, options);
   for (const auto& file : files)
-    facts << fs::absolute(file.path).lexically_normal().string() << '\n'
-          << file.bytes << ' ' << file.modified_ns << '\n';
-  return hash_hex(facts.str());
+    facts += text(fs::absolute(file.path).lexically_normal().string(), '\n', file.bytes, ' ',
+                  file.modified_ns, '\n');
+  return hash_hex(facts);
+}
+
+// Names what was asked for, in the words of the config, whatever the inputs hold.
+std::string settings_of(const std::vector<std::string>& inputs, const Tokenizer& tokenizer,
+                        const TokenizeOptions& options) {
+  return hash_hex(rules_of(tokenizer, options) + join(inputs, "\n"));
 }
 
 bool any_label(const TokenSource& source) {
@@ -192,6 +200,7 @@ void write_store(const std::vector<std::string>& inputs, const std::vector<Input
       .tokenizer_fingerprint = tokenizer.fingerprint(),
       .vocab_size = tokenizer.vocab_size(),
       .source = text(named, " (", files.size(), " files, state ", state_of(files, tokenizer, options), ")"),
+      .settings = settings_of(inputs, tokenizer, options),
       .loss_mask = wants_mask(files, options),
       .gzip_level = options.gzip_level};
   about.documents_are_files =
@@ -215,6 +224,40 @@ void write_store(const std::vector<std::string>& inputs, const std::vector<Input
   throw DataError(no_labels);
 }
 
+// What the names of the stores of `input` begin with.
+std::string cache_stem(const std::string& input, const std::string& cache_folder) {
+  auto stem = fs::path(input).lexically_normal();
+  if (!stem.has_filename()) stem = stem.parent_path();  // "folder/"
+  return text(cache_folder, "/", plain_name(stem.string()), "-");
+}
+
+bool is_gone(const std::string& input) {
+  std::error_code error;
+  return !fs::exists(input, error) || (fs::is_directory(input, error) && fs::is_empty(input, error));
+}
+
+// The newest store made of `input` under the same settings; nothing when there is none.
+std::shared_ptr<TokenStore> store_without_text(const std::string& input, const std::string& settings,
+                                               const std::string& cache_folder) {
+  const std::string stem = cache_stem(input, cache_folder);
+  std::vector<std::pair<fs::file_time_type, std::string>> stores;
+  std::error_code error;
+  for (fs::directory_iterator at(cache_folder, error), end; !error && at != end; at.increment(error)) {
+    std::string path = text(cache_folder, "/", at->path().filename().string());
+    if (path.starts_with(stem) && path.ends_with(".h5"))
+      stores.emplace_back(fs::last_write_time(path, error), std::move(path));
+  }
+  std::sort(stores.rbegin(), stores.rend());
+  for (const auto& [time, path] : stores) {
+    auto store = TokenStore::open(path);
+    if (store->about().settings != settings) continue;
+    std::cerr << one_line(text(input, " is gone; going on with ", path, ", which was made of it"))
+              << std::endl;
+    return store;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 bool holds_tokens(const std::string& path) {
@@ -228,22 +271,30 @@ void tokenize_files(const std::vector<std::string>& inputs, const Tokenizer& tok
 
 std::shared_ptr<TokenStore> cached_store(const std::string& input, const Tokenizer& tokenizer,
                                          const TokenizeOptions& options, const std::string& cache_folder) {
+  if (is_gone(input))
+    if (auto store = store_without_text(input, settings_of({input}, tokenizer, options), cache_folder))
+      return store;
   const auto files = expand({input}, options.text_key);
+  const std::string path = text(cache_stem(input, cache_folder), state_of(files, tokenizer, options), ".h5");
+  std::string damage;
+  // Only what is damaged is made anew; what is locked or cannot be read just now is left alone.
+  const auto existing = [&]() -> std::shared_ptr<TokenStore> {
+    if (!fs::exists(path)) return nullptr;
+    try {
+      return TokenStore::open(path);
+    } catch (const DamagedFile& damaged) {
+      damage = damaged.what();
+      return nullptr;
+    }
+  };
+  if (auto store = existing()) return store;
   std::error_code error;
   fs::create_directories(cache_folder, error);
   check<DataError>(!error, cache_folder, ": cannot be made: ", error.message());
-  auto stem = fs::path(input).lexically_normal();
-  if (!stem.has_filename()) stem = stem.parent_path();  // "folder/"
-  const auto path =
-      text(cache_folder, "/", plain_name(stem.string()), "-", state_of(files, tokenizer, options), ".h5");
   const FileLock lock = FileLock::wait(path + ".lock");
-  if (!fs::exists(path)) write_store({input}, files, tokenizer, options, path);
-  try {
-    return TokenStore::open(path);
-  } catch (const DataError& damaged) {
-    std::cerr << one_line(damaged.what()) << "; tokenizing again\n";
-    fs::remove(path, error);
-  }
+  damage.clear();
+  if (auto store = existing()) return store;  // another process has made it meanwhile
+  if (!damage.empty()) std::cerr << one_line(damage) << "; tokenizing again" << std::endl;
   write_store({input}, files, tokenizer, options, path);
   return TokenStore::open(path);
 }

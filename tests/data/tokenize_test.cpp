@@ -1,9 +1,16 @@
 // Text, compressed text, JSONL and chat templates to stores; corpora as configs name them.
 #include "data/tokenize.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+
+#include <chrono>
+#include <csignal>
 
 #include "core/config.h"
 #include "data/chat.h"
@@ -412,6 +419,94 @@ TEST(Cache, DependsOnTheFile) {
   const std::string damaged = cached()->name();
   std::filesystem::resize_file(damaged, 600);
   EXPECT_EQ(ByteLevel().decode(read_all(*cached())), "other text!");
+}
+
+TEST(Cache, KeepsWhatIsLocked) {
+  const TemporaryFolder folder;
+  const auto path = folder.write("a.txt", "first text");
+  const auto cached = [&] { return cached_store(path, ByteLevel(), {}, folder.path("cache")); };
+  const std::string name = cached()->name(), contents = contents_of(name);
+  const int other = ::open(name.c_str(), O_RDWR);
+  ASSERT_EQ(::flock(other, LOCK_EX), 0);
+  EXPECT_THAT(error_of(cached), HasSubstr("locked by another program"));
+  ::close(other);
+  EXPECT_TRUE(contents_of(name) == contents);
+  EXPECT_EQ(ByteLevel().decode(read_all(*cached())), "first text");
+}
+
+TEST(Cache, OutlivesTheText) {
+  const TemporaryFolder folder;
+  const std::string cache = folder.path("cache");
+  for (const std::string& input : {folder.write("a.txt", "some text"), folder.path("books")}) {
+    folder.write("books/1.txt", "some text");
+    const auto cached = [&](const Tokenizer& tokenizer, const TokenizeOptions& options) {
+      return cached_store(input, tokenizer, options, cache);
+    };
+    const std::string first = cached(ByteLevel(), {})->name();
+    std::filesystem::last_write_time(first,
+                                     std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+    const std::string file = std::filesystem::is_directory(input) ? "books/1.txt" : "a.txt";
+    folder.write(file, "newer text");
+    const std::string second = cached(ByteLevel(), {})->name();
+    std::filesystem::remove(folder.path(file));
+    ::testing::internal::CaptureStderr();
+    EXPECT_EQ(cached(ByteLevel(), {})->name(), second);
+    EXPECT_THAT(::testing::internal::GetCapturedStderr(),
+                HasSubstr(input + " is gone; going on with " + second));
+    EXPECT_THAT(error_of([&] { cached(ByteLevel({"<eos>"}), {}); }), StartsWith(input));
+    EXPECT_THAT(error_of([&] { cached(ByteLevel(), {.text_key = "body"}); }), StartsWith(input));
+    EXPECT_THAT(error_of([&] { cached_store(folder.path("other/a.txt"), ByteLevel(), {}, cache); }),
+                HasSubstr("no such file or folder"));
+  }
+}
+
+// Says on a pipe that it has come to its 250th document, and stays there.
+class Stuck : public ByteLevel {
+ public:
+  explicit Stuck(int pipe) : pipe_(pipe) {}
+  std::vector<Token> encode(std::string_view text, bool special = true) const override {
+    if (++documents_ == 250 && ::write(pipe_, "!", 1) == 1)
+      while (true) ::pause();
+    return ByteLevel::encode(text, special);
+  }
+
+ private:
+  int pipe_;
+  mutable int documents_ = 0;
+};
+
+// SIGTERM ends it wherever it is; the next call goes on at the last checkpoint.
+TEST(Tokenize, EndsAtOnceAndGoesOnAfterSigterm) {
+  const TemporaryFolder folder;
+  std::string lines;
+  for (int i = 0; i < 300; ++i)
+    lines += "{\"text\": \"" + std::string(5000, static_cast<char>('a' + i % 26)) + "\"}\n";
+  const auto input = folder.write("a.jsonl", lines), output = folder.path("out.h5");
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const pid_t process = ::fork();
+  if (process == 0) {
+    tokenize_files({input}, Stuck(pipe[1]), {}, output);
+    ::_exit(0);
+  }
+  char said = 0;
+  ASSERT_EQ(::read(pipe[0], &said, 1), 1);
+  ASSERT_EQ(::kill(process, SIGTERM), 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(process, &status, 0), process);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+  EXPECT_FALSE(std::filesystem::exists(output));
+  EXPECT_THAT(contents_of(output + ".partial/progress.json"), HasSubstr("\"documents_done\":210"));
+  // What was written then is not tokenized again: it is taken as it lies there.
+  std::fstream(output + ".partial/tokens", std::ios::in | std::ios::out | std::ios::binary) << 'z';
+  tokenize_files({input}, ByteLevel(), {}, output);
+  auto tokens = read_all(*TokenStore::open(output));
+  EXPECT_EQ(tokens.front(), 'z');
+  tokens.front() = 'a';
+  tokenize_files({input}, ByteLevel(), {}, folder.path("whole.h5"));
+  EXPECT_EQ(tokens, read_all(*TokenStore::open(folder.path("whole.h5"))));
 }
 
 DataConfig config_of(std::vector<std::string> train) {
