@@ -184,11 +184,8 @@ TEST_F(BadTokenizer, DamagedFilesNeverCrash) {
 }
 
 TEST_F(BadTokenizer, BytesWithoutATokenAreNotLost) {
-  ASSERT_EQ(json_error(R"({"a": 0, "b": 1})"), "");
-  const auto tokenizer = load_tokenizer(folder_.path("t.json"));
-  EXPECT_EQ(tokenizer->encode("ab"), (std::vector<Token>{0, 1}));
-  EXPECT_THROW(tokenizer->encode("ab\xFF"), DataError);
-  EXPECT_THROW(tokenizer->decode(std::vector<Token>{2}), DataError);
+  const std::string error = json_error(R"({"a": 0, "b": 1})");
+  EXPECT_NE(error.find("no token for 241 of the bytes"), std::string::npos) << error;
 }
 
 }  // namespace
