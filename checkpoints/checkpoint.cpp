@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kModelPrefix = "model-", kOptimizerPrefix = "optimizer-";
+constexpr int64_t kMaxText = int64_t{1} << 30;
 constexpr const char *kModelShard = "model-00000.safetensors",
                      *kOptimizerShard = "optimizer-00000.safetensors";
 
@@ -146,8 +147,16 @@ void verify_checkpoint(const std::string& folder) {
   for (const ManifestFile& file : manifest_of(folder).files) verify_contents(folder, file);
 }
 
+std::optional<std::string> load_text(const std::string& folder, const std::string& name) {
+  for (const ManifestFile& file : manifest_of(folder).files) {
+    if (file.name != name) continue;
+    verify_contents(folder, file);
+    return read_text_file(folder + "/" + name, kMaxText);
+  }
+  return std::nullopt;
+}
+
 CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer) {
-  constexpr int64_t kMaxText = int64_t{1} << 30;
   const Manifest manifest = manifest_of(folder);
   CheckpointContents contents;
   contents.step = manifest.step;

@@ -40,6 +40,9 @@ void verify_checkpoint(const std::string& folder);
 // Verifies as above, then reads. Throws CheckpointError naming the file.
 CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer = true);
 
+// One text of a checkpoint ("config.toml"), verified; nothing when it has none of that name. Throws CheckpointError.
+std::optional<std::string> load_text(const std::string& folder, const std::string& name);
+
 // Complete checkpoints under root, oldest first.
 std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string& root);
 

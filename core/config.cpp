@@ -14,6 +14,8 @@
 #include "core/config_place.h"
 #include "core/toml_hint.h"
 
+#include "core/utf8.h"
+
 namespace longreach {
 
 struct ConfigDocument::Contents {
@@ -75,6 +77,7 @@ std::string refusal(double value, const Allowed& allowed) {
   return bad ? text(value) : "";
 }
 std::string refusal(const std::string& value, const Allowed& allowed) {
+  if (!is_utf8(value)) return "`" + value + "`";
   const auto* choices = std::get_if<Choices>(&allowed);
   if (!choices) return "";
   for (const auto& name : choices->names)
@@ -235,7 +238,8 @@ class Reader : public FieldVisitor, public KeyPlaces {
            text("expected ", allowed.empty() ? std::string(kTypeName<T>) : allowed, ", found ",
                 type_name(node), std::is_same_v<T, std::string> ? "; texts stand in quotes" : ""));
     const std::string refused = refusal(*value, about.allowed);
-    if (!refused.empty()) fail(name, &node, text("expected ", allowed, ", found ", refused));
+    if (!refused.empty())
+      fail(name, &node, text("expected ", allowed.empty() ? "UTF-8" : allowed, ", found ", refused));
     return *value;
   }
 

@@ -4,22 +4,10 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/utf8.h"
+
 namespace longreach {
 namespace {
-
-// Length of the valid UTF-8 sequence at text[at], or 0.
-size_t utf8_length(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const size_t length = byte(at) < 0x80                       ? 1
-                        : byte(at) >= 0xF0 && byte(at) < 0xF5 ? 4
-                        : byte(at) >= 0xE0                    ? 3
-                        : byte(at) >= 0xC2                    ? 2
-                                                              : 0;
-  if (length == 0 || byte(at) >= 0xF5 || at + length > text.size()) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((byte(at + i) & 0xC0) != 0x80) return 0;
-  return length;
-}
 
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);

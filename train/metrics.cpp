@@ -2,11 +2,13 @@
 #include "train/metrics.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string_view>
@@ -29,6 +31,11 @@ void write_all(int descriptor, std::string_view bytes, const std::string& path) 
     if (written <= 0) fail(path, "writing failed");
     bytes.remove_prefix(static_cast<size_t>(written));
   }
+}
+
+std::string folder_of(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
 }
 
 // The step of a line of ours; -1 for anything else.
@@ -92,7 +99,7 @@ std::string metrics_line(int64_t step, double loss, const NamedNumbers& numbers)
   return line + "}";
 }
 
-MetricsLog::MetricsLog(const std::string& path, int64_t last_step) : path_(path) {
+MetricsLog::MetricsLog(const std::string& path, int64_t last_step) : path_(path), folder_(folder_of(path)) {
   bool changed = false;
   if (std::ifstream in(path, std::ios::binary); in.good()) {
     const std::string kept = kept_lines(in, last_step, last_step_, changed);
@@ -100,17 +107,30 @@ MetricsLog::MetricsLog(const std::string& path, int64_t last_step) : path_(path)
   }
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (descriptor_ < 0) fail(path, "cannot be written");
+  struct stat status {};
+  if (::stat(folder_.c_str(), &status) != 0) fail(folder_, "cannot be read");
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+}
+
+void MetricsLog::expect_folder() const {
+  struct stat status {};
+  const bool there = ::stat(folder_.c_str(), &status) == 0;
+  check<TrainingError>(there && status.st_dev == device_ && status.st_ino == inode_, one_line(folder_),
+                       ": was removed or renamed while the run was writing to it");
 }
 
 MetricsLog::~MetricsLog() { ::close(descriptor_); }
 
 void MetricsLog::append(int64_t step, double loss, const NamedNumbers& numbers) {
+  expect_folder();
   check<TrainingError>(step > last_step_, path_, ": step ", step, " after step ", last_step_);
   write_all(descriptor_, metrics_line(step, loss, numbers) + "\n", path_);
   last_step_ = step;
 }
 
 void MetricsLog::sync() {
+  expect_folder();
   if (::fsync(descriptor_) != 0) fail(path_, "cannot be flushed to the device");
 }
 

@@ -27,13 +27,16 @@ class MetricsLog {
   MetricsLog& operator=(const MetricsLog&) = delete;
 
   // Appends one line, written at once. `step` must rise from call to call; `numbers` keep their order. Throws
-  // TrainingError.
+  // TrainingError, also when the folder was removed or renamed under the run.
   void append(int64_t step, double loss, const NamedNumbers& numbers = {});
-  // Makes what was appended durable (with a checkpoint).
+  // Makes what was appended durable (with a checkpoint). Throws as append does.
   void sync();
 
  private:
-  std::string path_;
+  void expect_folder() const;
+
+  std::string path_, folder_;
+  uint64_t device_ = 0, inode_ = 0;  // of the folder
   int descriptor_ = -1;
   int64_t last_step_ = -1;
 };

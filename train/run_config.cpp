@@ -87,7 +87,9 @@ void CheckpointConfig::fields(FieldVisitor& visit) {
               {.help = "step to resume from when the folder holds checkpoints, later ones are then set aside "
                        "(renamed); -1: the newest good one",
                .allowed = at_least(-1)});
-  visit.field("initial_load_path", initial_load_path, {.help = "checkpoint whose model starts a new run"});
+  visit.field(
+      "initial_load_path", initial_load_path,
+      {.help = "checkpoint whose model starts a new run; keys of [model] that are not given come from it"});
 }
 
 void DistillationConfig::fields(FieldVisitor& visit) {
@@ -235,6 +237,8 @@ std::string RunConfig::checkpoint_root() const { return job.dump_folder + "/" + 
 
 namespace {
 
+constexpr int64_t kMostLayers = 10000;
+
 // Calls f; its ConfigErrors begin with `name`.
 template <class F>
 void naming(const std::string& name, F f) {
@@ -245,8 +249,18 @@ void naming(const std::string& name, F f) {
   }
 }
 
-RunConfig read(const ConfigDocument& document, const std::string& name) {
+RunConfig read(const ConfigDocument& document, const std::string& name, const ModelOf& inherited = nullptr) {
   RunConfig config;
+  if (inherited) {
+    // Tables of attention may name layers that only the inherited number of layers has.
+    config.model.num_hidden_layers = kMostLayers;
+    document.read(fields_of(config));
+    const bool own_attention = !config.model.attention.empty();
+    const auto model = inherited(config);
+    config = RunConfig();
+    if (model) config.model = *model;
+    if (own_attention) config.model.attention.clear();
+  }
   document.read(fields_of(config));
   naming(name, [&] { config.validate(); });
   return config;
@@ -259,10 +273,11 @@ void RunConfig::resolve_model(int64_t tokenizer_vocab_size, const std::string& n
 }
 
 RunConfig read_run_config(const std::string& path,
-                          const std::vector<std::pair<std::string, std::string>>& overrides) {
+                          const std::vector<std::pair<std::string, std::string>>& overrides,
+                          const ModelOf& inherited) {
   ConfigDocument document = ConfigDocument::from_file(path);
   for (const auto& [key, value] : overrides) document.override_key(key, value);
-  return read(document, path);
+  return read(document, path, inherited);
 }
 
 RunConfig parse_run_config(const std::string& toml, const std::string& name) {

@@ -1,6 +1,8 @@
 // The whole of one run: what a TOML file says. Sections and keys as in flame and torchtitan.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -121,9 +123,13 @@ struct RunConfig {
   std::string checkpoint_root() const;  // job.dump_folder / checkpoint.folder
 };
 
+// The [model] that keys not given come from, or nothing. It is asked before the keys of [model] are final.
+using ModelOf = std::function<std::optional<ModelConfig>(const RunConfig&)>;
+
 // Reads a file and applies overrides ("section.key", "value"). Throws ConfigError.
 RunConfig read_run_config(const std::string& path,
-                          const std::vector<std::pair<std::string, std::string>>& overrides);
+                          const std::vector<std::pair<std::string, std::string>>& overrides,
+                          const ModelOf& inherited = nullptr);
 RunConfig parse_run_config(const std::string& toml, const std::string& name);
 
 }  // namespace longreach

@@ -3,18 +3,16 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <set>
 #include <sstream>
 
 #include "core/verbose.h"
+#include "train/warn.h"
 
 namespace longreach {
 namespace {
 
 namespace fs = std::filesystem;
-
-void warn(const std::string& message) { std::cerr << "warning: " << one_line(message) << std::endl; }
 
 std::string read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -42,6 +40,28 @@ CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer)
   return std::move(*newest);
 }
 
+std::optional<RunConfig> saved_config(const std::string& path) {
+  std::vector<std::pair<int64_t, std::string>> steps{{0, path}};
+  if (!fs::exists(path + "/manifest.json")) steps = list_checkpoints(checkpoint_root_of(path));
+  std::string damage;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    try {
+      const auto written = load_text(step->second, "config.toml");
+      if (!written) return std::nullopt;
+      return parse_run_config(*written, step->second + "/config.toml");
+    } catch (const CheckpointError& error) {
+      damage = error.what();
+    }
+  }
+  check<CheckpointError>(damage.empty(), damage);
+  return std::nullopt;
+}
+
+void free_backends(ModelConfig& model) {
+  for (AttentionEntry& entry : model.attention)
+    if (auto* dense = std::get_if<DenseConfig>(&entry.config)) dense->backend = "auto";
+}
+
 SavedModel load_saved_model(const std::string& path) {
   const Stage stage("loading " + path);
   CheckpointContents contents = read_checkpoint(path, false);
@@ -54,9 +74,7 @@ SavedModel load_saved_model(const std::string& path) {
   const std::string kept_tokenizer = contents.path + "/tokenizer";
   if (fs::is_directory(kept_tokenizer)) saved.config.data.tokenizer = kept_tokenizer;
   saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
-  // Saved models run on the CPU; what trained the weights does not bind who reads them.
-  for (AttentionEntry& entry : saved.config.model.attention)
-    if (auto* dense = std::get_if<DenseConfig>(&entry.config)) dense->backend = "auto";
+  free_backends(saved.config.model);
   saved.config.resolve_model(saved.tokenizer->vocab_size(), path + "/config.toml");
   saved.model =
       std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,13 @@ SavedModel load_saved_model(const std::string& path);
 
 // The contents of a checkpoint at `path` as above, verified.
 CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer);
+
+// The config that the checkpoint at `path` was written with, without reading tensors; nothing when it holds none or
+// there is no checkpoint. Throws CheckpointError or ConfigError naming the file.
+std::optional<RunConfig> saved_config(const std::string& path);
+
+// Leaves the kernels of attention to the machine: what trained the weights does not bind who uses them.
+void free_backends(ModelConfig& model);
 
 // Parameters and buffers by name, in a fixed order.
 NamedTensors model_tensors(const Transformer& model);

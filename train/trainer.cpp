@@ -13,10 +13,13 @@
 #include "checkpoints/folders.h"
 #include "core/verbose.h"
 #include "layers/ops/matmul/matmul.h"
+#include "train/base_model.h"
 #include "train/gates.h"
 #include "train/matmul_choice.h"
+#include "train/resume.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
+#include "train/warn.h"
 
 namespace longreach {
 namespace {
@@ -28,21 +31,10 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-void warn(const std::string& message) { std::cerr << "warning: " << one_line(message) << std::endl; }
-
 data::LoaderOptions loader_options(const RunConfig& config) {
   return {.seq_len = config.training.seq_len,
           .seed = static_cast<uint64_t>(config.training.seed),
           .varlen = config.training.varlen};
-}
-
-// What checkpoint.initial_load_path names; errors begin with that key.
-CheckpointContents initial_checkpoint(const std::string& path) {
-  try {
-    return read_checkpoint(path, false);
-  } catch (const CheckpointError& error) {
-    throw CheckpointError(text("checkpoint.initial_load_path: ", error.what()));
-  }
 }
 
 void write_text(const std::string& path, const std::string& contents) {
@@ -51,14 +43,6 @@ void write_text(const std::string& path, const std::string& contents) {
   file.close();
   check<ConfigError>(file.good(), path, ": cannot be written");
   fs::rename(path + ".tmp", path);
-}
-
-std::string data_identity(const RunConfig& config, const data::Corpus& corpus) {
-  std::string sources;
-  for (const auto& source : corpus.train) sources += text(source->name(), ":", source->num_tokens(), ";");
-  return text(sources, " seed ", config.training.seed, " seq_len ", config.training.seq_len, " rows ",
-              config.training.batch_size * config.training.gradient_accumulation_steps, " varlen ",
-              config.training.varlen);
 }
 
 }  // namespace
@@ -78,6 +62,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
       corpus_(corpus),
       train_loader_(corpus, loader_options(config)),
       valid_loader_(corpus, loader_options(config)),
+      data_identity_(data_identity(config, corpus)),
       retention_(config.checkpoint_root(), config.checkpoint.keep_latest_k),
       steps_([this](int64_t step) { return load_step(step); }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
@@ -103,10 +88,11 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
 
 void Trainer::resume_or_start() {
   if (auto found = load_latest(config_.checkpoint_root(), config_.checkpoint.load_step, warn)) {
+    compare_with_checkpoint(*found, config_, *corpus_.tokenizer, data_identity_);
     go_on_from(*found);
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
   } else if (!config_.checkpoint.initial_load_path.empty()) {
-    start_from(config_.checkpoint.initial_load_path);
+    load_base_model(*model_, config_, *corpus_.tokenizer);
   }
   if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
 }
@@ -120,34 +106,10 @@ void Trainer::go_on_from(const CheckpointContents& contents) {
                 << std::endl;
 }
 
-void Trainer::start_from(const std::string& path) {
-  const auto contents = initial_checkpoint(path);
-  expect_adapter(contents, config_.adapter, path, true);
-  const bool new_gates = distilling() || !config_.distillation.gates.empty();
-  const auto added = load_model_tensors(*model_, contents.model, path, [&](std::string_view name) {
-    return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
-  });
-  const auto adapters = std::count_if(added.begin(), added.end(), is_adapter_parameter);
-  const auto gates = static_cast<int64_t>(added.size()) - adapters;
-  if (gates > 0 && config_.distillation.gates.empty())
-    std::cout << "gates      new: " << path << " holds none; " << gates << " tensors start from random values"
-              << std::endl;
-  if (adapters > 0)
-    std::cout << "adapters   new: " << path << " holds none; " << adapters
-              << " tensors, which change nothing at first" << std::endl;
-}
-
 void Trainer::restore(const CheckpointContents& contents) {
-  const std::string origin = config_.checkpoint_root() + " step " + std::to_string(contents.step);
-  expect_adapter(contents, config_.adapter, origin, false);
-  load_model_tensors(*model_, contents.model, origin);
+  load_model_tensors(*model_, contents.model, contents.path);
   optimizer_->load(contents.optimizer);
-  const auto state_text = contents.texts.find("state.json");
-  check<CheckpointError>(state_text != contents.texts.end(), origin, ": holds no state.json");
-  const auto state = nlohmann::json::parse(state_text->second, nullptr, false);
-  check<CheckpointError>(state.is_object() && state.contains("total_tokens") &&
-                             state.contains("skip_steps") && state.contains("data"),
-                         origin, ": state.json is not one of this program");
+  const auto state = run_state(contents);
   step_ = saved_step_ = contents.step;
   total_tokens_ = state["total_tokens"].get<int64_t>();
   total_seconds_ = state.value("total_seconds", 0.0);
@@ -155,8 +117,6 @@ void Trainer::restore(const CheckpointContents& contents) {
                 warn);
   // Steps noted by this process and not yet in the file (a rollback) stay noted.
   for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
-  if (state["data"].get<std::string>() != data_identity(config_, corpus_))
-    warn(text(origin, " was trained on other data settings; the order of the data changes from here on"));
 }
 
 Trainer::StepData Trainer::load_step(int64_t step) const {
@@ -300,7 +260,7 @@ std::string Trainer::state_json() const {
   state["total_tokens"] = total_tokens_;
   state["total_seconds"] = total_seconds_;
   state["skip_steps"] = skip_steps_;
-  state["data"] = data_identity(config_, corpus_);
+  state["data"] = nlohmann::ordered_json::parse(data_identity_);
   state["matmul"] = name_of(matmul_library());
   state["tokenizer"] = corpus_.tokenizer->fingerprint();
   return state.dump(2) + "\n";

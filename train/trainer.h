@@ -46,8 +46,6 @@ class Trainer {
     int64_t tokens = 0, labelled = 0;
   };
   void resume_or_start();
-  // A new run from the model of a checkpoint.
-  void start_from(const std::string& path);
   void restore(const CheckpointContents& contents);
   // As above; then no later checkpoint or export is left under its name.
   void go_on_from(const CheckpointContents& contents);
@@ -72,6 +70,7 @@ class Trainer {
   NamedParameters parameters_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<RunLog> log_;
+  const std::string data_identity_;
   Retention retention_;
   LossOptions loss_options_;
 

@@ -7,8 +7,8 @@
 #include "train/command_line.h"
 #include "train/evaluate.h"
 #include "train/evaluate_gates.h"
+#include "train/held_out.h"
 #include "train/progress.h"
-#include "train/saved_model.h"
 
 namespace longreach {
 namespace {
@@ -79,7 +79,8 @@ void print_table(const std::vector<GateTrial>& trials) {
 void write_json(const std::string& path, const nlohmann::ordered_json& json) {
   if (path.empty()) return;
   std::ofstream file(path);
-  file << json.dump(2) << "\n";
+  // A path is any bytes; what is no UTF-8 in it becomes U+FFFD.
+  file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
   check(file.flush().good(), path, ": cannot be written");
 }
 
@@ -112,10 +113,7 @@ int eval_verb(const Arguments& arguments) {
   SavedModel saved = load_saved_model(checkpoint);
   if (dtype == "bfloat16")
     expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
-  data::DataConfig data = saved.config.data;
-  if (!files.empty()) data.valid = files;
-  const data::Corpus corpus =
-      data::open_corpus(data, saved.config.job.dump_folder + "/data", saved.tokenizer);
+  const data::Corpus corpus = held_out_corpus(saved, files);
   const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});

@@ -5,9 +5,9 @@
 
 #include "train/command_line.h"
 #include "train/evaluate_gates.h"
+#include "train/held_out.h"
 #include "train/plot/gnuplot.h"
 #include "train/plot/series.h"
-#include "train/saved_model.h"
 #include "train/verbs.h"
 
 namespace longreach {
@@ -60,7 +60,7 @@ void plot_gate(const PlotOptions& options) {
   check<UserError>(options.inputs.size() == 1, "plot --gate: expected one checkpoint, ",
                    options.inputs.size(), " given");
   SavedModel saved = load_saved_model(options.inputs.front());
-  const data::Corpus corpus = data::open_corpus(saved.config.data, saved.config.job.dump_folder + "/data");
+  const data::Corpus corpus = held_out_corpus(saved, {});
   const data::ValidLoader loader(
       corpus, {.seq_len = options.seq_len ? options.seq_len : saved.config.training.seq_len,
                .seed = static_cast<uint64_t>(saved.config.training.seed),

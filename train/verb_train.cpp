@@ -12,6 +12,7 @@
 #include "layers/ops/matmul/matmul.h"
 #include "layers/ops/parallel.h"
 #include "models/generate.h"
+#include "train/base_model.h"
 #include "train/command_line.h"
 #include "train/example_config.h"
 #include "train/export.h"
@@ -177,7 +178,8 @@ int train_verb(const Arguments& arguments) {
                                 : example_config());
     return words.empty() ? 2 : 0;
   }
-  RunConfig config = read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}));
+  RunConfig config =
+      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
   if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
   const auto threads =
       static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());

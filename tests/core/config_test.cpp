@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/temporary_folder.h"
+#include "core/utf8.h"
 
 namespace longreach {
 namespace {
@@ -170,6 +171,16 @@ TEST(Config, AMissingKeyIsNamedWithItsChoices) {
               std::string::npos)
         << error.what();
   }
+}
+
+TEST(Config, RefusesWhatIsNoUtf8) {
+  EXPECT_EQ(error_of("", {{"files", "['lat\xe9']"}, {"inner.mode", "a"}}).substr(0, 7), "--files");
+  EXPECT_EQ(error_of("", {{"files", "lat\xe9"}}), "--files: expected UTF-8, found `lat?`");
+  for (const char* good : {"", "a", "\u00e9", "\ud7ff\ue000", "\U0001F600", "\U0010FFFF"})
+    EXPECT_TRUE(is_utf8(good));
+  for (const char* bad : {"\xe9", "\x80", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80",
+                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xe2\x82", "a\xff"})
+    EXPECT_FALSE(is_utf8(bad)) << testing::PrintToString(bad);
 }
 
 }  // namespace

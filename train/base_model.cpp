@@ -1,0 +1,126 @@
+#include "train/base_model.h"
+
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "train/config_changes.h"
+#include "train/gates.h"
+#include "train/saved_model.h"
+#include "train/warn.h"
+
+namespace longreach {
+namespace {
+
+constexpr const char* kKey = "checkpoint.initial_load_path: ";
+
+// Calls f; errors of the base begin with the key that names it.
+template <class F>
+auto naming_key(F f) {
+  try {
+    return f();
+  } catch (const CheckpointError& error) {
+    throw CheckpointError(one_line(text(kKey, error.what())));
+  } catch (const ConfigError& error) {
+    throw ConfigError(one_line(text(kKey, error.what())));
+  }
+}
+
+// Keys that the same tensors compute something else under, though their shapes may fit. How far positions reach, which
+// tokens are seen and in what dtype can be changed on purpose.
+bool defines_function(const std::string& key) {
+  static const std::set<std::string> keys{"model.vocab_size",
+                                          "model.hidden_size",
+                                          "model.intermediate_size",
+                                          "model.num_hidden_layers",
+                                          "model.num_attention_heads",
+                                          "model.num_key_value_heads",
+                                          "model.head_dim",
+                                          "model.rms_norm_eps",
+                                          "model.tie_word_embeddings",
+                                          "model.qk_norm",
+                                          "model.attention_bias",
+                                          "model.mlp",
+                                          "model.norm",
+                                          "model.embedding_scale"};
+  return keys.count(key) > 0;
+}
+
+void compare_models(const ModelConfig& base, const ModelConfig& own, const std::string& path) {
+  const auto changes = model_changes(base, own);
+  std::vector<KeyChange> refused;
+  std::copy_if(changes.begin(), changes.end(), std::back_inserter(refused),
+               [](const KeyChange& change) { return defines_function(change.key); });
+  check<CheckpointError>(refused.empty(),
+                         one_line(text(kKey, path, ": is of another model: ", contrasted(refused))));
+  for (const KeyChange& change : changes)
+    std::cout << "changed    " << described(change) << " (of the base model)" << std::endl;
+}
+
+void compare_tokenizers(const CheckpointContents& contents, const RunConfig& base, const RunConfig& own,
+                        const data::Tokenizer& tokenizer) {
+  const auto written = contents.texts.find("state.json");
+  if (written == contents.texts.end()) return;
+  const auto state = nlohmann::json::parse(written->second, nullptr, false);
+  if (!state.is_object()) return;
+  const std::string before = state.value("tokenizer", std::string()), now = tokenizer.fingerprint();
+  if (!before.empty() && before != now)
+    warn(text(kKey, contents.path, " was trained with another tokenizer, ", one_line(before, 40), " (",
+              one_line(base.data.tokenizer, 200), "); data.tokenizer is ", now, " (",
+              one_line(own.data.tokenizer, 200), "): its tokens mean something else"));
+}
+
+void print_loaded(const CheckpointContents& contents) {
+  int64_t parameters = 0;
+  for (const auto& [name, tensor] : contents.model) parameters += tensor.numel();
+  std::ostringstream millions;
+  millions << std::fixed << std::setprecision(2) << static_cast<double>(parameters) / 1e6;
+  std::cout << "loaded     " << contents.path << ", step " << contents.step << ": " << contents.model.size()
+            << " tensors, " << millions.str() << " million parameters" << std::endl;
+}
+
+void print_new(const std::vector<std::string>& added, const std::string& path, bool gates_are_loaded) {
+  const auto adapters = std::count_if(added.begin(), added.end(), is_adapter_parameter);
+  const auto gates = static_cast<int64_t>(added.size()) - adapters;
+  if (gates > 0 && !gates_are_loaded)
+    std::cout << "gates      new: " << path << " holds none; " << gates << " tensors start from random values"
+              << std::endl;
+  if (adapters > 0)
+    std::cout << "adapters   new: " << path << " holds none; " << adapters
+              << " tensors, which change nothing at first" << std::endl;
+}
+
+}  // namespace
+
+std::optional<ModelConfig> inherited_model(const RunConfig& config) {
+  const std::string& path = config.checkpoint.initial_load_path;
+  if (path.empty()) return std::nullopt;
+  const bool begun = !list_checkpoints(config.checkpoint_root()).empty();
+  auto base = begun ? saved_config(config.checkpoint_root()) : naming_key([&] { return saved_config(path); });
+  if (!base) return std::nullopt;
+  free_backends(base->model);
+  return base->model;
+}
+
+void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer) {
+  const std::string& path = config.checkpoint.initial_load_path;
+  const auto contents = naming_key([&] { return read_checkpoint(path, false); });
+  if (const auto written = contents.texts.find("config.toml"); written != contents.texts.end()) {
+    const RunConfig base =
+        naming_key([&] { return parse_run_config(written->second, contents.path + "/config.toml"); });
+    compare_models(base.model, config.model, path);
+    compare_tokenizers(contents, base, config, tokenizer);
+  }
+  expect_adapter(contents, config.adapter, path, true);
+  const bool new_gates = config.job.task == "distill" || !config.distillation.gates.empty();
+  const auto added = load_model_tensors(model, contents.model, path, [&](std::string_view name) {
+    return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
+  });
+  print_loaded(contents);
+  print_new(added, path, !config.distillation.gates.empty());
+}
+
+}  // namespace longreach
