@@ -1,8 +1,12 @@
 #include "train/signals.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <ctime>
 #include <iterator>
+#include <thread>
 
 namespace longreach {
 namespace {
@@ -28,6 +32,21 @@ void on_signal(int signal) {
 }
 
 }  // namespace
+
+void take_stop_signals_on_a_thread() {
+  sigset_t ours, before;
+  sigemptyset(&ours);
+  for (const int signal : kSignals) sigaddset(&ours, signal);
+  ::pthread_sigmask(SIG_BLOCK, &ours, &before);
+  std::thread([before] {
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    for (;;) ::pause();
+  }).detach();
+  // A forked copy has no such thread.
+  static sigset_t for_children;
+  for_children = before;
+  ::pthread_atfork(nullptr, nullptr, [] { ::pthread_sigmask(SIG_SETMASK, &for_children, nullptr); });
+}
 
 void watch_stop_signals() {
   first_signal = 0;

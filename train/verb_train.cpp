@@ -171,6 +171,7 @@ bool asks_for_help(const Arguments& words) {
 }  // namespace
 
 int train_verb(const Arguments& arguments) {
+  take_stop_signals_on_a_thread();
   outlive_readers();
   const Arguments words = without_flags(arguments);
   if (words.empty() || asks_for_help(words)) {

@@ -1,4 +1,5 @@
 // The main job through the program itself: train, stop, resume, evaluate, generate.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <unistd.h>

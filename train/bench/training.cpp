@@ -155,6 +155,7 @@ void fill(const Samples& samples, const OurTraining& ours, Peak peak, TrainingRo
 std::vector<std::string> training_peer_names() { return {"eager", "compile"}; }
 
 TrainingRow measure_training(const TrainingSetting& setting, Peak peak) {
+  set_matmul_library(fastest_matmul_library());  // as `longreach train` does
   TrainingRow row{.setting = setting, .products = std::string(name_of(matmul_library()))};
   try {
     OurTraining ours(setting);

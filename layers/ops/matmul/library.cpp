@@ -38,7 +38,7 @@ bool is_amd() {
 }
 
 std::atomic<MatmulLibrary>& chosen() {
-  static std::atomic<MatmulLibrary> library{fastest_matmul_library()};
+  static std::atomic<MatmulLibrary> library{MatmulLibrary::kDefault};
   return library;
 }
 

@@ -21,8 +21,10 @@ bool onednn_matmul_available();
 // By the vendor and the instruction sets of this CPU.
 MatmulLibrary fastest_matmul_library();
 
-// What this process uses; the fastest at first. Set it before the first product, as the number of threads: the bits of a
-// run depend on it.
+// What this process uses, LibTorch's default at first; `longreach train` sets it. Set it before the first product, as the
+// number of threads: the bits of a run depend on it. A program that sets oneDNN must take signals on a thread that does not
+// multiply, or on an alternate stack: oneDNN's float32 kernels keep the stack pointer in memory of the heap, where the frame
+// of a signal's handler overwrites what lies beside it.
 MatmulLibrary matmul_library();
 void set_matmul_library(MatmulLibrary library);
 

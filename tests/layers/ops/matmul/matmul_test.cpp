@@ -22,7 +22,7 @@ class Matmul : public testing::TestWithParam<MatmulLibrary> {
       GTEST_SKIP() << "oneDNN's float32 products need AVX-512";
     set_matmul_library(GetParam());
   }
-  void TearDown() override { set_matmul_library(fastest_matmul_library()); }
+  void TearDown() override { set_matmul_library(MatmulLibrary::kDefault); }
 };
 
 at::Tensor floats(at::IntArrayRef shape, uint64_t seed) { return test::normal(shape, seed, at::kFloat); }
