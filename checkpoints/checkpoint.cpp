@@ -118,11 +118,11 @@ Manifest manifest_of(const std::string& folder) {
   return manifest;
 }
 
-CheckpointContents load_step(const std::string& root, int64_t step) {
+CheckpointContents load_step(const std::string& root, int64_t step, bool with_optimizer) {
   const auto all = list_checkpoints(root);
   std::vector<std::string> steps;
   for (const auto& [have, folder] : all) {
-    if (have == step) return load_checkpoint(folder);
+    if (have == step) return load_checkpoint(folder, with_optimizer);
     steps.push_back(std::to_string(have));
   }
   throw CheckpointError(one_line(
@@ -184,16 +184,17 @@ CheckpointContents load_checkpoint(const std::string& folder, bool with_optimize
 }
 
 std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
-                                              void (*warn)(const std::string&), int64_t at_most) {
+                                              void (*warn)(const std::string&), int64_t at_most,
+                                              bool with_optimizer) {
   restore_replaced(root);
-  if (step >= 0) return load_step(root, step);
+  if (step >= 0) return load_step(root, step, with_optimizer);
   auto all = list_checkpoints(root);
   std::erase_if(all, [&](const auto& checkpoint) { return checkpoint.first > at_most; });
   if (all.empty()) return std::nullopt;
   std::string last;
   for (auto at = all.rbegin(); at != all.rend(); ++at) {
     try {
-      return load_checkpoint(at->second);
+      return load_checkpoint(at->second, with_optimizer);
     } catch (const CheckpointError& error) {
       last = error.what();
       const std::string rest = std::next(at) == all.rend() ? "no older one is left"

@@ -51,6 +51,7 @@ std::vector<std::pair<int64_t, std::string>> list_checkpoints(const std::string&
 // are some and none is good. at_most: later steps are not looked at.
 std::optional<CheckpointContents> load_latest(const std::string& root, int64_t step,
                                               void (*warn)(const std::string&),
-                                              int64_t at_most = std::numeric_limits<int64_t>::max());
+                                              int64_t at_most = std::numeric_limits<int64_t>::max(),
+                                              bool with_optimizer = true);
 
 }  // namespace longreach

@@ -64,6 +64,19 @@ struct SafetensorsFile::Mapping {
     return found->second;
   }
 
+  // Gives pages back as it goes on, so that a file is never in memory beside the copy of it.
+  void copy(const char* from, size_t bytes, char* to) const {
+    constexpr size_t kPiece = size_t{1} << 24;
+    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    for (size_t at = 0; at < bytes; at += kPiece) {
+      const size_t piece = std::min(kPiece, bytes - at);
+      std::memcpy(to + at, from + at, piece);
+      const size_t begin = static_cast<size_t>(from + at - static_cast<const char*>(base)) / page * page;
+      const size_t end = static_cast<size_t>(from + at + piece - static_cast<const char*>(base));
+      ::madvise(static_cast<char*>(base) + begin, end - begin, MADV_DONTNEED);  // advice: may be refused
+    }
+  }
+
   std::string path;
   void* base = MAP_FAILED;
   int64_t bytes = 0;
@@ -97,7 +110,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   if (dtype == at::kBool && std::any_of(from, from + bytes, [](char byte) { return byte != 0 && byte != 1; }))
     throw CheckpointError(one_line(text(who, ": holds a BOOL that is neither 0 nor 1")));
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
-  if (bytes > 0) std::memcpy(tensor.mutable_data_ptr(), from, bytes);
+  if (bytes > 0) mapping_->copy(from, bytes, static_cast<char*>(tensor.mutable_data_ptr()));
   return tensor;
 }
 

@@ -1,18 +1,18 @@
 #include "layers/linear.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/zeros.h>
 
 #include <cmath>
 #include <string>
 
+#include "layers/initial_values.h"
 #include "layers/initialization.h"
 
 namespace longreach {
 
 Linear::Linear(int64_t in, int64_t out, double std, uint64_t seed, bool bias) {
   weight_ = register_parameter("weight", normal_parameter({out, in}, std, seed));
-  if (bias) bias_ = register_parameter("bias", at::zeros({out}, at::kFloat));
+  if (bias) bias_ = register_parameter("bias", filled_parameter({out}, 0.0));
 }
 
 void Linear::add_adapter(const AdapterOptions& options) {

@@ -2,9 +2,8 @@
 // several copies of x.
 #include "layers/norm.h"
 
-#include <ATen/ops/ones.h>
-
 #include "layers/cuda/op.h"
+#include "layers/initial_values.h"
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
 #include "layers/ops/kernel_input.h"
@@ -75,7 +74,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
 Norm::Norm(const std::string& kind, int64_t size, double eps) : eps_(eps) {
   check<ConfigError>(kind == "rmsnorm" || kind == "srmsnorm", "norm = \"", kind,
                      "\": expected rmsnorm or srmsnorm");
-  if (kind == "rmsnorm") weight_ = register_parameter("weight", at::ones({size}, at::kFloat));
+  if (kind == "rmsnorm") weight_ = register_parameter("weight", filled_parameter({size}, 1.0));
 }
 
 }  // namespace longreach

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "core/error.h"
 #include "layers/initialization.h"
@@ -19,10 +18,17 @@ double uniform(uint64_t seed, int64_t step) {
   return static_cast<double>(derive_seed(seed, std::to_string(step)) >> 11) * 0x1.0p-53;
 }
 
-// Tokens from the likeliest on, equal ones by id.
-std::vector<int64_t> ranked(const std::vector<double>& logits, int64_t count) {
-  std::vector<int64_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
+std::vector<int64_t> drawable_ids(const SamplingOptions& options, int64_t vocab) {
+  std::vector<int64_t> ids;
+  const bool all = options.drawable.empty();
+  for (int64_t id = 0; id < (all ? vocab : std::min<int64_t>(vocab, std::ssize(options.drawable))); ++id)
+    if (all || options.drawable[id]) ids.push_back(id);
+  check(!ids.empty(), "generation: the tokenizer has none of the model's ", vocab, " tokens");
+  return ids;
+}
+
+// The likeliest `count` of the ids, from the likeliest on, equal ones by id.
+std::vector<int64_t> ranked(const std::vector<double>& logits, std::vector<int64_t> order, int64_t count) {
   const auto before = [&](int64_t a, int64_t b) {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   };
@@ -31,10 +37,11 @@ std::vector<int64_t> ranked(const std::vector<double>& logits, int64_t count) {
   return order;
 }
 
-int64_t sample(const std::vector<double>& logits, const SamplingOptions& options, int64_t step) {
-  const auto vocab = static_cast<int64_t>(logits.size());
-  if (options.temperature == 0.0) return ranked(logits, 1)[0];
-  const auto order = ranked(logits, options.top_k > 0 ? std::min(options.top_k, vocab) : vocab);
+int64_t sample(const std::vector<double>& logits, const std::vector<int64_t>& ids,
+               const SamplingOptions& options, int64_t step) {
+  const int64_t all = std::ssize(ids);
+  if (options.temperature == 0.0) return ranked(logits, ids, 1)[0];
+  const auto order = ranked(logits, ids, options.top_k > 0 ? std::min(options.top_k, all) : all);
   std::vector<double> weights;
   double total = 0.0;
   for (const int64_t id : order) {
@@ -84,8 +91,9 @@ std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& pr
   const at::Tensor tokens = at::tensor(prompt, at::kLong).unsqueeze(0);
   for (int64_t begin = 0; begin < length; begin += options.prefill_chunk)
     logits = model.decode(tokens.narrow(1, begin, std::min(options.prefill_chunk, length - begin)), state);
+  const std::vector<int64_t> ids = drawable_ids(options, model.config().vocab_size);
   for (int64_t step = 0;; ++step) {
-    const int64_t token = sample(row_of(logits), options, step);
+    const int64_t token = sample(row_of(logits), ids, options, step);
     generated.push_back(token);
     const bool wanted = !on_token || on_token(token);
     const bool stop =

@@ -15,6 +15,7 @@ struct SamplingOptions {
   double top_p = 1.0;
   uint64_t seed = 0;
   std::vector<int64_t> stop_tokens;
+  std::vector<bool> drawable;    // by id; what lies outside it is not drawn. Empty: every id is
   int64_t prefill_chunk = 2048;  // prompt tokens fed at once
 };
 

@@ -1,12 +1,17 @@
 #include "train/saved_model.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
+#include <limits>
 #include <set>
 #include <sstream>
 
 #include "core/verbose.h"
+#include "layers/initial_values.h"
 #include "train/warn.h"
 
 namespace longreach {
@@ -29,13 +34,60 @@ std::string checkpoint_root_of(const std::string& path) {
   return path + "/checkpoint";
 }
 
+NamedTensors own_tensors(const Transformer& model) {
+  NamedTensors tensors;
+  for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value());
+  for (const auto& item : model.named_buffers()) tensors.emplace_back(item.key(), item.value());
+  return tensors;
+}
+
+struct Matched {
+  std::vector<std::pair<at::Tensor, at::Tensor>> pairs;  // the model's own, the given one
+  std::vector<std::string> added;                        // own ones that none is given for
+};
+
+// Parameters and buffers of the model beside the tensors of their names; errors of load_model_tensors.
+Matched matched(const Transformer& model, const NamedTensors& tensors, const std::string& origin,
+                const std::function<bool(std::string_view)>& may_be_new) {
+  const std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
+  std::set<std::string> names;
+  Matched result;
+  for (const auto& [name, tensor] : own_tensors(model)) {
+    names.insert(name);
+    const auto found = given.find(name);
+    if (found == given.end() && may_be_new && may_be_new(name)) {
+      result.added.push_back(name);
+      continue;
+    }
+    check<CheckpointError>(found != given.end(), origin, ": is of another model: it holds no ", name);
+    check<CheckpointError>(found->second.sizes() == tensor.sizes(), origin, ": is of another model: ", name,
+                           " has shape ", found->second.sizes(), ", this config makes ", tensor.sizes());
+    result.pairs.emplace_back(tensor, found->second);
+  }
+  for (const auto& [name, tensor] : tensors)
+    check<CheckpointError>(names.count(name) > 0, origin, ": is of another model: this config has no ", name);
+  return result;
+}
+
+// As load_model_tensors, but the tensors become the model's own: they are not there twice.
+void take_model_tensors(const Transformer& model, const NamedTensors& tensors, const std::string& origin) {
+  const at::NoGradGuard no_grad;
+  for (const auto& [own, given] : matched(model, tensors, origin, nullptr).pairs) {
+    if (own.scalar_type() == given.scalar_type())
+      own.set_data(given);
+    else
+      own.copy_(given);
+  }
+}
+
 }  // namespace
 
 CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer) {
   check<CheckpointError>(fs::is_directory(path), path,
                          ": no such folder; expected a run, a checkpoint folder or a step folder");
   if (fs::exists(path + "/manifest.json")) return load_checkpoint(path, with_optimizer);
-  auto newest = load_latest(checkpoint_root_of(path), -1, warn);
+  auto newest =
+      load_latest(checkpoint_root_of(path), -1, warn, std::numeric_limits<int64_t>::max(), with_optimizer);
   check<CheckpointError>(newest.has_value(), path, ": holds no checkpoint");
   return std::move(*newest);
 }
@@ -76,11 +128,15 @@ SavedModel load_saved_model(const std::string& path) {
   saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
   free_backends(saved.config.model);
   saved.config.resolve_model(saved.tokenizer->vocab_size(), path + "/config.toml");
-  saved.model =
-      std::make_shared<Transformer>(saved.config.model, static_cast<uint64_t>(saved.config.training.seed));
-  add_adapters(*saved.model, saved.config.adapter, static_cast<uint64_t>(saved.config.training.seed));
-  load_model_tensors(*saved.model, contents.model, path);
+  const auto seed = static_cast<uint64_t>(saved.config.training.seed);
+  {
+    const WithoutInitialValues all_of_them_are_read(WithoutInitialValues::Form::untouched);
+    saved.model = std::make_shared<Transformer>(saved.config.model, seed);
+    add_adapters(*saved.model, saved.config.adapter, seed);
+  }
+  take_model_tensors(*saved.model, contents.model, path);
   saved.model->eval();
+  saved.texts = std::move(contents.texts);
   return saved;
 }
 
@@ -106,35 +162,18 @@ void expect_adapter(const CheckpointContents& contents, AdapterConfig own, const
 }
 
 NamedTensors model_tensors(const Transformer& model) {
-  NamedTensors tensors;
-  for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value().detach());
-  for (const auto& item : model.named_buffers()) tensors.emplace_back(item.key(), item.value().detach());
+  NamedTensors tensors = own_tensors(model);
+  for (auto& [name, tensor] : tensors) tensor = tensor.detach();
   return tensors;
 }
 
 std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
                                             const std::string& origin,
                                             const std::function<bool(std::string_view)>& may_be_new) {
-  std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
-  const NamedTensors own = model_tensors(model);
-  std::set<std::string> names;
-  std::vector<std::string> added;
-  for (const auto& [name, tensor] : own) {
-    names.insert(name);
-    const auto found = given.find(name);
-    if (found == given.end() && may_be_new && may_be_new(name)) {
-      added.push_back(name);
-      continue;
-    }
-    check<CheckpointError>(found != given.end(), origin, ": is of another model: it holds no ", name);
-    check<CheckpointError>(found->second.sizes() == tensor.sizes(), origin, ": is of another model: ", name,
-                           " has shape ", found->second.sizes(), ", this config makes ", tensor.sizes());
-  }
-  for (const auto& [name, tensor] : tensors)
-    check<CheckpointError>(names.count(name) > 0, origin, ": is of another model: this config has no ", name);
-  for (const auto& [name, tensor] : own)
-    if (const auto found = given.find(name); found != given.end()) tensor.copy_(found->second);
-  return added;
+  const at::NoGradGuard no_grad;
+  Matched found = matched(model, tensors, origin, may_be_new);
+  for (const auto& [own, given] : found.pairs) own.copy_(given);
+  return found.added;
 }
 
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {

@@ -19,6 +19,7 @@ struct SavedModel {
   std::string path;  // the step folder
   int64_t step = 0;
   RunConfig config;
+  std::map<std::string, std::string> texts;  // the checkpoint's other files
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::shared_ptr<Transformer> model;
 };

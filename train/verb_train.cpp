@@ -16,6 +16,7 @@
 #include "train/command_line.h"
 #include "train/example_config.h"
 #include "train/export.h"
+#include "train/generate_text.h"
 #include "train/last_words.h"
 #include "train/plot/gnuplot.h"
 #include "train/signals.h"
@@ -92,28 +93,20 @@ void print_final(const RunConfig& config, const data::Corpus& corpus, const Eval
 void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer) {
   const SampleConfig& sample = config.sample;
   if (sample.tokens == 0) return;
-  try {
-    expect_ability(config.model.attention, Ability::decoding, "none");
-  } catch (const ConfigError& error) {  // the run itself has done its work
-    std::cout << "sample     " << error.what() << "\n";
-    return;
-  }
-  SamplingOptions options{.max_new_tokens = sample.tokens,
-                          .temperature = sample.temperature,
-                          .top_k = sample.top_k,
-                          .top_p = sample.top_p};
-  options.seed = static_cast<uint64_t>(config.training.seed);
+  TextRequest request{.prompt = sample.prompt, .chat_template = config.data.chat_template};
+  request.sampling = {.max_new_tokens = sample.tokens,
+                      .temperature = sample.temperature,
+                      .top_k = sample.top_k,
+                      .top_p = sample.top_p,
+                      .seed = static_cast<uint64_t>(config.training.seed)};
   trainer.model().eval();  // nothing is dropped
-  if (const auto eos = corpus.tokenizer->eos()) options.stop_tokens = {*eos};
-  std::vector<int64_t> prompt;
-  for (const data::Token token : corpus.tokenizer->encode(sample.prompt)) prompt.push_back(token);
-  if (prompt.empty()) prompt.push_back(corpus.tokenizer->bos().value_or(0));
-  std::vector<data::Token> tokens(prompt.begin(), prompt.end());
-  for (const int64_t token : generate(trainer.model(), prompt, options))
-    tokens.push_back(static_cast<data::Token>(token));
-  const std::string written = corpus.tokenizer->decode(tokens);
-  trainer.log().sample(trainer.step(), written);
-  std::cout << "sample     ---\n" << written << "\n           ---\n";
+  try {
+    const std::string written = generate_text(trainer.model(), *corpus.tokenizer, request);
+    trainer.log().sample(trainer.step(), written);
+    std::cout << "sample     ---\n" << written << "\n           ---\n";
+  } catch (const UserError& error) {  // the run itself has done its work
+    std::cout << "sample     none: " << error.what() << "\n";
+  }
 }
 
 void print_places(const RunConfig& config, const Trainer& trainer) {

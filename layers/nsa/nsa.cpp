@@ -46,8 +46,8 @@ at::Tensor halves_of_pairs(const at::Tensor& x) {
 // A window's mean as a linear map, so that training begins with pooled keys, and noise to tell heads apart.
 at::Tensor mean_and_noise(int64_t heads, int64_t block, int64_t size, double std, uint64_t seed) {
   const at::Tensor mean = at::eye(size).repeat({block, 1}) / static_cast<double>(block);
-  return normal_parameter({heads, block * size, size}, std, seed) / std::sqrt(static_cast<double>(block)) +
-         mean;
+  const at::Tensor noise = normal_parameter({heads, block * size, size}, std, seed);
+  return noise / std::sqrt(static_cast<double>(block)) + mean.to(noise.device());
 }
 
 // int64 [1, M]: the first position of every window, document by document.
