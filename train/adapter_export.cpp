@@ -1,57 +1,17 @@
 #include "train/adapter_export.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "checkpoints/checked_file.h"
 #include "checkpoints/safetensors.h"
-#include "core/temporary_folder.h"
+#include "train/new_folder.h"
 
 namespace longreach {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr const char *kPeftPrefix = "base_model.model.", *kEmbedding = "model.embed_tokens.weight";
-
-// A folder that is written beside its place and moved there when it is whole. What stands there already stays.
-class NewFolder {
- public:
-  explicit NewFolder(const std::string& target)
-      : target_(fs::absolute(target).lexically_normal()), parent_(made_parent(target_)), beside_(parent_) {
-    std::error_code error;
-    check<CheckpointError>(!fs::exists(target_, error) || fs::is_empty(target_, error), target,
-                           ": exists and is not empty; expected a new folder");
-    fs::create_directory(path());
-  }
-
-  std::string path() const { return beside_.path("export"); }
-
-  void publish() const {
-    sync_folder(path());
-    std::error_code error;
-    fs::rename(path(), target_, error);
-    check<CheckpointError>(!error, target_.string(), ": cannot be written: ", error.message());
-    sync_folder(parent_.string());
-  }
-
- private:
-  static fs::path made_parent(fs::path& target) {
-    if (!target.has_filename()) target = target.parent_path();  // DIR/
-    std::error_code error;
-    fs::create_directories(target.parent_path(), error);
-    check<CheckpointError>(!error, target.parent_path().string(), ": ", error.message());
-    check<CheckpointError>(::access(target.parent_path().c_str(), W_OK) == 0, target.parent_path().string(),
-                           ": cannot be written");
-    return target.parent_path();
-  }
-  fs::path target_, parent_;
-  TemporaryFolder beside_;
-};
 
 std::string module_of(const std::string& parameter) { return parameter.substr(0, parameter.rfind('.')); }
 std::string last_part(const std::string& name) { return name.substr(name.rfind('.') + 1); }
@@ -132,14 +92,13 @@ void write_peft(const Transformer& model, const AdapterConfig& config, const std
 void write_merged(const std::string& checkpoint, const std::string& folder) {
   const SavedModel saved = load_saved_model(checkpoint);
   expect_adapters(saved.config.adapter, checkpoint);
-  CheckpointContents contents = read_checkpoint(saved.path, false);
+  CheckpointContents contents{.step = saved.step, .texts = saved.texts};
   RunConfig config = parse_run_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
   config.adapter = {};
   config.exports = {};
   contents.texts["config.toml"] = to_toml(fields_of(config));
   contents.texts.erase("state.json");  // a run starts from it, none goes on
   const auto merged = merged_weights(*saved.model);
-  contents.model.clear();
   for (const auto& [name, tensor] : model_tensors(*saved.model)) {
     const auto found = merged.find(name);
     if (!is_adapter_parameter(name))

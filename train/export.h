@@ -14,4 +14,13 @@ const std::vector<std::string>& export_formats();
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
                          const std::string& base = "");
 
+// Whether `folder` holds a whole export in that format: files that are there, have their sizes and can be read.
+bool is_exported(const std::string& folder, const std::string& format);
+
+// The exports of a finished run, newest checkpoint `checkpoint`, in folders of their own under `run_folder`/export. Whole ones
+// stay as they are; one that is not whole (interrupted, or a file lost) is set aside as FOLDER.incomplete and made anew.
+// Prints where each lies.
+void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
+                       const std::vector<std::string>& formats);
+
 }  // namespace longreach

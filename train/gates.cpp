@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/checked_file.h"
 #include "checkpoints/safetensors.h"
 #include "layers/seer/gate.h"
+#include "train/new_folder.h"
 #include "train/saved_model.h"
 
 namespace longreach {
@@ -52,12 +53,6 @@ nlohmann::ordered_json authors_config(const SeerConfig& config, const SeerGateFo
   return json;
 }
 
-void write_json(const fs::path& path, const nlohmann::ordered_json& json) {
-  std::ofstream file(path);
-  file << json.dump(2) << "\n";
-  check<CheckpointError>(file.flush().good(), path.string(), ": cannot be written");
-}
-
 }  // namespace
 
 bool is_gate_parameter(std::string_view name) { return name.find(".attn_gate.") != std::string_view::npos; }
@@ -96,13 +91,12 @@ void write_gates(const Transformer& model, const std::string& base_model, const 
                                                                .head_dim = config.head_dim})));
   const NamedTensors gates = gates_of(model);
   check<ConfigError>(!gates.empty(), base_model, ": the model has no gates (no layer of kind = \"seer\")");
-  std::error_code error;
-  fs::create_directories(folder, error);
-  check<CheckpointError>(!error, folder, ": ", error.message());
-  const fs::path target = fs::path(folder) / kGateFile, unfinished = target.string() + ".tmp";
-  write_safetensors(unfinished.string(), gates, {{"format", "pt"}});
-  fs::rename(unfinished, target);
-  write_json(fs::path(folder) / "config.json", json);
+  NewFolder output(folder);
+  write_safetensors(output.path() + "/" + kGateFile, gates, {{"format", "pt"}});
+  CheckedFile file(output.path() + "/config.json");
+  file.write(json.dump(2) + "\n");
+  file.finish();
+  output.publish();
 }
 
 }  // namespace longreach

@@ -111,6 +111,7 @@ void Trainer::restore(const CheckpointContents& contents) {
   optimizer_->load(contents.optimizer);
   const auto state = run_state(contents);
   step_ = saved_step_ = contents.step;
+  newest_checkpoint_ = contents.path;
   total_tokens_ = state["total_tokens"].get<int64_t>();
   total_seconds_ = state.value("total_seconds", 0.0);
   choose_matmul(config_.training.matmul, state.value("matmul", std::string(name_of(MatmulLibrary::kDefault))),

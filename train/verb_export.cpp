@@ -10,7 +10,7 @@ int export_verb(const Arguments& arguments) {
   std::string checkpoint, folder, format, base;
   CLI::App app("writes a model, or a part of one, in a format of other programs", "export");
   app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
-  app.add_option("DIR", folder, "where to write; peft and merged: a new folder")->required();
+  app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
   app.add_option("--format", format,
                  "gates: SeerAttention's gates alone, under the authors' names; peft: adapters and "
                  "modules_to_save as PEFT loads them; merged: a checkpoint of ours with the adapters in its "

@@ -1,7 +1,6 @@
 // `longreach train CONFIG [--section.key value ...]`
 
 #include <cmath>
-#include <filesystem>
 #include <iomanip>
 #include <iostream>
 #include <sstream>
@@ -129,18 +128,6 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
               << "\n";
 }
 
-// A finished run that is started again keeps what it wrote.
-void export_formats_of(const RunConfig& config, const Trainer& trainer) {
-  namespace fs = std::filesystem;
-  const fs::path checkpoint = trainer.newest_checkpoint();
-  for (const std::string& format : config.exports.format) {
-    const fs::path folder = fs::path(config.job.dump_folder) / "export" / checkpoint.filename() / format;
-    if (checkpoint.empty() || fs::exists(folder)) continue;
-    fs::create_directories(folder.parent_path());
-    std::cout << "export     " << export_model(checkpoint, folder, format) << "\n";
-  }
-}
-
 // Takes -v out of the words, but where it is the value of an override; the rest are CONFIG and overrides.
 Arguments without_flags(const Arguments& arguments) {
   Arguments rest;
@@ -208,7 +195,7 @@ int train_verb(const Arguments& arguments) {
     if (config.validation.final && trainer.held_out())
       print_final(config, corpus, *trainer.held_out(), trainer.log());
     print_sample(config, corpus, trainer);
-    export_formats_of(config, trainer);
+    export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format);
   }
   print_places(config, trainer);
   return stop_requested() ? 128 + stop_signal() : 0;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
 
 #include "checkpoints/safetensors.h"
 #include "tests/support/program.h"
@@ -160,6 +161,35 @@ TEST_F(Distill, GatesOfAnotherModelAndMissingGatesAreRefused) {
   const ProgramResult dense = run_program({"eval", folder.path("teacher"), "--tasks", "gates"});
   EXPECT_EQ(dense.code, 2);
   EXPECT_NE(dense.err.find("no layer of kind"), std::string::npos) << dense.err;
+}
+
+TEST_F(Distill, AnExportThatIsNotWholeIsMadeAnew) {
+  ASSERT_EQ(train(teacher).code, 0);
+  const Words exporting = {"--export.format", "[\"gates\"]"};
+  ASSERT_EQ(train(student, exporting).code, 0);
+  const std::string gates = folder.path("student/export/step-00000008/gates"),
+                    file = gates + "/attn_gate_weights.safetensors";
+  const std::string whole = read_text(file), settings = read_text(gates + "/config.json");
+  ASSERT_GT(whole.size(), 1000u);
+  const auto redone = [&](const std::function<void()>& damage, bool kept) {
+    damage();
+    const ProgramResult again = train(student, exporting);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(read_text(file), whole);
+    EXPECT_EQ(read_text(gates + "/config.json"), settings);
+    EXPECT_EQ(fs::exists(gates + ".incomplete"), kept);
+    fs::remove_all(gates + ".incomplete");
+  };
+  redone([] {}, false);
+  redone([&] { fs::remove_all(gates), fs::create_directory(gates); }, false);
+  redone([&] { fs::remove(file); }, true);
+  redone([&] { fs::remove(gates + "/config.json"); }, true);
+  redone([&] { fs::resize_file(file, whole.size() / 2); }, true);
+  for (const auto& entry : fs::directory_iterator(fs::path(gates).parent_path()))
+    EXPECT_EQ(entry.path().filename(), "gates") << "something is left";
+  const ProgramResult twice = run_program({"export", folder.path("student"), gates, "--format", "gates"});
+  EXPECT_EQ(twice.code, 2) << "what stands there stays";
+  EXPECT_NE(twice.err.find("not empty"), std::string::npos) << twice.err;
 }
 
 }  // namespace
