@@ -1,9 +1,14 @@
-// The commented config that names every key: `longreach train --help` and configs/every_key.toml.
+// What `longreach train --help` prints and configs/every_key.toml holds.
 #pragma once
+#include <cstdint>
 #include <string>
 
 namespace longreach {
 
-std::string example_config();
+// "usage: longreach train CONFIG ..."
+std::string train_usage();
+
+// Every key with its default and its help, remarks no longer than `width`.
+std::string example_config(int64_t width = 100);
 
 }  // namespace longreach

@@ -11,12 +11,14 @@
 #include <iostream>
 #include <map>
 #include <new>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/verbose.h"
 #include "train/build_info.h"
 #include "train/last_words.h"
 #include "train/standard_streams.h"
+#include "train/terminal.h"
 #include "train/verbs.h"
 
 namespace longreach {
@@ -31,7 +33,8 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
   static const std::vector<std::pair<std::string, Verb>> list = {
       {"train",
        {train_verb,
-        "train CONFIG [--section.key value ...]: pre-train, fine-tune or distil as the TOML file says"}},
+        "train CONFIG [--print-config | --dry-run] [--section.key value ...]: pre-train, fine-tune or distil "
+        "as the TOML file says"}},
       {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position, or under gates"}},
       {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
       {"export", {export_verb, "export CHECKPOINT DIR --format gates: parts of a model for other programs"}},
@@ -46,14 +49,15 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
 }
 
 void print_help() {
-  std::cout << "longreach " << kVersion << ": trains language models with sparse and linear attention\n\n"
-            << "usage: longreach VERB ... (longreach VERB --help tells more)\n\n";
-  for (const auto& [name, verb] : verbs()) std::cout << "  " << verb.help << "\n";
-  std::cout
-      << "\n-v, --verbose with any verb: say on standard error what is done and how long it takes\n"
+  std::ostringstream out;
+  out << "longreach " << kVersion << ": trains language models with sparse and linear attention\n\n"
+      << "usage: longreach VERB ... (longreach VERB --help tells more)\n\n";
+  for (const auto& [name, verb] : verbs()) out << "  " << verb.help << "\n";
+  out << "\n-v, --verbose with any verb: say on standard error what is done and how long it takes\n"
       << "exit codes: 0 done, 1 the work failed, 2 a key, a file or an option is wrong, 128 + N ended by "
          "signal N\n"
       << "(143 SIGTERM, 130 Ctrl-C, 129 SIGHUP, 138 SIGUSR1: `train` writes a checkpoint first)\n";
+  std::cout << wrapped(out.str(), terminal_width());
 }
 
 int run(Arguments words) {

@@ -17,6 +17,7 @@
 #include "train/gates.h"
 #include "train/matmul_choice.h"
 #include "train/resume.h"
+#include "train/run_size.h"
 #include "train/saved_model.h"
 #include "train/signals.h"
 #include "train/warn.h"
@@ -220,10 +221,7 @@ RunOutcome Trainer::run() {
     record.step = ++step_;
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
-    record.flops = model_->flops_per_token(config_.training.seq_len) * static_cast<double>(record.tokens);
-    if (distilling()) record.flops /= 3.0;  // the frozen model runs forward only
-    if (config_.adapter.present())
-      record.flops *= 2.0 / 3.0;  // no products for the gradients of frozen weights
+    record.flops = training_flops_per_token(config_, *model_) * static_cast<double>(record.tokens);
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;
     log_->step(record, held_out_after_step());

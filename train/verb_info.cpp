@@ -2,8 +2,10 @@
 // source; or what is known of the CUDA kernels without a device.
 #include <ATen/Version.h>
 
+#include <algorithm>
 #include <iomanip>
 #include <iostream>
+#include <sstream>
 
 #include "core/config.h"
 #include "layers/attention_config.h"
@@ -13,22 +15,42 @@
 #include "train/command_line.h"
 #include "train/info_cuda.h"
 #include "train/machine.h"
+#include "train/terminal.h"
 
 namespace longreach {
 namespace {
 
-void print_mechanism(const AttentionConfig& config) {
+// "can be pre-trained, ..." and what it cannot, each with its reason.
+void describe_abilities(const AttentionConfig& config, std::ostream& out) {
+  const std::vector<Limitation> limits = limitations_of(config);
+  std::vector<std::string> able;
+  for (const Ability ability : {Ability::pretraining, Ability::packed_documents, Ability::bfloat16,
+                                Ability::activation_checkpoint, Ability::decoding}) {
+    const bool limited = std::any_of(limits.begin(), limits.end(),
+                                     [&](const Limitation& limit) { return limit.ability == ability; });
+    std::string words(inability(ability));
+    if (!limited) able.push_back(words.substr(words.find(' ') + 1));  // without "cannot"
+  }
+  out << "    can " << join(able) << "\n";
+  for (const Limitation& limit : limits)
+    out << "    " << inability(limit.ability) << ": " << limit.reason << "\n";
+  out << "    cannot split a sequence over ranks (context parallel): this version trains on one rank\n"
+      << "    cannot be imported or exported"
+      << (kind_of(config) == SeerConfig::kind
+              ? " whole: its gates alone have a layout of other programs (longreach export --format gates)\n"
+              : ": no layout of other programs is read or written for it\n");
+}
+
+void describe_mechanism(const AttentionConfig& config, std::ostream& out) {
   std::visit(
-      [](auto kind) {
-        std::cout << kind.kind << "  (" << kind.source << ")\n";
+      [&](auto kind) {
+        out << kind.kind << "  (" << kind.source << ")\n";
         for (const FieldHelp& row : help_of(fields_of(kind)))
-          std::cout << "    " << std::left << std::setw(12) << row.key << std::right << " = "
-                    << row.default_value << "  " << row.help
-                    << (row.allowed.empty() ? "" : "; " + row.allowed) << "\n";
-        for (const Limitation& limitation : limitations_of(kind))
-          std::cout << "    " << inability(limitation.ability) << ": " << limitation.reason << "\n";
+          out << "    " << std::left << std::setw(12) << row.key << std::right << " = " << row.default_value
+              << "  " << row.help << (row.allowed.empty() ? "" : "; " + row.allowed) << "\n";
       },
       config);
+  describe_abilities(config, out);
 }
 
 }  // namespace
@@ -43,15 +65,17 @@ int info_verb(const Arguments& arguments) {
     print_static_report(cuda::static_table(), std::cout);
     return 0;
   }
+  std::ostringstream out;
   if (!mechanism.empty()) {
-    print_mechanism(make_attention_config(mechanism));
-    return 0;
+    describe_mechanism(make_attention_config(mechanism), out);
+  } else {
+    out << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
+        << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
+        << " MiB; vectors: " << at::get_cpu_capability() << "; float32 products by "
+        << name_of(fastest_matmul_library()) << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
+    for (const AttentionConfig& config : all_attention_configs()) describe_mechanism(config, out);
   }
-  std::cout << "longreach " << kVersion << ", LibTorch " << kTorchVersion << "\n"
-            << cpu_name() << ", " << usable_cores() << " cores, " << total_memory_bytes() / (1 << 20)
-            << " MiB; vectors: " << at::get_cpu_capability() << "; float32 products by "
-            << name_of(fastest_matmul_library()) << "\n\nmechanisms ([[model.attention]] kind = ...):\n\n";
-  for (const AttentionConfig& config : all_attention_configs()) print_mechanism(config);
+  std::cout << wrapped(out.str(), terminal_width());
   return 0;
 }
 

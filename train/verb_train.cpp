@@ -1,25 +1,29 @@
-// `longreach train CONFIG [--section.key value ...]`
+// `longreach train CONFIG [--print-config | --dry-run] [--section.key value ...]`
 
 #include <cmath>
 #include <iomanip>
 #include <iostream>
+#include <map>
 #include <sstream>
 
 #include "core/file_lock.h"
+#include "core/verbose.h"
 #include "data/ngram.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
 #include "layers/ops/parallel.h"
-#include "models/generate.h"
 #include "train/base_model.h"
 #include "train/command_line.h"
 #include "train/example_config.h"
 #include "train/export.h"
 #include "train/generate_text.h"
 #include "train/last_words.h"
+#include "train/machine.h"
 #include "train/plot/gnuplot.h"
+#include "train/run_size.h"
 #include "train/signals.h"
 #include "train/standard_streams.h"
+#include "train/terminal.h"
 #include "train/trainer.h"
 
 namespace longreach {
@@ -128,24 +132,57 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
               << "\n";
 }
 
-// Takes -v out of the words, but where it is the value of an override; the rest are CONFIG and overrides.
-Arguments without_flags(const Arguments& arguments) {
-  Arguments rest;
-  bool value_follows = false;
+// What `train` was asked for.
+struct Asked {
+  Arguments words;  // CONFIG and overrides
+  bool help = false, print_config = false, dry_run = false;
+};
+
+// Flags may stand anywhere but where they are the value of an override.
+Asked parse_flags(const Arguments& arguments) {
+  Asked asked;
+  bool value_follows = false, verbose = false;
+  const std::map<std::string, bool*> flags = {{"-v", &verbose},
+                                              {"--verbose", &verbose},
+                                              {"-h", &asked.help},
+                                              {"--help", &asked.help},
+                                              {"--print-config", &asked.print_config},
+                                              {"--dry-run", &asked.dry_run}};
   for (const std::string& word : arguments) {
-    if (!value_follows && (word == "-v" || word == "--verbose")) {
-      set_verbose(true);
+    const auto flag = value_follows ? flags.end() : flags.find(word);
+    if (flag != flags.end()) {
+      *flag->second = true;
       continue;
     }
     value_follows = !value_follows && word.starts_with("--") && word.find('=') == std::string::npos;
-    rest.push_back(word);
+    asked.words.push_back(word);
   }
-  return rest;
+  if (verbose) set_verbose(true);
+  check(!asked.print_config || !asked.dry_run,
+        "train: expected one of --print-config and --dry-run, found both");
+  return asked;
 }
 
-bool asks_for_help(const Arguments& words) {
-  return std::any_of(words.begin(), words.end(),
-                     [](const auto& word) { return word == "--help" || word == "-h"; });
+// Before anything is read, written or allocated. True when that was all that was asked for.
+bool answered(const Asked& asked, RunConfig& config) {
+  if (asked.print_config) {
+    std::cout << to_toml(fields_of(config));
+    return true;
+  }
+  const RunSize size = size_of_run(config);
+  const int64_t available = available_memory_bytes();
+  if (asked.dry_run) print_run_size(size, config, available, std::cout);
+  expect_memory(size, config, available);
+  return asked.dry_run;
+}
+
+// What training needs of the machine beside memory for the model: a device, threads.
+void expect_device(const RunConfig& config) {
+  if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
+  const auto threads =
+      static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());
+  expect_threads(2 * threads + 2);  // LibTorch has two pools
+  if (config.training.threads > 0) set_num_threads(threads);
 }
 
 }  // namespace
@@ -153,19 +190,15 @@ bool asks_for_help(const Arguments& words) {
 int train_verb(const Arguments& arguments) {
   take_stop_signals_on_a_thread();
   outlive_readers();
-  const Arguments words = without_flags(arguments);
-  if (words.empty() || asks_for_help(words)) {
-    std::cout << (words.empty() ? "usage: longreach train CONFIG [-v] [--section.key value ...]\n"
-                                : example_config());
-    return words.empty() ? 2 : 0;
+  const Asked asked = parse_flags(arguments);
+  const Arguments& words = asked.words;
+  if (words.empty() || asked.help) {
+    std::cout << (asked.help ? example_config(terminal_width()) : train_usage() + "\n");
+    return asked.help ? 0 : 2;
   }
   RunConfig config =
       read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
-  if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
-  const auto threads =
-      static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());
-  expect_threads(2 * threads + 2);  // LibTorch has two pools
-  if (config.training.threads > 0) set_num_threads(threads);
+  if (!asked.print_config && !asked.dry_run) expect_device(config);
   const auto timed = [](const char* what, const auto& work) {
     const Stage stage(what);
     return work();
@@ -173,6 +206,7 @@ int train_verb(const Arguments& arguments) {
   const std::shared_ptr<const data::Tokenizer> tokenizer =
       timed("tokenizer", [&] { return data::load_tokenizer(config.data.tokenizer); });
   config.resolve_model(tokenizer->vocab_size(), words[0]);
+  if (answered(asked, config)) return 0;
   prepare_run_folder(config.job.dump_folder);
   const FileLock only_run =
       FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);

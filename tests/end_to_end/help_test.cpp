@@ -1,6 +1,8 @@
 // Every verb explains itself, before and after its name, and takes -v.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <sstream>
 
 #include "tests/support/program.h"
@@ -39,6 +41,43 @@ TEST(Help, SubcommandsHaveIt) {
     EXPECT_EQ(help.code, 0);
     EXPECT_NE(help.out.find(subcommand), std::string::npos) << help.out;
   }
+}
+
+TEST(Help, NamesTheProgramAndDefaultsAndFitsTheTerminal) {
+  for (const char* verb : {"eval", "generate", "export", "data", "verify", "bench", "plot", "info"}) {
+    const ProgramResult help = run_program({verb, "--help"});
+    EXPECT_NE(help.out.find(std::string("longreach ") + verb), std::string::npos) << help.out;
+  }
+  EXPECT_NE(run_program({"generate", "--help"}).out.find("tokens to sample (default: 256)"),
+            std::string::npos);
+  EXPECT_NE(run_program({"eval", "--help"}).out.find("(default: float32)"), std::string::npos);
+  EXPECT_NE(run_program({"train"}).out.find("--dry-run"), std::string::npos);
+  const auto widest = [](const std::string& text) {
+    size_t width = 0;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) width = std::max(width, line.size());
+    return width;
+  };
+  for (const char* columns : {"100", "70"}) {
+    setenv("COLUMNS", columns, 1);
+    for (const std::vector<std::string>& words : {std::vector<std::string>{"--help"},
+                                                  {"info"},
+                                                  {"info", "seer"},
+                                                  {"generate", "--help"},
+                                                  {"bench", "--help"}})
+      EXPECT_LE(widest(run_program(words).out), std::stoul(columns)) << words[0];
+  }
+  unsetenv("COLUMNS");
+}
+
+TEST(Info, SaysWhatAKindCanAndCannotDo) {
+  for (const char* kind : {"dense", "nsa", "seer", "lightning"}) {
+    const std::string out = run_program({"info", kind}).out;
+    for (const char* part : {"can be pre-trained", "generate text", "cannot split a sequence over ranks",
+                             "this version trains on one rank", "cannot be imported or exported"})
+      EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
+  }
+  EXPECT_NE(run_program({"info", "seer"}).out.find("--format gates"), std::string::npos);
 }
 
 TEST(Help, VerboseIsTakenAnywhereAndChangesNoOutput) {

@@ -1,0 +1,66 @@
+// What the program says of a run before it trains, and what it refuses there: nothing is written.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "core/config.h"
+#include "tests/support/program.h"
+#include "tests/support/tiny_run.h"
+#include "train/run_config.h"
+
+namespace longreach::test {
+namespace {
+
+class BeforeTraining : public testing::Test {
+ protected:
+  ProgramResult train(std::vector<std::string> words) const {
+    words.insert(words.begin(), {"train", config_});
+    const ProgramResult result = run_program(words);
+    EXPECT_FALSE(std::filesystem::exists(folder_.path("run"))) << "something was written";
+    return result;
+  }
+  TemporaryFolder folder_;
+  std::string config_ = write_tiny_run(folder_);
+};
+
+TEST_F(BeforeTraining, PrintsTheConfigThatResults) {
+  const ProgramResult printed = train({"--training.steps", "77", "--print-config"});
+  ASSERT_EQ(printed.code, 0) << printed.err;
+  RunConfig config = parse_run_config(printed.out, "printed");
+  EXPECT_EQ(config.training.steps, 77);
+  EXPECT_EQ(config.model.vocab_size, 257);
+  EXPECT_EQ(config.model.head_dim, 8);
+  EXPECT_EQ(to_toml(fields_of(config)), printed.out);
+  const std::string again = folder_.write("again.toml", printed.out);
+  EXPECT_EQ(run_program({"train", "--print-config", again}).out, printed.out);
+  EXPECT_EQ(train({"--print-config", "--dry-run"}).code, 2);
+  EXPECT_EQ(train({"--print-config", "--training.stepz", "1"}).code, 2);
+}
+
+TEST_F(BeforeTraining, SaysWhatTheRunCosts) {
+  const ProgramResult dry = train({"--dry-run"});
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  for (const char* part :
+       {" parameters, ", "FLOPs a token, ", "FLOPs a step", "weights ", "gradients ", "moments ",
+        "activations about ", "4 rows x 64 tokens x 2 micro-batches = 512 tokens"})
+    EXPECT_NE(dry.out.find(part), std::string::npos) << part << "\n" << dry.out;
+}
+
+TEST_F(BeforeTraining, SizesThatCannotFitAreRefused) {
+  const std::vector<std::string> sizes = {
+      "--model.hidden_size",         "16384",     "--model.num_hidden_layers",   "3000",
+      "--model.attention.0.layers",  "0-997",     "--model.attention.1.layers",  "998-1998",
+      "--model.attention.2.layers",  "1999-2999", "--model.num_attention_heads", "128",
+      "--model.num_key_value_heads", "8"};
+  std::vector<std::string> dry = sizes;
+  dry.emplace_back("--dry-run");
+  for (const auto& words : {sizes, dry}) {
+    const ProgramResult refused = train(words);
+    EXPECT_EQ(refused.code, 2) << refused.err;
+    EXPECT_NE(refused.err.find("model.hidden_size = 16384"), std::string::npos) << refused.err;
+    EXPECT_EQ(refused.out.find("memory     weights") != std::string::npos, words.back() == "--dry-run");
+  }
+}
+
+}  // namespace
+}  // namespace longreach::test

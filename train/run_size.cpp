@@ -1,0 +1,131 @@
+#include "train/run_size.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <iomanip>
+
+#include "layers/initial_values.h"
+#include "train/gates.h"
+
+namespace longreach {
+namespace {
+
+constexpr double kFloat = 4, kGiB = 1024.0 * 1024.0 * 1024.0;
+
+double real(int64_t value) { return static_cast<double>(value); }
+
+// Bytes that one layer keeps for its backward pass, a token: both norms' inputs and outputs, q, k, v and o with their
+// statistics, and the feed-forward block's three products. Mechanisms differ in the attention part by less than it is.
+double layer_bytes_per_token(const ModelConfig& model, double element) {
+  const double width = real(model.hidden_size), heads = real(model.num_attention_heads),
+               size = real(model.head_dim);
+  const double attention = 2 * (heads + real(model.num_key_value_heads)) * size * element + heads * kFloat;
+  return width * (2 * kFloat + 2 * element) + attention + 3 * real(model.intermediate_size) * element;
+}
+
+void add_activations(const RunConfig& config, RunSize& size) {
+  const ModelConfig& model = config.model;
+  const bool narrow = config.training.mixed_precision_param == "bfloat16",
+             recomputed = config.activation_checkpoint == "full";
+  const double tokens = real(config.training.batch_size) * real(config.training.seq_len),
+               element = narrow ? 2 : kFloat, layers = real(model.num_hidden_layers),
+               stream = tokens * real(model.hidden_size) *
+                        (narrow && model.residual_dtype == "bfloat16" ? 2 : kFloat),
+               layer = tokens * layer_bytes_per_token(model, element);
+  // Chunks of logits and their gradient, and the gradients of hidden states and output layer.
+  const double chunk = std::min(tokens, real(config.training.loss_chunk_tokens)),
+               vocab = real(model.vocab_size),
+               loss = 2 * chunk * vocab * kFloat + 2 * stream + vocab * real(model.hidden_size) * kFloat;
+  const double copies = narrow ? size.weights / 2 : 0;  // of the weights in bfloat16
+  size.least_activations = layers * stream;
+  size.activations = (recomputed ? layers * stream + layer : layers * layer) + loss + copies;
+}
+
+std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
+  const WithoutInitialValues shapes(WithoutInitialValues::Form::shapes);
+  const auto seed = static_cast<uint64_t>(config.training.seed);
+  auto model = std::make_shared<Transformer>(config.model, seed);
+  add_adapters(*model, config.adapter, seed);
+  if (config.job.task == "distill") freeze_all_but_gates(*model);
+  return model;
+}
+
+std::string gib(double bytes) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(bytes < kGiB ? 3 : 1) << bytes / kGiB << " GiB";
+  return out.str();
+}
+
+// "1.23 TFLOPs"
+std::string flops(double count) {
+  constexpr const char* kUnits[] = {"", "K", "M", "G", "T", "P", "E", "Z"};
+  size_t unit = 0;
+  for (; count >= 1000 && unit + 1 < std::size(kUnits); ++unit) count /= 1000;
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2) << count << " " << kUnits[unit] << "FLOPs";
+  return out.str();
+}
+
+}  // namespace
+
+double training_flops_per_token(const RunConfig& config, const Transformer& model) {
+  double flops = model.flops_per_token(config.training.seq_len);
+  if (config.job.task == "distill") flops /= 3.0;    // the frozen model runs forward only
+  if (config.adapter.present()) flops *= 2.0 / 3.0;  // no products for the gradients of frozen weights
+  return flops;
+}
+
+RunSize size_of_run(const RunConfig& config) {
+  RunSize size;
+  try {
+    const auto model = model_of_shapes(config);
+    for (const auto& parameter : model->parameters()) {
+      size.parameters += parameter.numel();
+      size.trained += parameter.requires_grad() ? parameter.numel() : 0;
+    }
+    size.flops_per_token = training_flops_per_token(config, *model);
+  } catch (const c10::Error&) {  // a shape whose bytes are no number
+    throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
+                           config.model.intermediate_size, ", model.vocab_size = ", config.model.vocab_size,
+                           ": a parameter of that size cannot be addressed"));
+  }
+  size.tokens_per_step = real(config.training.batch_size) * real(config.training.seq_len) *
+                         real(config.training.gradient_accumulation_steps);
+  size.weights = kFloat * real(size.parameters);
+  size.gradients = kFloat * real(size.trained);
+  size.moments = 2 * kFloat * real(size.trained);
+  add_activations(config, size);
+  return size;
+}
+
+void expect_memory(const RunSize& size, const RunConfig& config, int64_t available) {
+  if (config.parallel.device != "cpu") return;
+  const double state = size.weights + size.gradients + size.moments;
+  check<ConfigError>(state <= real(available), "model.hidden_size = ", config.model.hidden_size,
+                     ", model.num_hidden_layers = ", config.model.num_hidden_layers, ": ", size.parameters,
+                     " parameters with gradients and moments take ", gib(state), ", this machine has ",
+                     gib(real(available)), " left");
+  check<ConfigError>(size.certain() <= real(available), "training.batch_size = ", config.training.batch_size,
+                     ", training.seq_len = ", config.training.seq_len, ": a micro-batch takes more than ",
+                     gib(size.least_activations), " beside the ", gib(state),
+                     " of parameters, gradients and moments; this machine has ", gib(real(available)),
+                     " left");
+}
+
+void print_run_size(const RunSize& size, const RunConfig& config, int64_t available, std::ostream& out) {
+  const TrainingConfig& training = config.training;
+  out << "model      " << size.parameters << " parameters, " << size.trained << " of them train\n"
+      << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
+      << training.gradient_accumulation_steps << " micro-batches = " << std::fixed << std::setprecision(0)
+      << size.tokens_per_step << " tokens; " << training.steps << " steps\n"
+      << "compute    " << flops(size.flops_per_token) << " a token, "
+      << flops(size.flops_per_token * size.tokens_per_step) << " a step, "
+      << flops(size.flops_per_token * size.tokens_per_step * real(training.steps)) << " the run\n"
+      << "memory     weights " << gib(size.weights) << ", gradients " << gib(size.gradients) << ", moments "
+      << gib(size.moments) << ", activations about " << gib(size.activations) << "; together about "
+      << gib(size.total()) << "\n"
+      << "machine    " << gib(real(available)) << " of memory left\n";
+}
+
+}  // namespace longreach

@@ -1,0 +1,36 @@
+// What a run costs, counted from its config before anything is allocated or read.
+#pragma once
+#include <cstdint>
+#include <ostream>
+
+#include "models/transformer.h"
+#include "train/run_config.h"
+
+namespace longreach {
+
+struct RunSize {
+  int64_t parameters = 0, trained = 0;
+  double tokens_per_step = 0;
+  double flops_per_token = 0;  // of a training step, each token of which needs them
+  // Bytes. Activations of one micro-batch are an estimate, the rest is exact.
+  double weights = 0, gradients = 0, moments = 0, activations = 0;
+  double least_activations = 0;  // what is certainly kept of them: the residual stream before every layer
+
+  double total() const { return weights + gradients + moments + activations; }
+  double certain() const { return weights + gradients + moments + least_activations; }
+};
+
+// config: resolved. Builds the model of shapes alone. Throws ConfigError for sizes beyond what can be counted, and as
+// add_adapters does.
+RunSize size_of_run(const RunConfig& config);
+
+// Floating-point operations a token of a training step of this model: of a frozen model only what runs.
+double training_flops_per_token(const RunConfig& config, const Transformer& model);
+
+// Throws ConfigError naming the keys when what the run certainly needs is more than `available` bytes.
+void expect_memory(const RunSize& size, const RunConfig& config, int64_t available);
+
+// What `train --dry-run` prints.
+void print_run_size(const RunSize& size, const RunConfig& config, int64_t available, std::ostream& out);
+
+}  // namespace longreach
