@@ -70,7 +70,7 @@ std::string refusal(int64_t value, const Allowed& allowed) {
   return range && (value < range->low || value > range->high) ? std::to_string(value) : "";
 }
 std::string refusal(double value, const Allowed& allowed) {
-  if (std::isnan(value)) return "nan";
+  if (!std::isfinite(value)) return text(value);
   const auto* range = std::get_if<RealRange>(&allowed);
   const bool bad =
       range && (value < range->low || value > range->high || (range->open_low && value == range->low));

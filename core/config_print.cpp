@@ -182,8 +182,11 @@ std::string describe(const Allowed& allowed) {
   if (const auto* range = std::get_if<RealRange>(&allowed)) {
     if (std::isinf(range->high))
       return text("a number ", range->open_low ? "> " : ">= ", literal(range->low));
-    return text("a number in ", range->open_low ? "(" : "[", literal(range->low), ", ", literal(range->high),
-                "]");
+    const std::string high = literal(range->high),
+                      above = literal(std::nextafter(range->high, std::numeric_limits<double>::infinity()));
+    const bool open_high = above.size() < high.size();  // the last double before 1 means: below 1
+    return text("a number in ", range->open_low ? "(" : "[", literal(range->low), ", ",
+                open_high ? above + ")" : high + "]");
   }
   return "";
 }

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "train/config_changes.h"
+#include "train/finite.h"
 #include "train/gates.h"
 #include "train/saved_model.h"
 #include "train/warn.h"
@@ -114,6 +115,7 @@ void load_base_model(Transformer& model, const RunConfig& config, const data::To
     compare_models(base.model, config.model, path);
     compare_tokenizers(contents, base, config, tokenizer);
   }
+  expect_finite<CheckpointError>(contents, kKey + path);
   expect_adapter(contents, config.adapter, path, true);
   const bool new_gates = config.job.task == "distill" || !config.distillation.gates.empty();
   const auto added = load_model_tensors(model, contents.model, path, [&](std::string_view name) {

@@ -4,19 +4,30 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "core/error.h"
+#include "train/finite.h"
 
 namespace longreach {
+namespace {
+
+const double kBelowOne =
+    std::nextafter(1.0, 0.0);  // at 1 a moment would keep nothing but its first value, zero
+
+}  // namespace
 
 void OptimizerConfig::fields(FieldVisitor& visit) {
   visit.field("name", name, {.help = "optimizer", .allowed = one_of({"AdamW"})});
   visit.field("lr", lr, {.help = "peak learning rate", .allowed = positive_real()});
-  visit.field("beta1", beta1, {.help = "decay of the first moment", .allowed = real_between(0, 1)});
-  visit.field("beta2", beta2, {.help = "decay of the second moment", .allowed = real_between(0, 1)});
-  visit.field("eps", eps, {.help = "added to the root of the second moment", .allowed = positive_real()});
+  visit.field("beta1", beta1, {.help = "decay of the first moment", .allowed = real_between(0, kBelowOne)});
+  visit.field("beta2", beta2, {.help = "decay of the second moment", .allowed = real_between(0, kBelowOne)});
+  visit.field("eps", eps,
+              {.help = "added to the root of the second moment, in float32",
+               .allowed = RealRange{std::numeric_limits<float>::min()}});
   visit.field("weight_decay", weight_decay,
               {.help = "decoupled decay; norms and biases are not decayed", .allowed = real_between(0, 1e6)});
 }
@@ -35,31 +46,84 @@ GradientNorm gradient_norm(const NamedParameters& parameters) {
   return result;
 }
 
-void clip_gradients(const NamedParameters& parameters, double norm, double max_norm) {
-  if (max_norm <= 0 || norm <= max_norm) return;
+double clip_gradients(const NamedParameters& parameters, double norm, double max_norm) {
+  if (max_norm <= 0 || norm <= max_norm) return norm;
   const double factor = max_norm / norm;
   for (const auto& [name, parameter] : parameters)
     if (parameter.grad().defined()) parameter.grad().detach().mul_(factor);
+  return max_norm;
 }
 
 AdamW::AdamW(NamedParameters parameters, const OptimizerConfig& config) : config_(config) {
   for (auto& [name, parameter] : parameters) {
     const at::Tensor data = parameter.detach();
-    // The fused CUDA kernel reads the step from the device of the parameter.
-    slots_.push_back({name, parameter, at::zeros_like(data), at::zeros_like(data),
-                      at::zeros({}, data.options().dtype(at::kFloat))});
+    slots_.push_back({.name = name,
+                      .parameter = parameter,
+                      .exp_avg = at::zeros_like(data),
+                      .exp_avg_sq = at::zeros_like(data),
+                      .step = at::zeros({}, data.options().dtype(at::kFloat))});
   }
 }
 
-void AdamW::step(double lr) {
+bool AdamW::step(double lr, double gradient_norm) {
+  if (largest_parameter_ < 0) measure();
+  if (stays_finite(lr, gradient_norm)) {
+    update(lr);
+    largest_average_ = std::max(largest_average_, gradient_norm);
+    largest_parameter_ = largest_magnitude(parameters());
+    if (!std::isfinite(largest_parameter_))
+      throw TrainingError("a parameter is not finite, and no update made it so");
+    return true;
+  }
+  std::vector<at::Tensor> before;
+  for (const at::Tensor& tensor : tensors()) before.push_back(tensor.clone());
+  update(lr);
+  const bool finite = std::isfinite(largest_magnitude(tensors()));
+  if (!finite)
+    for (size_t i = 0; i < before.size(); ++i) tensors()[i].copy_(before[i]);
+  measure();
+  return finite;
+}
+
+// The first moment is a mean of gradients, so no larger than the largest of them; the second one no larger than its
+// square; the denominator no smaller than eps; the bias correction of the first moment no smaller than 1 - beta1.
+bool AdamW::stays_finite(double lr, double gradient_norm) const {
+  constexpr double kSafe = 1e37, kSafeSquared = 1e18;  // float32 ends at 3.4e38
+  const double rate = lr / (1 - config_.beta1);
+  const double numerator = rate * std::max(largest_average_, gradient_norm);
+  const double kept = largest_parameter_ * std::max(1.0, lr * config_.weight_decay);
+  return gradient_norm < kSafeSquared && rate < kSafe && numerator < kSafe &&
+         kept + numerator / config_.eps < kSafe;
+}
+
+void AdamW::measure() {
+  std::vector<at::Tensor> averages;
+  for (const auto& slot : slots_) averages.push_back(slot.exp_avg);
+  largest_average_ = largest_magnitude(averages);
+  largest_parameter_ = largest_magnitude(parameters());
+}
+
+std::vector<at::Tensor> AdamW::parameters() const {
+  std::vector<at::Tensor> all;
+  for (const auto& slot : slots_) all.push_back(slot.parameter.detach());
+  return all;
+}
+
+std::vector<at::Tensor> AdamW::tensors() const {
+  std::vector<at::Tensor> all = parameters();
+  for (const auto& slot : slots_) all.insert(all.end(), {slot.exp_avg, slot.exp_avg_sq, slot.step});
+  return all;
+}
+
+void AdamW::update(double lr) {
   std::vector<Slot*> decayed, plain;
   for (auto& slot : slots_)
     if (slot.parameter.grad().defined()) (slot.parameter.dim() >= 2 ? decayed : plain).push_back(&slot);
-  step_group(decayed, lr, config_.weight_decay);
-  step_group(plain, lr, 0.0);
+  update_group(decayed, lr, config_.weight_decay);
+  update_group(plain, lr, 0.0);
 }
 
-void AdamW::step_group(const std::vector<Slot*>& slots, double lr, double weight_decay) {
+void AdamW::update_group(const std::vector<Slot*>& slots, double lr, double weight_decay) {
   if (slots.empty()) return;
   std::vector<at::Tensor> parameters, gradients, averages, squares, steps;
   for (Slot* slot : slots) {
@@ -99,6 +163,7 @@ void AdamW::load(const NamedParameters& state) {
                            found->second.sizes(), ", expected ", tensor.sizes());
   }
   for (const auto& [name, tensor] : own) tensor.copy_(by_name.at(name));
+  largest_parameter_ = -1;
 }
 
 }  // namespace longreach

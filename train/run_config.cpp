@@ -44,11 +44,14 @@ void TrainingConfig::fields(FieldVisitor& visit) {
   visit.field("mixed_precision_param", mixed_precision_param,
               {.help = "dtype of matmuls and attention; master parameters stay float32",
                .allowed = one_of({"float32", "bfloat16"})});
-  visit.field("nonfinite", nonfinite,
-              {.help = "on a NaN or infinite loss or gradient, parameters untouched: stop, skip the step, or "
-                       "rollback to the last "
-                       "checkpoint and skip it there",
-               .allowed = one_of({"stop", "skip", "rollback"})});
+  visit.field(
+      "nonfinite", nonfinite,
+      {.help = "on a NaN or infinite loss, gradient or update, parameters untouched: stop, skip the step, "
+               "or rollback to the last checkpoint and skip it there",
+       .allowed = one_of({"stop", "skip", "rollback"})});
+  visit.field("max_bad_steps", max_bad_steps,
+              {.help = "skip, rollback: so many of these steps in a row end the run with exit code 1",
+               .allowed = at_least(1)});
   visit.field("auxiliary_weight", auxiliary_weight,
               {.help = "weight of the mechanisms' own losses", .allowed = real_between(0, 1e30)});
   visit.field("deterministic", deterministic, {.help = "refuse operators without a deterministic form"});

@@ -36,6 +36,7 @@ struct TrainingConfig {
   int64_t loss_chunk_tokens = 1024;
   std::string mixed_precision_param = "float32";
   std::string nonfinite = "stop";
+  int64_t max_bad_steps = 5;
   double auxiliary_weight = 1.0;
   bool deterministic = true;
   int64_t threads = 0;

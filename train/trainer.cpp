@@ -14,6 +14,7 @@
 #include "core/verbose.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
+#include "train/finite.h"
 #include "train/gates.h"
 #include "train/matmul_choice.h"
 #include "train/resume.h"
@@ -108,6 +109,7 @@ void Trainer::go_on_from(const CheckpointContents& contents) {
 }
 
 void Trainer::restore(const CheckpointContents& contents) {
+  expect_finite<CheckpointError>(contents, contents.path);
   load_model_tensors(*model_, contents.model, contents.path);
   optimizer_->load(contents.optimizer);
   const auto state = run_state(contents);
@@ -135,7 +137,9 @@ Trainer::StepData Trainer::load_step(int64_t step) const {
 }
 
 StepRecord Trainer::train_step(const StepData& data) {
-  StepRecord record;
+  StepRecord record{.tokens = data.tokens};
+  record.learning_rate =
+      config_.optimizer.lr * learning_rate_factor(config_.lr_scheduler, step_ + 1, config_.training.steps);
   optimizer_->zero_grad();
   for (size_t i = 0; i < data.micro_batches.size(); ++i) {
     if (config_.adapter.present())
@@ -144,14 +148,7 @@ StepRecord Trainer::train_step(const StepData& data) {
   }
   const GradientNorm gradients = gradient_norm(parameters_);
   record.gradient_norm = gradients.norm;
-  record.learning_rate =
-      config_.optimizer.lr * learning_rate_factor(config_.lr_scheduler, step_ + 1, config_.training.steps);
-  record.skipped = !finite(record, gradients);
-  if (!record.skipped) {
-    clip_gradients(parameters_, gradients.norm, config_.training.max_norm);
-    optimizer_->step(record.learning_rate);
-  }
-  record.tokens = data.tokens;
+  record.skipped = skip_steps_.count(step_ + 1) > 0 || !apply(record, gradients);
   return record;
 }
 
@@ -178,20 +175,33 @@ at::Tensor Trainer::micro_batch_loss(const ModelInput& micro, const StepData& da
   return total;
 }
 
-bool Trainer::finite(const StepRecord& record, const GradientNorm& gradients) {
-  if (skip_steps_.count(step_ + 1)) return false;
-  if (std::isfinite(record.loss) && std::isfinite(gradients.norm)) return true;
-  const std::string what =
+bool Trainer::apply(const StepRecord& record, const GradientNorm& gradients) {
+  const bool finite = std::isfinite(record.loss) && std::isfinite(gradients.norm);
+  if (finite && optimizer_->step(record.learning_rate,
+                                 clip_gradients(parameters_, gradients.norm, config_.training.max_norm)))
+    return true;
+  refuse_step(
       text("step ", step_ + 1, ": loss ", record.loss, ", gradient norm ", gradients.norm,
            gradients.first_nonfinite.empty() ? "" : ", first in " + gradients.first_nonfinite,
-           "; parameters are untouched");
-  if (config_.training.nonfinite == "stop") {
-    if (config_.checkpoint.enable_checkpoint && saved_step_ != step_) save();
-    throw TrainingError(text(what, " (training.nonfinite = \"stop\")"));
+           finite ? text("; the update at learning rate ", record.learning_rate, " is not finite") : "",
+           "; parameters are untouched"));
+  return false;
+}
+
+void Trainer::refuse_step(const std::string& what) {
+  const TrainingConfig& training = config_.training;
+  bad_steps_ = last_bad_step_ == step_ ? bad_steps_ + 1 : 1;
+  last_bad_step_ = step_ + 1;
+  const bool too_many = bad_steps_ >= training.max_bad_steps;
+  if (training.nonfinite == "stop" || too_many) {
+    if (saved_step_ != step_) save();
+    throw TrainingError(training.nonfinite == "stop"
+                            ? text(what, " (training.nonfinite = \"stop\")")
+                            : text(what, "; it is number ", bad_steps_,
+                                   " in a row (training.max_bad_steps = ", training.max_bad_steps, ")"));
   }
   warn(what);
-  if (config_.training.nonfinite == "rollback") skip_steps_.insert(step_ + 1);
-  return false;
+  if (training.nonfinite == "rollback") skip_steps_.insert(step_ + 1);
 }
 
 // Back to the last good checkpoint; the step that failed is skipped when it comes again.
@@ -271,6 +281,7 @@ void Trainer::save() {
   log_->sync();
   CheckpointContents contents{
       .step = step_, .model = model_tensors(*model_), .optimizer = optimizer_->state()};
+  expect_finite<TrainingError>(contents, text("no checkpoint of step ", step_, " is written"));
   contents.texts = tokenizer_texts(config_.data.tokenizer);
   contents.texts["state.json"] = state_json();
   contents.texts["config.toml"] = to_toml(fields_of(config_));

@@ -54,8 +54,9 @@ class Trainer {
   // What one micro-batch adds to the loss of a step, and to its record.
   at::Tensor micro_batch_loss(const ModelInput& micro, const StepData& data, StepRecord& record);
   bool distilling() const { return config_.job.task == "distill"; }
-  // Whether the step may be applied; otherwise acts on training.nonfinite.
-  bool finite(const StepRecord& record, const GradientNorm& gradients);
+  // Updates the parameters, or leaves every bit and acts on training.nonfinite.
+  bool apply(const StepRecord& record, const GradientNorm& gradients);
+  void refuse_step(const std::string& what);
   void roll_back();
   std::optional<Evaluation> held_out_after_step();
   void save();
@@ -74,7 +75,8 @@ class Trainer {
   Retention retention_;
   LossOptions loss_options_;
 
-  int64_t step_ = 0;  // steps done
+  int64_t step_ = 0;                            // steps done
+  int64_t bad_steps_ = 0, last_bad_step_ = -1;  // in a row up to that one
   int64_t total_tokens_ = 0;
   double total_seconds_ = 0;
   int64_t saved_step_ = -1;

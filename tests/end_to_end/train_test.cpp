@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "tests/support/program.h"
+#include "tests/support/run_folders.h"
 #include "tests/support/tiny_run.h"
 
 namespace longreach::test {
@@ -18,12 +19,6 @@ ProgramResult train(const std::string& config, Words overrides = {}) {
   Words words = {"train", config};
   words.insert(words.end(), overrides.begin(), overrides.end());
   return run_program(words);
-}
-
-std::string step_folder(const TemporaryFolder& folder, const std::string& run, int step) {
-  char name[32];
-  std::snprintf(name, sizeof name, "step-%08d", step);
-  return folder.path(run + "/checkpoint/" + name);
 }
 
 TEST(Train, LearnsEvaluatesAndGenerates) {
@@ -136,37 +131,6 @@ TEST(Train, ADamagedCheckpointFallsBackToTheOneBefore) {
   EXPECT_NE(result.err.find("step-00000008"), std::string::npos);
   EXPECT_NE(result.out.find("after step 4"), std::string::npos);
   EXPECT_EQ(losses(folder.path("run")).size(), 12u);
-}
-
-class NonFinite : public testing::Test {
- protected:
-  // A learning rate that breaks the model at once: step 2 sees a loss that is not finite.
-  ProgramResult run(const std::string& policy) {
-    return train(write_tiny_run(folder_), {"--optimizer.lr", "1e38", "--lr_scheduler.warmup_steps", "0",
-                                           "--training.max_norm", "0", "--training.nonfinite", policy});
-  }
-  TemporaryFolder folder_;
-};
-
-TEST_F(NonFinite, StopNamesTheStepAndKeepsACheckpoint) {
-  const ProgramResult result = run("stop");
-  EXPECT_EQ(result.code, 1);
-  EXPECT_NE(result.err.find("step 2"), std::string::npos) << result.err;
-  EXPECT_FALSE(read_text(step_folder(folder_, "run", 1) + "/manifest.json").empty());
-}
-
-TEST_F(NonFinite, SkipLeavesParametersUntouched) {
-  const ProgramResult result = run("skip");
-  EXPECT_EQ(result.code, 0) << result.err;
-  const std::string shard = "/model-00000.safetensors";
-  EXPECT_EQ(read_text(step_folder(folder_, "run", 4) + shard),
-            read_text(step_folder(folder_, "run", 12) + shard));
-}
-
-TEST_F(NonFinite, RollbackReturnsToTheLastGoodCheckpoint) {
-  const ProgramResult result = run("rollback");
-  EXPECT_EQ(result.code, 0) << result.err;
-  EXPECT_NE(result.out.find("rolled back to step 0"), std::string::npos) << result.out;
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include "train/optimizer.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,6 +11,7 @@
 
 #include "core/error.h"
 #include "tests/support/random_tensors.h"
+#include "train/finite.h"
 
 namespace longreach {
 namespace {
@@ -41,7 +44,7 @@ TEST(AdamW, FollowsTheFormulaAndDecaysMatricesOnly) {
     vector.mutable_grad() = normal({33}, 20 + t, at::kFloat);
     a.step(matrix.grad(), config, 0.01, 0.3, t);
     b.step(vector.grad(), config, 0.01, 0.0, t);
-    optimizer.step(0.01);
+    EXPECT_TRUE(optimizer.step(0.01, 10));
   }
   EXPECT_LT(test::relative_error(matrix, a.p), 1e-6);
   EXPECT_LT(test::relative_error(vector, b.p), 1e-6);
@@ -52,7 +55,7 @@ TEST(AdamW, ContinuesFromItsState) {
   AdamW first({{"w", one}}, {}), second({{"w", two}}, {});
   const auto step = [](AdamW& optimizer, at::Tensor& parameter, uint64_t seed) {
     parameter.mutable_grad() = normal({4, 4}, seed, at::kFloat);
-    optimizer.step(0.1);
+    EXPECT_TRUE(optimizer.step(0.1, 10));
   };
   step(first, one, 5);
   step(second, two, 5);
@@ -68,6 +71,74 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   AdamW optimizer({{"w", parameter}}, {}), wrong({{"w", other}}, {});
   EXPECT_THROW(optimizer.load(wrong.state()), CheckpointError);
   EXPECT_THROW(optimizer.load({}), CheckpointError);
+}
+
+std::vector<at::Tensor> bits_of(const at::Tensor& parameter, const AdamW& optimizer) {
+  std::vector<at::Tensor> all{parameter.detach().clone()};
+  for (const auto& [name, tensor] : optimizer.state()) all.push_back(tensor.clone());
+  return all;
+}
+
+// Whatever makes the update overflow, every bit stays, and the next sound step is that of an optimizer that never saw it.
+TEST(AdamW, AnUpdateThatIsNotFiniteChangesNothing) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  struct Broken {
+    const char* what;
+    double lr, gradient;
+  };
+  for (const Broken& broken : {Broken{"learning rate", 1e38, 1},
+                               {"beyond float32", 1e300, 1},
+                               {"zero gradient", 1e39, 0},
+                               {"square of the gradient", 1e-3, 1e25},
+                               {"decay", 1e20, 1},
+                               {"gradient", 1e-3, kNan},
+                               {"rate", kNan, 1}}) {
+    OptimizerConfig config;
+    if (broken.what == std::string("decay")) config.weight_decay = 1e6, config.eps = 1e20;
+    at::Tensor one = normal({6, 5}, 1, at::kFloat, true), two = one.detach().clone().requires_grad_(true);
+    if (broken.what == std::string("decay"))
+      for (at::Tensor* x : {&one, &two}) x->detach().mul_(1e15);
+    AdamW tried({{"w", one}}, config), other({{"w", two}}, config);
+    const auto sound = [](AdamW& optimizer, at::Tensor& parameter, uint64_t seed) {
+      parameter.mutable_grad() = normal({6, 5}, seed, at::kFloat);
+      EXPECT_TRUE(optimizer.step(1e-3, 10));
+    };
+    sound(tried, one, 2);
+    sound(other, two, 2);
+    const auto before = bits_of(one, tried);
+    one.mutable_grad() = normal({6, 5}, 3, at::kFloat) * broken.gradient;
+    EXPECT_FALSE(tried.step(broken.lr, one.grad().norm().item<double>())) << broken.what;
+    const auto after = bits_of(one, tried);
+    for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(before[i].equal(after[i])) << broken.what << i;
+    sound(tried, one, 4);
+    sound(other, two, 4);
+    EXPECT_TRUE(one.equal(two)) << broken.what;
+  }
+}
+
+// Large but finite: the update is made, and is the formula's.
+TEST(AdamW, AnUpdateThatIsFiniteIsMade) {
+  at::Tensor parameter = normal({4, 4}, 1, at::kFloat, true);
+  AdamW optimizer({{"w", parameter}}, {.weight_decay = 0.0});
+  parameter.mutable_grad() = at::ones({4, 4});
+  EXPECT_TRUE(optimizer.step(1e30, 4));
+  EXPECT_LT(test::relative_error(parameter, at::full({4, 4}, -1e30)), 1e-6);
+}
+
+TEST(Finite, NamesTheFirstTensorThatIsNot) {
+  at::Tensor good = normal({1000}, 1, at::kFloat), bad = normal({70, 30}, 2, at::kFloat),
+             empty = at::empty({0});
+  EXPECT_EQ(largest_magnitude({good, bad, empty}),
+            std::max(good.abs().max().item<double>(), bad.abs().max().item<double>()));
+  EXPECT_EQ(largest_magnitude({}), 0);
+  EXPECT_EQ(first_nonfinite({{"good", good}, {"empty", empty}, {"bad", bad}}), "");
+  for (const double value :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
+        -std::numeric_limits<double>::infinity()}) {
+    bad.view(-1)[2099] = value;
+    EXPECT_EQ(first_nonfinite({{"good", good}, {"empty", empty}, {"bad", bad}, {"worse", bad}}), "bad");
+    EXPECT_FALSE(std::isfinite(largest_magnitude({bad, good})));
+  }
 }
 
 // The fused kernel refuses parameters of a CUDA device whose step counter lies elsewhere; no device is needed to see where it is.
@@ -88,7 +159,7 @@ TEST(Gradients, NormAndClipping) {
   const double expected = std::sqrt(a.grad().to(at::kDouble).pow(2).sum().item<double>() +
                                     b.grad().to(at::kDouble).pow(2).sum().item<double>());
   EXPECT_NEAR(gradient_norm(parameters).norm, expected, 1e-5);
-  clip_gradients(parameters, gradient_norm(parameters).norm, 1.0);
+  EXPECT_EQ(clip_gradients(parameters, gradient_norm(parameters).norm, 1.0), 1.0);
   EXPECT_NEAR(gradient_norm(parameters).norm, 1.0, 1e-5);
   b.grad().detach().fill_(std::numeric_limits<float>::quiet_NaN());
   EXPECT_EQ(gradient_norm(parameters).first_nonfinite, "b");

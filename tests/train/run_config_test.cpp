@@ -41,6 +41,28 @@ TEST(RunConfig, PrintsWhatItReads) {
   EXPECT_EQ(to_toml(fields_of(copy)), to_toml(fields_of(again)));
 }
 
+// Numbers with which no update can be made.
+TEST(RunConfig, OptimizerNumbersAreOnesItCanUse) {
+  const auto error = [](const std::string& line) -> std::string {
+    try {
+      parse_run_config("[optimizer]\n" + line + "\n", "a.toml");
+    } catch (const ConfigError& refused) {
+      return refused.what();
+    }
+    return "";
+  };
+  for (const char* line : {"beta1 = 0.0", "beta1 = 0.999999", "beta2 = 0.0", "lr = 1e38", "eps = 1e-30"})
+    EXPECT_EQ(error(line).find("optimizer."), std::string::npos) << line << ": " << error(line);
+  for (const char* line :
+       {"beta1 = 1.0", "beta2 = 1", "beta1 = -0.1", "lr = inf", "lr = nan", "lr = 0", "lr = -1.0",
+        "eps = 0.0", "eps = 1e-50", "eps = nan", "eps = inf", "weight_decay = inf"}) {
+    const std::string found = error(line);
+    EXPECT_NE(found.find("optimizer."), std::string::npos) << line << ": " << found;
+    EXPECT_NE(found.find("expected a number"), std::string::npos) << line << ": " << found;
+  }
+  EXPECT_NE(error("beta1 = 1.0").find("expected a number in [0.0, 1.0)"), std::string::npos);
+}
+
 // A run whose dense layers ask for cuDNN, with everything that this needs; each key in turn is taken back.
 TEST(RunConfig, CudnnIsHeldToWhatItTakes) {
   const std::vector<std::pair<std::string, std::string>> needed = {

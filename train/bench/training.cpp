@@ -52,8 +52,9 @@ class OurTraining : public Timed {
     const LossOutput out = model_.loss(tokens_, labels_, batch_, options_);
     const auto labels = static_cast<double>(out.tokens);
     (out.loss_sum / labels).backward();
-    clip_gradients(parameters_, gradient_norm(parameters_).norm, kMaxNorm);
-    optimizer_->step(kRate);
+    const double norm = gradient_norm(parameters_).norm;
+    check<Error>(optimizer_->step(kRate, clip_gradients(parameters_, norm, kMaxNorm)),
+                 "a training step is not finite: gradient norm ", norm);
     return out.nll_sum.item<double>() / labels;
   }
 

@@ -174,9 +174,9 @@ void train(Model& model, const std::vector<Phase>& phases) {
           at::cross_entropy_loss(logits.flatten(0, 1), rows.labels.flatten(), {}, kMean, kIgnored);
       optimizer.zero_grad();
       wrong.backward();
-      clip_gradients(parameters, gradient_norm(parameters).norm, 1.0);
-      optimizer.step(kRate *
-                     (1.0 - phase.fall * static_cast<double>(step) / static_cast<double>(phase.steps)));
+      const double norm = clip_gradients(parameters, gradient_norm(parameters).norm, 1.0);
+      const double done = static_cast<double>(step) / static_cast<double>(phase.steps);
+      ASSERT_TRUE(optimizer.step(kRate * (1.0 - phase.fall * done), norm));
       loss = wrong.item<double>();
     }
     std::cout << phase.tokens << " tokens: loss " << loss << std::endl;

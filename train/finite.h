@@ -1,0 +1,27 @@
+// Whether numbers are finite, by one pass over each tensor.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "checkpoints/checkpoint.h"
+#include "core/error.h"
+#include "train/optimizer.h"
+
+namespace longreach {
+
+// The largest absolute value of all tensors, 0 when they hold none; NaN or infinity when one of them does.
+double largest_magnitude(const std::vector<at::Tensor>& tensors);
+
+// The first tensor that holds a NaN or an infinity; empty when none does.
+std::string first_nonfinite(const NamedParameters& tensors);
+
+// Throws E: what no step can go on from is neither written nor read.
+template <class E>
+void expect_finite(const CheckpointContents& contents, const std::string& origin) {
+  for (const auto* tensors : {&contents.model, &contents.optimizer}) {
+    const std::string broken = first_nonfinite(*tensors);
+    check<E>(broken.empty(), origin, ": ", broken, " holds a NaN or an infinity");
+  }
+}
+
+}  // namespace longreach
