@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/error.h"
 #include "train/model_input.h"
 
 namespace longreach {
@@ -40,7 +41,8 @@ Evaluation summarize(const Sums& sums, int64_t all_tokens, int64_t all_bytes) {
     total += sums.nll[k];
     result.tokens += sums.tokens[k];
   }
-  result.nll = result.tokens ? total / static_cast<double>(result.tokens) : 0.0;
+  if (result.tokens == 0) return result;
+  result.nll = total / static_cast<double>(result.tokens);
   result.perplexity = std::exp(result.nll);
   const double bytes_per_token =
       static_cast<double>(all_bytes) / static_cast<double>(std::max<int64_t>(all_tokens, 1));
@@ -64,6 +66,12 @@ Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t
     done += count;
   }
   return summarize(sums, loader.num_labels(), loader.num_bytes());
+}
+
+void expect_tokens(const Evaluation& evaluation) {
+  check<DataError>(
+      evaluation.tokens > 0,
+      "held-out text: no token of the rows that are read carries a label, there is nothing to measure");
 }
 
 }  // namespace longreach

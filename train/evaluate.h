@@ -16,7 +16,7 @@ struct PositionBucket {
 };
 
 struct Evaluation {
-  int64_t tokens = 0;
+  int64_t tokens = 0;     // that carry a label; 0: nothing is measured, and the figures below say nothing
   double nll = 0;         // mean, nats a token
   double perplexity = 0;  // exp(nll)
   double bits_per_byte =
@@ -30,5 +30,8 @@ using EvaluationProgress = std::function<bool(int64_t done, int64_t rows)>;
 // rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass.
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
                     const LossOptions& options, const EvaluationProgress& progress = nullptr);
+
+// Throws DataError when nothing was measured.
+void expect_tokens(const Evaluation& evaluation);
 
 }  // namespace longreach

@@ -28,6 +28,7 @@ std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoade
       layer->take_count();
     }
     const Evaluation evaluation = evaluate(model, loader, rows, batch_rows, options, progress);
+    expect_tokens(evaluation);
     SeerCount total;
     for (SeerLayer* layer : layers) {
       const SeerCount count = layer->take_count();

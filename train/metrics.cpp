@@ -92,9 +92,9 @@ void append_number(std::string& line, const std::string& name, double value) {
 
 }  // namespace
 
-std::string metrics_line(int64_t step, double loss, const NamedNumbers& numbers) {
+std::string metrics_line(int64_t step, std::optional<double> loss, const NamedNumbers& numbers) {
   std::string line = text("{\"step\": ", step);
-  append_number(line, "loss", loss);
+  if (loss) append_number(line, "loss", *loss);
   for (const auto& [name, value] : numbers) append_number(line, name, value);
   return line + "}";
 }
@@ -122,7 +122,7 @@ void MetricsLog::expect_folder() const {
 
 MetricsLog::~MetricsLog() { ::close(descriptor_); }
 
-void MetricsLog::append(int64_t step, double loss, const NamedNumbers& numbers) {
+void MetricsLog::append(int64_t step, std::optional<double> loss, const NamedNumbers& numbers) {
   expect_folder();
   check<TrainingError>(step > last_step_, path_, ": step ", step, " after step ", last_step_);
   write_all(descriptor_, metrics_line(step, loss, numbers) + "\n", path_);

@@ -3,11 +3,13 @@
 //   {"step": 12, "loss": 2.3456789012345678, "tokens": 98304, "seconds": 7.5, "valid_loss": 2.4}
 //
 // Numbers carry 17 significant digits: read back, they are the same doubles. JSON has no NaN or infinity:
-// such a number is written as null, with a second key NAME_is holding "nan", "inf" or "-inf". Keys that
+// such a number is written as null, with a second key NAME_is holding "nan", "inf" or "-inf". A step without labels has
+// no loss, and its line no such key. Keys that
 // readers of the file know: `tokens` (seen so far), `seconds` (trained so far), `valid_NAME` (NAME on
 // held-out text; only on lines of steps that were validated).
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +30,7 @@ class MetricsLog {
 
   // Appends one line, written at once. `step` must rise from call to call; `numbers` keep their order. Throws
   // TrainingError, also when the folder was removed or renamed under the run.
-  void append(int64_t step, double loss, const NamedNumbers& numbers = {});
+  void append(int64_t step, std::optional<double> loss, const NamedNumbers& numbers = {});
   // Makes what was appended durable (with a checkpoint). Throws as append does.
   void sync();
 
@@ -42,6 +44,6 @@ class MetricsLog {
 };
 
 // The line without its newline.
-std::string metrics_line(int64_t step, double loss, const NamedNumbers& numbers);
+std::string metrics_line(int64_t step, std::optional<double> loss, const NamedNumbers& numbers);
 
 }  // namespace longreach

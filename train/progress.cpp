@@ -41,8 +41,9 @@ std::string duration_text(double seconds) {
 
 std::string progress_text(const ProgressReport& report) {
   const auto digits = static_cast<int>(std::to_string(report.last_step).size());
-  std::string line = format("step %*lld/%lld  loss %.4f  ", digits, static_cast<long long>(report.step),
-                            static_cast<long long>(report.last_step), report.loss);
+  std::string line = format("step %*lld/%lld  ", digits, static_cast<long long>(report.step),
+                            static_cast<long long>(report.last_step));
+  line += report.loss ? format("loss %.4f  ", *report.loss) : "no label  ";
   line += rate_text(report.tokens_per_second);
   if (report.peak_share >= 0) line += format("  %.0f%% of peak", 100 * report.peak_share);
   if (report.gradient_norm >= 0 || std::isnan(report.gradient_norm))

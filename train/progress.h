@@ -4,13 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 namespace longreach {
 
 struct ProgressReport {
   int64_t step = 0, last_step = 0;
-  double loss = 0;
+  std::optional<double> loss;  // none: the step had no label
   double tokens_per_second = 0;
   double peak_share = -1;     // of the machine's measured matmul peak, 0..1; negative: not known
   double gradient_norm = -1;  // negative: not known

@@ -65,14 +65,16 @@ struct RunLog::Sinks {
 namespace {
 
 NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
-  NamedNumbers numbers = {{"grad_norm", record.gradient_norm},
-                          {"lr", record.learning_rate},
-                          {"tokens", static_cast<double>(record.total_tokens)},
-                          {"tokens_per_second", static_cast<double>(record.tokens) / record.seconds},
-                          {"step_seconds", record.seconds},
-                          {"seconds", record.total_seconds},
-                          {"data_wait_seconds", record.data_wait_seconds},
-                          {"memory_bytes", static_cast<double>(resident_bytes())}};
+  NamedNumbers numbers;
+  if (record.loss) numbers.emplace_back("grad_norm", record.gradient_norm);
+  const NamedNumbers others = {{"lr", record.learning_rate},
+                               {"tokens", static_cast<double>(record.total_tokens)},
+                               {"tokens_per_second", static_cast<double>(record.tokens) / record.seconds},
+                               {"step_seconds", record.seconds},
+                               {"seconds", record.total_seconds},
+                               {"data_wait_seconds", record.data_wait_seconds},
+                               {"memory_bytes", static_cast<double>(resident_bytes())}};
+  numbers.insert(numbers.end(), others.begin(), others.end());
   if (peak_share >= 0) numbers.emplace_back("peak_share", peak_share);
   if (record.skipped) numbers.emplace_back("skipped", 1.0);
   for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
@@ -99,7 +101,7 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
   if (held_out) add_held_out(numbers, *held_out);
   sinks.metrics.append(record.step, record.loss, numbers);
   if (sinks.tensorboard) {
-    sinks.tensorboard->scalar("loss", record.loss, record.step);
+    if (record.loss) sinks.tensorboard->scalar("loss", *record.loss, record.step);
     for (const auto& [name, value] : numbers) sinks.tensorboard->scalar(name, value, record.step);
     sinks.tensorboard->flush();
   }

@@ -13,8 +13,9 @@ namespace longreach {
 
 struct StepRecord {
   int64_t step = 0;
-  double loss = 0;  // cross-entropy, mean nats a token over the whole step; distilling: what is minimised
-  double gradient_norm = 0;
+  // Cross-entropy, mean nats a label over the whole step; distilling: what is minimised. Nothing without labels.
+  std::optional<double> loss;
+  double gradient_norm = -1;  // negative: there was no gradient
   double learning_rate = 0;
   int64_t tokens = 0;        // tokens of this step, labelled or not
   int64_t total_tokens = 0;  // since the run began, restarts included

@@ -16,6 +16,7 @@
 #include "train/base_model.h"
 #include "train/finite.h"
 #include "train/gates.h"
+#include "train/labels.h"
 #include "train/matmul_choice.h"
 #include "train/resume.h"
 #include "train/run_size.h"
@@ -140,7 +141,12 @@ StepRecord Trainer::train_step(const StepData& data) {
   StepRecord record{.tokens = data.tokens};
   record.learning_rate =
       config_.optimizer.lr * learning_rate_factor(config_.lr_scheduler, step_ + 1, config_.training.steps);
+  if (data.labelled == 0 && !distilling()) {
+    note_step_without_labels();
+    return record;
+  }
   optimizer_->zero_grad();
+  record.loss = 0;
   for (size_t i = 0; i < data.micro_batches.size(); ++i) {
     if (config_.adapter.present())
       begin_pass(*model_, static_cast<uint64_t>(step_) * data.micro_batches.size() + i);
@@ -159,7 +165,7 @@ at::Tensor Trainer::micro_batch_loss(const ModelInput& micro, const StepData& da
   if (distilling()) {
     for (const auto& [name, value] : model_->mechanism_losses(micro.tokens, micro.batch, loss_options_))
       add(value * (config_.distillation.gate_loss_scale / micro_batches));
-    record.loss += total.item<double>();
+    *record.loss += total.item<double>();
     return total;
   }
   const LossOutput output = model_->loss(micro.tokens, micro.labels, micro.batch, loss_options_);
@@ -171,17 +177,25 @@ at::Tensor Trainer::micro_batch_loss(const ModelInput& micro, const StepData& da
     if (record.auxiliary.size() <= i) record.auxiliary.emplace_back(name, 0.0);
     record.auxiliary[i].second += value.detach().item<double>() / micro_batches;
   }
-  record.loss += output.nll_sum.item<double>() / labelled;
+  *record.loss += output.nll_sum.item<double>() / labelled;
   return total;
 }
 
+// Nothing is learnt, so nothing is forgotten either: no decay, no moment moves.
+void Trainer::note_step_without_labels() {
+  if (unlabelled_steps_++ > 0) return;
+  warn(text("step ", step_ + 1, ": no token of its rows carries a label, and nothing is trained by it (",
+            where_labels_come_from(corpus_, config_.training.seq_len),
+            "); how many such steps there are is said at the end"));
+}
+
 bool Trainer::apply(const StepRecord& record, const GradientNorm& gradients) {
-  const bool finite = std::isfinite(record.loss) && std::isfinite(gradients.norm);
+  const bool finite = std::isfinite(*record.loss) && std::isfinite(gradients.norm);
   if (finite && optimizer_->step(record.learning_rate,
                                  clip_gradients(parameters_, gradients.norm, config_.training.max_norm)))
     return true;
   refuse_step(
-      text("step ", step_ + 1, ": loss ", record.loss, ", gradient norm ", gradients.norm,
+      text("step ", step_ + 1, ": loss ", *record.loss, ", gradient norm ", gradients.norm,
            gradients.first_nonfinite.empty() ? "" : ", first in " + gradients.first_nonfinite,
            finite ? text("; the update at learning rate ", record.learning_rate, " is not finite") : "",
            "; parameters are untouched"));
@@ -228,6 +242,7 @@ RunOutcome Trainer::run() {
       roll_back();
       continue;
     }
+    ++steps_here_;
     record.step = ++step_;
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
@@ -238,9 +253,18 @@ RunOutcome Trainer::run() {
     if (due(config_.checkpoint.interval)) save();
   }
   if (saved_step_ != step_) save();
+  say_steps_without_labels();
   log_->finish();
   if (stop_requested()) return RunOutcome::kInterrupted;
   return step_ >= config_.training.steps ? RunOutcome::kFinished : RunOutcome::kStoppedAt;
+}
+
+void Trainer::say_steps_without_labels() {
+  if (unlabelled_steps_ == 0) return;
+  check<TrainingError>(
+      unlabelled_steps_ < config_.training.steps, "none of the ", unlabelled_steps_,
+      " steps had a label, nothing was trained: ", where_labels_come_from(corpus_, config_.training.seq_len));
+  log_->say(text(unlabelled_steps_, " of ", steps_here_, " steps had no label and trained nothing"));
 }
 
 std::optional<Evaluation> Trainer::held_out_after_step() {
@@ -259,6 +283,10 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
                });
   model_->train();
   if (!whole) return std::nullopt;
+  if (read.tokens == 0) {
+    warn(text("evaluation after step ", step_, ": no token of the held-out rows carries a label"));
+    return std::nullopt;
+  }
   held_out_ = read;
   return held_out_;
 }

@@ -57,6 +57,8 @@ class Trainer {
   // Updates the parameters, or leaves every bit and acts on training.nonfinite.
   bool apply(const StepRecord& record, const GradientNorm& gradients);
   void refuse_step(const std::string& what);
+  void note_step_without_labels();
+  void say_steps_without_labels();
   void roll_back();
   std::optional<Evaluation> held_out_after_step();
   void save();
@@ -75,8 +77,9 @@ class Trainer {
   Retention retention_;
   LossOptions loss_options_;
 
-  int64_t step_ = 0;                            // steps done
-  int64_t bad_steps_ = 0, last_bad_step_ = -1;  // in a row up to that one
+  int64_t step_ = 0;                               // steps done
+  int64_t steps_here_ = 0, unlabelled_steps_ = 0;  // of this process
+  int64_t bad_steps_ = 0, last_bad_step_ = -1;     // in a row up to that one
   int64_t total_tokens_ = 0;
   double total_seconds_ = 0;
   int64_t saved_step_ = -1;

@@ -134,6 +134,7 @@ int eval_verb(const Arguments& arguments) {
   }
   const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress);
   line.finish();
+  expect_tokens(evaluation);
   print_table(evaluation);
   write_json(json_file, to_json(saved, evaluation));
   return 0;

@@ -17,6 +17,7 @@
 #include "train/example_config.h"
 #include "train/export.h"
 #include "train/generate_text.h"
+#include "train/labels.h"
 #include "train/last_words.h"
 #include "train/machine.h"
 #include "train/plot/gnuplot.h"
@@ -212,6 +213,10 @@ int train_verb(const Arguments& arguments) {
       FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);
   const data::Corpus corpus = timed(
       "data", [&] { return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer); });
+  if (config.job.task != "distill")
+    timed("labels", [&] {
+      return expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});
+    });
   const auto made = timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus); });
   Trainer& trainer = *made;
   print_header(config, corpus, trainer.model());

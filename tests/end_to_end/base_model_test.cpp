@@ -84,7 +84,7 @@ TEST_F(BaseModel, TakesPositionsAndAttentionAsGiven) {
   const ProgramResult result = tune();
   ASSERT_EQ(result.code, 0) << result.err;
   for (const char* line :
-       {"model.rope_theta: 50000.0 -> 1000000.0", "model.max_position_embeddings: 256 -> 512",
+       {"model.rope_theta: 50000.0 -> 1e+06", "model.max_position_embeddings: 256 -> 512",
         "model.rope_scaling.rope_type: \"default\" -> \"linear\"",
         "model.attention.window (layer 1): 16 -> 8", "model.attention.kind (layer 2): dense -> sliding"})
     EXPECT_THAT(result.out, HasSubstr(std::string("changed    ") + line + " (of the base model)\n"));

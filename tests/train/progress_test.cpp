@@ -49,6 +49,8 @@ TEST(Progress, NamesEveryFigure) {
       "step  120/1000  loss 2.3457  12.3k tok/s  41% of peak  grad 1.23  lr 3.0e-04  1.50 GiB  ETA 3m12s");
   EXPECT_EQ(progress_text({.step = 1, .last_step = 9, .loss = std::nan(""), .tokens_per_second = 800}),
             "step 1/9  loss nan  800 tok/s  lr 0.0e+00");
+  EXPECT_EQ(progress_text({.step = 1, .last_step = 9, .tokens_per_second = 800}),
+            "step 1/9  no label  800 tok/s  lr 0.0e+00");
 }
 
 TEST(Progress, WritesDurations) {
