@@ -14,7 +14,7 @@ std::vector<std::string> verbs_of(const std::string& help) {
   std::vector<std::string> verbs;
   std::istringstream lines(help);
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("  ") && line.size() > 2)
+    if (line.starts_with("  ") && line.size() > 2 && line[2] != ' ')
       verbs.push_back(line.substr(2, line.find_first_of(" :", 2) - 2));
   return verbs;
 }

@@ -115,7 +115,7 @@ TEST(GenerateText, EndsATurnBySpellingWhereTheMarkerIsNoToken) {
 
 TEST(GenerateText, StopTextsEndItBeforeThemselvesAndNotInThePrompt) {
   const std::vector<std::vector<int64_t>> wanted = {{1}, {4}, {}, {}, {6}, {}, {0}};
-  EXPECT_EQ(speak(wanted, Pieces(), {.stop = {"ne"}}).text, "one two.<|im_x");
+  EXPECT_EQ(speak(wanted, Pieces(), {.stop = {"ne"}}).text, "one two.<|im_x o");
   EXPECT_EQ(speak(wanted, Pieces(), {.stop = {"nowhere", "im_", "<|im_x"}}).text, "one two.");
   EXPECT_EQ(speak(wanted, Pieces(), {.stop = {"im_end"}}).text, "one two.<|im_x one two.<|im");
   test::expect_error<UserError>("stop", [&] { speak(wanted, Pieces(), {.stop = {"x", ""}}); });
