@@ -1,6 +1,7 @@
 #include "tests/support/program.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +34,8 @@ RunningProgram start_command(std::vector<std::string> words, const TemporaryFold
     const int err = open(program.err_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
     dup2(out, STDOUT_FILENO);
     dup2(err, STDERR_FILENO);
+    // What the test itself was started with (`nohup`, a runner that ignores SIGPIPE) is not the program's.
+    for (const int signal : {SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1}) ::signal(signal, SIG_DFL);
     execvp(argv[0], argv.data());
     _exit(127);
   }
