@@ -82,7 +82,11 @@ HWY_INLINE bool all_finite(const float* x, int64_t n) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::And(hn::LoadU(d, bits + i), magnitude));
   bool finite = hn::AllTrue(d, hn::Lt(largest, hn::Set(d, 0x7f800000)));
-  for (; i < n; ++i) finite &= (bits[i] & 0x7fffffff) < 0x7f800000;
+  for (; i < n; ++i) {
+    int32_t one = 0;
+    std::memcpy(&one, x + i, sizeof one);
+    finite &= (one & 0x7fffffff) < 0x7f800000;
+  }
   return finite;
 }
 HWY_INLINE bool all_finite(const uint16_t* x, int64_t n) {
