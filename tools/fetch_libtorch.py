@@ -96,6 +96,24 @@ def unpack(path, pattern, target):
                 archive.extract(member, target)
 
 
+def fetch_for_tests(wheel, name, wanted, programs=()):
+    """Unpacks what `wanted` matches into the folder of the first argument, by default longreach/NAME-VERSION in the cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    root = sys.argv[1] if len(sys.argv) > 1 else os.path.join(cache, "longreach", f"{name}-{wheel.version}")
+    if os.path.exists(root):
+        return
+    partial = root + ".partial"
+    os.makedirs(partial, exist_ok=True)
+    check_free_space([wheel], partial)
+    print(f"longreach: fetching {wheel}", file=sys.stderr, flush=True)
+    downloads = os.path.join(partial, "downloads")
+    unpack(download(wheel, downloads, partial), wanted, partial)
+    for program in programs:
+        os.chmod(os.path.join(partial, program), 0o755)
+    shutil.rmtree(downloads)
+    os.rename(partial, root)
+
+
 def main():
     lock, wanted_set, root = sys.argv[1:]
     partial = root + ".partial"
