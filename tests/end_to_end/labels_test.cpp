@@ -11,12 +11,6 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-ProgramResult train(const std::string& config, Words overrides = {}) {
-  Words words = {"train", config};
-  words.insert(words.end(), overrides.begin(), overrides.end());
-  return run_program(words);
-}
-
 class Labels : public testing::Test {
  protected:
   ProgramResult run(const std::string& lines, const Words& more = {}) {

@@ -13,12 +13,6 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-ProgramResult train(const std::string& config, Words overrides = {}) {
-  Words words = {"train", config};
-  words.insert(words.end(), overrides.begin(), overrides.end());
-  return run_program(words);
-}
-
 class NonFinite : public testing::Test {
  protected:
   // A learning rate that breaks the model at once: the loss and the gradient of step 1 are finite, its update is not.

@@ -15,12 +15,6 @@ namespace {
 
 using Words = std::vector<std::string>;
 
-ProgramResult train(const std::string& config, Words overrides = {}) {
-  Words words = {"train", config};
-  words.insert(words.end(), overrides.begin(), overrides.end());
-  return run_program(words);
-}
-
 TEST(Train, LearnsEvaluatesAndGenerates) {
   const TemporaryFolder folder;
   const std::string config = write_tiny_run(folder);

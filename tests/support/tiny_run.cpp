@@ -67,4 +67,10 @@ std::map<int64_t, double> losses(const std::string& run_folder) {
   return result;
 }
 
+ProgramResult train(const std::string& config, const std::vector<std::string>& overrides) {
+  std::vector<std::string> words = {"train", config};
+  words.insert(words.end(), overrides.begin(), overrides.end());
+  return run_program(words);
+}
+
 }  // namespace longreach::test
