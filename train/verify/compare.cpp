@@ -79,14 +79,19 @@ Difference difference(const at::Tensor& got, const at::Tensor& reference, bool a
   return result;
 }
 
-double relative_limit(at::ScalarType dtype, double own_error) {
-  if (dtype == at::kDouble) return 1e-9;
-  const double least = dtype == at::kFloat ? 5e-6 : 1e-2, most = dtype == at::kFloat ? 1e-3 : 1e-1;
-  return std::min(std::max(least, 2 * own_error), most);
+double loosest_relative_limit(at::ScalarType dtype) {
+  return dtype == at::kDouble ? 1e-9 : dtype == at::kFloat ? 1e-3 : 1e-1;
 }
 
-double absolute_floor(at::ScalarType dtype, double largest_input) {
-  return (dtype == at::kDouble ? 1e-12 : 1e-6) * std::max(1.0, largest_input);
+double relative_limit(at::ScalarType dtype, double own_error) {
+  const double least = dtype == at::kDouble ? 1e-9 : dtype == at::kFloat ? 5e-6 : 1e-2;
+  return std::min(std::max(least, 2 * own_error), loosest_relative_limit(dtype));
+}
+
+double absolute_floor(at::ScalarType dtype, double error, double largest_input, double largest_of_kind) {
+  double scale = std::max(1.0, largest_input);
+  if (error > loosest_relative_limit(dtype) && largest_of_kind > 0) scale = std::min(scale, largest_of_kind);
+  return (dtype == at::kDouble ? 1e-12 : 1e-6) * scale;
 }
 
 }  // namespace longreach::verify

@@ -67,9 +67,15 @@ Produced produce(const VectorFile& file, Implementation implementation, at::Scal
   return produced;
 }
 
-double largest_input(const VectorFile& file) {
+// The largest finite numbers of a file's references, by kind: what an absolute floor is measured by.
+struct Largest {
+  double input, output, gradient;
+};
+
+// The largest finite number of the floating tensors under these prefixes.
+double largest_of(const VectorFile& file, std::initializer_list<const char*> prefixes) {
   double largest = 0;
-  for (const char* prefix : {"in.", "param."})
+  for (const char* prefix : prefixes)
     for (const std::string& name : file.names(prefix)) {
       const at::Tensor tensor = file.tensor(prefix + name);
       if (!at::isFloatingType(tensor.scalar_type()) || tensor.numel() == 0) continue;
@@ -79,11 +85,32 @@ double largest_input(const VectorFile& file) {
   return largest;
 }
 
+TensorResult unknown_tensor(const std::string& name, const Produced& got) {
+  std::vector<std::string> known;
+  for (const auto& [produced, tensor] : got.tensors) known.push_back(produced);
+  return {.name = name,
+          .failed = true,
+          .unknown = true,
+          .why = text("is unknown, so it was not compared", did_you_mean(name, known),
+                      " (compared here: ", join(known), ")")};
+}
+
+// Neither an input nor something to compare: a name that was mistyped must not go unseen.
+std::vector<std::string> stray_names(const VectorFile& file) {
+  std::vector<std::string> stray;
+  for (const std::string& name : file.names("")) {
+    const auto begins = [&](const char* prefix) { return name.starts_with(prefix); };
+    if (!begins("in.") && !begins("param.") && !begins("gout.") && !begins("out.") && !begins("grad."))
+      stray.push_back(name);
+  }
+  return stray;
+}
+
 TensorResult judge(const std::string& name, const at::Tensor& wanted, const Produced& got,
-                   const Produced* own, at::ScalarType dtype, double floor) {
+                   const Produced* own, at::ScalarType dtype, const Largest& largest) {
   TensorResult result{.name = name};
   const auto found = got.tensors.find(name);
-  if (found == got.tensors.end()) return {.name = name, .failed = true, .why = "is not produced"};
+  if (found == got.tensors.end()) return unknown_tensor(name, got);
   const bool as_sets = got.lists.count(name) > 0;
   const Difference difference = verify::difference(found->second, wanted, as_sets);
   const double own_error = own && own->tensors.count(name)
@@ -91,7 +118,10 @@ TensorResult judge(const std::string& name, const at::Tensor& wanted, const Prod
                                : 0;
   result.error = difference.relative();
   result.limit = relative_limit(dtype, own_error);
-  result.failed = !difference.broken.empty() || !(result.error <= result.limit || difference.rms <= floor);
+  result.rms = difference.rms;
+  result.floor = absolute_floor(dtype, result.error, largest.input,
+                                name.starts_with("out.") ? largest.output : largest.gradient);
+  result.failed = !difference.broken.empty() || !(result.error <= result.limit || result.rms <= result.floor);
   if (result.failed)
     result.why = difference.broken.empty() ? "is too far from the reference" : difference.broken;
   return result;
@@ -107,9 +137,11 @@ RunResult run_once(const VectorFile& file, Implementation implementation, at::Sc
   // In float64 the reference is held to an absolute measure, elsewhere to its own rounding.
   std::optional<Produced> own;
   if (dtype != at::kDouble) own = produce(file, Implementation::reference, dtype);
-  const double floor = absolute_floor(dtype, largest_input(file));
+  const Largest largest{largest_of(file, {"in.", "param."}), largest_of(file, {"out."}),
+                        largest_of(file, {"grad."})};
   for (const std::string& name : names)
-    result.tensors.push_back(judge(name, file.tensor(name), got, own ? &*own : nullptr, dtype, floor));
+    result.tensors.push_back(judge(name, file.tensor(name), got, own ? &*own : nullptr, dtype, largest));
+  for (const std::string& name : stray_names(file)) result.tensors.push_back(unknown_tensor(name, got));
   for (const std::string& name : got.unused)
     result.tensors.push_back({.name = name, .failed = true, .why = "is not used"});
   for (const std::string& name : got.without_output)
@@ -122,8 +154,11 @@ const char* dtype_name(at::ScalarType dtype) {
 }
 
 std::string tensor_line(const std::string& path, const RunResult& run, const TensorResult& tensor) {
-  char numbers[96];
+  char numbers[128];
   std::snprintf(numbers, sizeof numbers, "error %.2e limit %.2e", tensor.error, tensor.limit);
+  if (tensor.by_floor())
+    std::snprintf(numbers, sizeof numbers, "error %.2e beyond %.2e, but rms %.2e within the floor %.2e",
+                  tensor.error, tensor.limit, tensor.rms, tensor.floor);
   const char* implementation = run.implementation == Implementation::fused ? "fused" : "reference";
   return one_line(text(tensor.failed ? "FAIL " : "ok   ", path, " ", implementation, " ",
                        dtype_name(run.dtype), " ", tensor.name, " ", numbers,
@@ -147,6 +182,7 @@ std::vector<std::string> files_of(const std::vector<std::string>& paths) {
 
 struct Tally {
   int64_t tensors = 0, failed = 0;
+  bool unknown = false;
 };
 
 void report(const std::string& path, const RunResult& run, std::ostream& out, Tally& tally) {
@@ -154,6 +190,7 @@ void report(const std::string& path, const RunResult& run, std::ostream& out, Ta
     out << tensor_line(path, run, tensor) << "\n";
     ++tally.tensors;
     tally.failed += tensor.failed;
+    tally.unknown = tally.unknown || tensor.unknown;
   }
   if (run.failure.empty()) return;
   out << one_line(text("FAIL ", path, " ", run.failure)) << "\n";
@@ -198,7 +235,7 @@ int verify_files(const std::vector<std::string>& paths, const Options& options, 
     }
   }
   out << files.size() << " files, " << tally.tensors << " tensors, " << tally.failed << " failed\n";
-  return unreadable ? 2 : tally.failed > 0 ? 1 : 0;
+  return unreadable || tally.unknown ? 2 : tally.failed > 0 ? 1 : 0;
 }
 
 }  // namespace longreach::verify

@@ -21,8 +21,11 @@ struct Options {
 struct TensorResult {
   std::string name;  // with prefix
   bool failed = false;
+  bool unknown = false;         // failed: nothing of this name is an input or a result of the mechanism
   double error = 0, limit = 0;  // relative
+  double rms = 0, floor = 0;    // absolute; the floor lets pass what is beyond the limit
   std::string why;              // of a failure
+  bool by_floor() const { return !failed && error > limit; }
 };
 
 struct RunResult {
@@ -37,7 +40,8 @@ std::vector<RunResult> verify_file(const std::string& path, const Options& optio
 
 // Verifies all files, and of a folder the .safetensors files below it; prints one line a tensor and the last line
 // `N files, M tensors, F failed`. Returns the exit code: 0, 1 when something failed, 2 when a file could not be read or
-// is of an unknown mechanism or config. Throws DataError, before anything runs, for a folder without such files.
+// is of an unknown mechanism or config, or holds a tensor that is
+// nothing of its mechanism's. Throws DataError, before anything runs, for a folder without such files.
 int verify_files(const std::vector<std::string>& paths, const Options& options, std::ostream& out,
                  std::ostream& errors);
 

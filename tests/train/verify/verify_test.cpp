@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <limits>
 #include <sstream>
@@ -125,7 +126,7 @@ TEST(Verify, NoticesNanUnusedInputsAndForeignTensors) {
   nan["in.q"] = nan["in.q"].clone();
   nan["in.q"].view({-1})[5] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(nan.verify().code, 1);
-  for (const char* name : {"in.extra", "param.extra", "out.extra", "grad.extra", "gout.extra"}) {
+  for (const char* name : {"in.extra", "param.extra", "gout.extra"}) {
     Edited extra("retention/plain");
     extra[name] = at::tensor({1.0f});
     const Outcome outcome = extra.verify();
@@ -135,6 +136,45 @@ TEST(Verify, NoticesNanUnusedInputsAndForeignTensors) {
   Edited shape("retention/plain");
   shape["out.o"] = shape["out.o"].narrow(2, 0, 10).clone();
   EXPECT_THAT(shape.verify().out, HasSubstr("expected ["));
+}
+
+TEST(Verify, ATensorOfAnUnknownNameIsNotLeftUnchecked) {
+  for (const char* name : {",", "o", "out.", "out.,", "out.o2", "Out.o", "grads.q", "grad.extra", "gouto"}) {
+    SCOPED_TRACE(name);
+    Edited renamed("retention/plain");
+    for (auto& [key, tensor] : renamed.tensors)
+      if (key == "out.o") key = name;
+    const Outcome outcome = renamed.verify();
+    EXPECT_EQ(outcome.code, 2);
+    EXPECT_THAT(outcome.out, HasSubstr(text(" ", name, " error 0.00e+00")));
+    EXPECT_THAT(outcome.out, HasSubstr("is unknown, so it was not compared"));
+    EXPECT_THAT(outcome.out, HasSubstr("out.o"));
+  }
+}
+
+TEST(Verify, TheFloorIsOfTheSizeOfWhatIsComparedAndSaysThatItApplied) {
+  // Gradients of 1e-12 (by powers of two, which round nothing): numbers below 1e-6 are no rounding beside them.
+  const double tiny = std::exp2(-40), billionth = std::exp2(-30);
+  Edited small("retention/plain");
+  small["gout.o"] = small["gout.o"] * tiny;
+  for (const char* name : {"grad.q", "grad.k", "grad.v"}) small[name] = small[name] * tiny;
+  EXPECT_EQ(small.verify().code, 0) << small.verify().out;
+  Edited wrong = small;
+  wrong["grad.q"] = wrong["grad.q"] * billionth;
+  const Outcome refused = wrong.verify({Implementation::fused, {}});
+  EXPECT_EQ(refused.code, 1) << refused.out;
+  EXPECT_THAT(refused.out, HasSubstr("grad.q error 1.07e+09 limit 1.00e-03: is too far"));
+  // Beside gradients of size 1, others of 1e-9 pass by the floor, and their line says that it was this one.
+  Edited beside("retention/plain");
+  for (const char* name : {"in.q", "out.o", "grad.k", "grad.v"}) beside[name] = beside[name] * billionth;
+  const Outcome exact = beside.verify();
+  EXPECT_EQ(exact.code, 0) << exact.out;
+  EXPECT_EQ(exact.out.find("floor"), std::string::npos) << exact.out;
+  beside["grad.k"] = beside["grad.k"] * billionth;
+  const Outcome passed = beside.verify({Implementation::fused, {}});
+  EXPECT_EQ(passed.code, 0) << passed.out;
+  EXPECT_THAT(passed.out, HasSubstr("grad.k error 1.07e+09 beyond 1.00e-03, but rms "));
+  EXPECT_THAT(passed.out, HasSubstr("within the floor "));
 }
 
 TEST(Verify, AFolderStandsForItsFiles) {
@@ -213,7 +253,10 @@ TEST(Compare, KnowsLimitsAndSpecialValues) {
   EXPECT_EQ(verify::relative_limit(at::kFloat, inf), 1e-3);
   EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1e-3), 1e-2);
   EXPECT_EQ(verify::relative_limit(at::kBFloat16, 1.0), 1e-1);
-  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kFloat, 30), 3e-5);
+  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kFloat, 1e-3, 30, 2), 3e-5);
+  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kFloat, 1e-3, 0.1, 2), 1e-6);
+  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kFloat, 2e-3, 30, 2), 2e-6);
+  EXPECT_DOUBLE_EQ(verify::absolute_floor(at::kDouble, 1, 30, 100), 3e-11);
 }
 
 TEST(Compare, ComparesIntegersExactlyAndIndexListsAsSets) {
