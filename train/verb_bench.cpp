@@ -1,11 +1,14 @@
 // `longreach bench`: speed and memory of the fused operators against their peers.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 
 #include "core/error.h"
+#include "layers/attention_config.h"
 #include "train/bench/bench_case.h"
+#include "train/bench/layer.h"
 #include "train/bench/measure.h"
 #include "train/bench/python_peer.h"
 #include "train/bench/report.h"
@@ -59,15 +62,33 @@ void add_time(CLI::App& app, Options& options) {
   app.add_option("--json", options.json_path, "write machine and rows to this file");
 }
 
-// All cases when none is named; repeats and unknown names are refused early.
-std::vector<std::string> chosen_names(const Options& options) {
-  const std::vector<BenchCase> cases = bench_cases();
+std::vector<std::string> operator_names() {
   std::vector<std::string> names;
-  for (const std::string& name : options.names) names.push_back(find_case(cases, name).name);
-  if (names.empty()) {
-    for (const BenchCase& one : cases) names.push_back(one.name);
-  }
+  for (const BenchCase& one : bench_cases()) names.push_back(one.name);
   return names;
+}
+
+// What a word on the command line measures: an operator, a layer, or the layer of a kind that no operator is named after.
+std::string measured_by(const std::string& word, const std::vector<std::string>& operators) {
+  const auto is_operator = [&](const std::string& name) {
+    return std::ranges::find(operators, name) != operators.end();
+  };
+  if (is_operator(word) || is_layer(word)) return word;
+  if (is_layer(layer_name(word))) return layer_name(word);
+  std::vector<std::string> known = operators;
+  for (const std::string& kind : attention_kinds())
+    if (!is_operator(kind)) known.push_back(kind);
+  std::ranges::copy(layer_names(), std::back_inserter(known));
+  throw UserError(one_line(
+      text("bench: unknown name `", word, "`", did_you_mean(word, known), "; known: ", join(known))));
+}
+
+// All operators when nothing is named; repeats and unknown names are refused early.
+std::vector<std::string> chosen_names(const Options& options) {
+  const std::vector<std::string> operators = operator_names();
+  std::vector<std::string> names;
+  for (const std::string& word : options.names) names.push_back(measured_by(word, operators));
+  return names.empty() ? operators : names;
 }
 
 // Every setting so far once with each value.
@@ -93,8 +114,11 @@ std::vector<Setting> settings_of(const Options& options) {
   all = vary(all, options.dtypes, [](Setting& s, const std::string& dtype) { s.dtype = dtype; });
   all = vary(all, options.passes, [](Setting& s, const std::string& pass) { s.pass = pass; });
   all = vary(all, options.lengths, [](Setting& s, int64_t tokens) { s.tokens = tokens; });
-  return vary(all, options.peers,
-              [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
+  all = vary(all, options.peers,
+             [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
+  for (const Setting& one : all)
+    if (is_layer(one.name)) expect_layer_peer(one.name, one.peer);
+  return all;
 }
 
 bool any_refused(const Report& report) {
@@ -133,15 +157,19 @@ void draw(const std::string& path, const Report& report) {
 
 int list_cases() {
   for (const BenchCase& one : bench_cases()) std::cout << one.name << "  " << one.help << "\n";
+  for (const std::string& name : layer_names())
+    std::cout << name << "  a whole attention layer; peers: " << join(layer_peer_names()) << "\n";
   std::cout << "peers  " << join(peer_names()) << "\n";
   return 0;
 }
 
 int speed(const Arguments& arguments) {
   Options options;
-  CLI::App app("Speed of the fused operators against peers, alternated in one run", "bench");
-  app.add_option("names", options.names,
-                 "cases [all]; or `memory`, `train`, `targets` (see longreach bench train --help)");
+  CLI::App app("Speed of fused operators and attention layers against peers, alternated in one run", "bench");
+  app.add_option(
+      "names", options.names,
+      "operators [all], kinds of attention (their whole layers), or `memory`, `train`, `targets` (see "
+      "longreach bench train --help)");
   std::vector<std::string> peers = peer_names();
   peers.emplace_back("none");
   app.add_option("--peer", options.peers, text("peers: ", join(peers)))
@@ -195,6 +223,13 @@ bool memory_of(const std::vector<Setting>& settings) {
   return held && linear;
 }
 
+std::vector<std::string> memory_names(const Options& options) {
+  const std::vector<BenchCase> cases = bench_cases();
+  std::vector<std::string> names;
+  for (const std::string& word : options.names) names.push_back(find_case(cases, word).name);
+  return names.empty() ? operator_names() : names;
+}
+
 int memory(const Arguments& arguments) {
   Options options;
   options.lengths = {2048, 8192, 32768};
@@ -205,6 +240,7 @@ int memory(const Arguments& arguments) {
   app.add_option("names", options.names, "cases [all]");
   add_shape(app, options);
   if (!parse_arguments(app, arguments)) return 0;
+  const std::vector<std::string> names = memory_names(options);
   std::cout << "extra: peak resident memory during forward and backward less that before; results: o, "
                "gradients and\n"
                "documented states. Limit: 1.3 (bfloat16: 1.8) times results + 32 MiB\n";
@@ -213,7 +249,7 @@ int memory(const Arguments& arguments) {
                 "results MiB", "factor");
   std::cout << header << std::endl;
   bool held = true;
-  for (const std::string& name : chosen_names(options)) {
+  for (const std::string& name : names) {
     for (const std::string& dtype : options.dtypes) {
       Options one = options;
       one.names = {name};

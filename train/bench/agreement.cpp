@@ -10,6 +10,8 @@
 namespace longreach::bench {
 namespace {
 
+constexpr double kRowLimit = 1e-4, kAgreeingRows = 0.99;
+
 double mean_square(const at::Tensor& x) { return x.numel() == 0 ? 0 : x.pow(2).mean().item<double>(); }
 
 struct Difference {
@@ -107,6 +109,21 @@ void require_same(const std::string& ours, const Result& a, const std::string& p
   compare("dq", a.dq, b.dq);
   compare("dk", a.dk, b.dk);
   compare("dv", a.dv, b.dv);
+}
+
+double require_rows(const std::string& who, const char* what, const at::Tensor& found,
+                    const at::Tensor& right) {
+  const at::Tensor exact = right.to(at::kDouble);
+  const double usual = std::sqrt(mean_square(exact) * static_cast<double>(exact.size(-1)));
+  const at::Tensor scale = exact.norm(2, -1).clamp_min(1e-3 * usual);
+  const at::Tensor errors =
+      std::get<0>(((found.to(at::kDouble) - exact).norm(2, -1) / scale).flatten().sort());
+  const auto last = static_cast<int64_t>(kAgreeingRows * static_cast<double>(errors.numel() - 1));
+  const auto error = errors[last].item<double>();
+  check<Refusal>(error <= kRowLimit, who, ": ", what,
+                 " disagrees with the float64 reference: relative error ", error, " in its rows, allowed ",
+                 kRowLimit);
+  return error;
 }
 
 double require_possible_rate(const std::string& who, double flops, double seconds, double peak_of_thread,

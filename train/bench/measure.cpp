@@ -48,27 +48,6 @@ double rate_of(const Peak& peak, const std::string& dtype) {
   return dtype == "bfloat16" ? peak.bfloat16 : peak.float32;
 }
 
-void fill(const BenchCase& bench_case, Peak peak, const Samples& samples, Row& row) {
-  const Setting& setting = row.setting;
-  const std::vector<double> ours = judged(samples.ours, setting.threads);
-  row.seconds_min = minimum(ours);
-  row.seconds_median = median(ours);
-  row.wall_min = shortest_wall(samples.ours);
-  row.flops = bench_case.flops(setting);
-  row.peak_share =
-      share_of_peak(setting.name, row.flops, row.seconds_min, setting.dtype, setting.threads, peak);
-  if (samples.peer.empty()) return;
-  const std::vector<double> peer = judged(samples.peer, setting.threads);
-  row.peer_seconds_min = minimum(peer);
-  row.peer_seconds_median = median(peer);
-  row.peer_wall_min = shortest_wall(samples.peer);
-  const double peer_flops = row.peer_same_function ? row.flops : softmax_flops(setting, 0);
-  share_of_peak(setting.peer, peer_flops, row.peer_seconds_min, setting.dtype, setting.threads, peak);
-  const Ratio ratio = ratio_by_pairs(ours, peer);
-  row.ratio = ratio.median;
-  row.ratio_of_minima = ratio.of_minima;
-}
-
 }  // namespace
 
 std::vector<double> judged(const std::vector<Timing>& samples, int threads) {
@@ -108,6 +87,26 @@ Samples alternate(Timed& ours, Timed* peer, int rounds) {
   return samples;
 }
 
+void fill_row(const Samples& samples, double dense_flops, Peak peak, Row& row) {
+  const Setting& setting = row.setting;
+  const std::vector<double> ours = judged(samples.ours, setting.threads);
+  row.seconds_min = minimum(ours);
+  row.seconds_median = median(ours);
+  row.wall_min = shortest_wall(samples.ours);
+  row.peak_share =
+      share_of_peak(setting.name, row.flops, row.seconds_min, setting.dtype, setting.threads, peak);
+  if (samples.peer.empty()) return;
+  const std::vector<double> peer = judged(samples.peer, setting.threads);
+  row.peer_seconds_min = minimum(peer);
+  row.peer_seconds_median = median(peer);
+  row.peer_wall_min = shortest_wall(samples.peer);
+  const double peer_flops = row.peer_same_function ? row.flops : dense_flops;
+  share_of_peak(setting.peer, peer_flops, row.peer_seconds_min, setting.dtype, setting.threads, peak);
+  const Ratio ratio = ratio_by_pairs(ours, peer);
+  row.ratio = ratio.median;
+  row.ratio_of_minima = ratio.of_minima;
+}
+
 Row measure(const BenchCase& bench_case, const Setting& setting, const Peak& peak) {
   Row row{.setting = setting};
   try {
@@ -115,7 +114,8 @@ Row measure(const BenchCase& bench_case, const Setting& setting, const Peak& pea
     const auto ours = local_contestant(bench_case, problem, setting.backward());
     const auto peer = setting.peer.empty() ? nullptr : make_peer(bench_case, setting, problem);
     check_results(bench_case, setting, problem, *ours, peer.get(), row);
-    fill(bench_case, peak, alternate(*ours, peer.get(), setting.rounds), row);
+    row.flops = bench_case.flops(setting);
+    fill_row(alternate(*ours, peer.get(), setting.rounds), softmax_flops(setting, 0), peak, row);
     return row;
   } catch (const UserError&) {
     throw;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "layers/ops/parallel.h"
 #include "train/bench/child_process.h"
+#include "train/bench/layer.h"
 #include "train/bench/measure.h"
 #include "train/bench/training.h"
 
@@ -47,7 +48,9 @@ void time_settings(const json& job) {
   const std::vector<BenchCase> cases = bench_cases();
   for (const json& one : job.at("settings")) {
     const auto setting = one.get<Setting>();
-    std::cout << json(measure(find_case(cases, setting.name), setting, peak)).dump() << std::endl;
+    const Row row = is_layer(setting.name) ? measure_layer(setting, peak)
+                                           : measure(find_case(cases, setting.name), setting, peak);
+    std::cout << json(row).dump() << std::endl;
   }
 }
 

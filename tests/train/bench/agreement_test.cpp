@@ -107,5 +107,24 @@ TEST(Agreement, RatesAboveThePeakAreRefused) {
   EXPECT_EQ(require_possible_rate("x", 300e9, 1.0, 0, 1), 0) << "an unknown peak judges nothing";
 }
 
+TEST(Agreement, OneRowOfAHundredMayHaveChosenDifferently) {
+  const at::Tensor right = make_problem({.tokens = 200, .heads = 1, .kv_heads = 1}).q.to(at::kDouble);
+  const auto refused = [&](int64_t wrong_rows) {
+    at::Tensor found = right.to(at::kFloat, false, /*copy=*/true);
+    found.slice(1, 0, wrong_rows).neg_();
+    try {
+      EXPECT_LT(require_rows("case", "y", found, right), 1e-6);
+      return std::string();
+    } catch (const Refusal& refusal) {
+      return std::string(refusal.what());
+    }
+  };
+  EXPECT_EQ(refused(0), "");
+  EXPECT_EQ(refused(2), "");
+  EXPECT_THAT(refused(3), testing::HasSubstr("case: y disagrees with the float64 reference"));
+  EXPECT_THROW(require_rows("case", "y", right * (1 + 2e-4), right), Refusal);
+  EXPECT_THROW(require_rows("case", "y", right / 0 * 0, right), Refusal);
+}
+
 }  // namespace
 }  // namespace longreach::bench

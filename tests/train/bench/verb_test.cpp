@@ -7,9 +7,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <set>
 
 #include "core/error.h"
+#include "layers/attention_config.h"
 #include "train/bench/child_process.h"
+#include "train/bench/layer.h"
 #include "train/bench/machine.h"
 #include "train/bench/statistics.h"
 #include "train/bench/worker.h"
@@ -78,6 +81,33 @@ TEST(BenchVerb, MeasuresEveryCaseInFreshProcesses) {
   }
   EXPECT_GT(report.at("machine").at("peak_float32").get<double>(), 0);
   std::filesystem::remove(path);
+}
+
+TEST(BenchVerb, MeasuresALayerOfEveryKind) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "longreach_bench_layers.json";
+  std::vector<std::string> arguments = attention_kinds();
+  for (const char* layer : {"sliding_layer", "lightning_layer"}) arguments.emplace_back(layer);
+  for (const char* word : {"--lengths", "80", "--pass", "both", "--heads", "2", "--kv-heads", "1",
+                           "--head-dim", "32", "--rounds", "1", "--json", path.c_str()})
+    arguments.emplace_back(word);
+  const Answer answer = run_bench(arguments);
+  EXPECT_EQ(answer.code, 0) << answer.output;
+  std::ifstream file(path);
+  const nlohmann::json report = nlohmann::json::parse(file);
+  std::set<std::string> measured;
+  for (const nlohmann::json& row : report.at("rows")) {
+    ASSERT_FALSE(row.contains("refused")) << row;
+    EXPECT_GT(row.at("seconds").get<double>(), 0) << row;
+    EXPECT_GT(row.at("ratio").get<double>(), 0) << row;
+    EXPECT_GT(row.at("relative_error").get<double>(), 0) << row;
+    EXPECT_EQ(row.at("peer_same_function"), row.at("name") == "dense_layer") << row;
+    measured.insert(row.at("name"));
+  }
+  for (const std::string& layer : layer_names()) EXPECT_EQ(measured.count(layer), 1U) << layer;
+  std::filesystem::remove(path);
+  EXPECT_THAT(refusal_of({"nsa", "--peer", "flex"}), HasSubstr("--peer: found flex for nsa_layer"));
+  EXPECT_THAT(refusal_of({"nas"}), HasSubstr("did you mean `nsa`?"));
+  EXPECT_THAT(refusal_of({"memory", "nsa"}), HasSubstr("unknown name `nsa`"));
 }
 
 TEST(BenchVerb, MeasuresTrainingSteps) {
