@@ -1,7 +1,9 @@
 #include "layers/rope.h"
 
+#include <ATen/ops/_unique2.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -89,6 +91,21 @@ class RotateOp : public FusedOp {
   double direction_;
 };
 
+// For each position [B, T] the tokens of its document: positions rise within one, and the next begins where they do not.
+at::Tensor own_lengths(const at::Tensor& positions) {
+  const at::Tensor lengths = at::empty_like(positions, at::MemoryFormat::Contiguous);
+  const auto* position = positions.const_data_ptr<int64_t>();
+  auto* length = lengths.mutable_data_ptr<int64_t>();
+  const int64_t tokens = positions.size(1);
+  for (int64_t end = positions.numel(); end > 0;) {
+    int64_t begin = end - 1;
+    while (begin % tokens != 0 && position[begin - 1] < position[begin]) --begin;
+    std::fill(length + begin, length + end, position[end - 1] + 1);
+    end = begin;
+  }
+  return lengths;
+}
+
 }  // namespace
 
 RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int64_t max_position_embeddings)
@@ -145,6 +162,15 @@ double RotaryEmbedding::attention_factor() const {
   return config_.factor <= 1.0 ? 1.0 : 0.1 * std::log(config_.factor) + 1.0;
 }
 
+void RotaryEmbedding::expect_steady_angles(int64_t seen, int64_t tokens) const {
+  check<ConfigError>(
+      config_.rope_type != "dynamic" || seen == 0 || seen + tokens <= original_length_,
+      "rope_scaling.rope_type = \"dynamic\": decoding goes on to token ", seen + tokens,
+      ", expected at most original_max_position_embeddings = ", original_length_,
+      ": beyond it each token changes the angles of all keys before it, which are cached; linear, yarn and "
+      "llama3 can");
+}
+
 void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length, at::Device device) {
   settle_vector_math();
   const at::Tensor angles =
@@ -153,6 +179,24 @@ void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t le
   sin_ = (angles.sin() * attention_factor()).to(device, dtype);
   table_length_ = length;
 }
+
+namespace {
+
+// cos and sin of `dynamic` for documents of different lengths: without a table, as each length has angles of its own.
+Rotation turn_by_length(const RotaryEmbedding& rope, const at::Tensor& positions, const at::Tensor& lengths,
+                        at::ScalarType dtype, at::Device device) {
+  settle_vector_math();
+  const auto [distinct, index, counts] = at::_unique2(lengths, /*sorted=*/true, /*return_inverse=*/true);
+  std::vector<at::Tensor> frequencies;
+  for (int64_t i = 0; i < distinct.numel(); ++i)
+    frequencies.push_back(at::tensor(rope.inverse_frequencies(distinct[i].item<int64_t>()), at::kDouble));
+  const at::Tensor own = at::stack(frequencies).index_select(0, index.flatten());
+  const at::Tensor angles =
+      positions.to(at::kDouble).unsqueeze(-1) * own.view({positions.size(0), positions.size(1), -1});
+  return {angles.cos().to(device, dtype), angles.sin().to(device, dtype)};
+}
+
+}  // namespace
 
 Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, int64_t length,
                              std::optional<at::Device> device) {
@@ -164,6 +208,13 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, 
   if (last_.rotation.cos.defined() && last_.rotation.cos.scalar_type() == wanted && last_.length == length &&
       last_.rotation.cos.device() == where && last_.positions.equal(host))
     return last_.rotation;
+  if (config_.rope_type == "dynamic" && length == 0 && host.numel() > 0) {
+    const at::Tensor lengths = own_lengths(host).clamp_min(original_length_);
+    if (!lengths.eq(lengths.max()).all().item<bool>()) {
+      last_ = {host.clone(), turn_by_length(*this, host, lengths, wanted, where), length};
+      return last_.rotation;
+    }
+  }
   const at::Tensor flat = host.reshape({-1});
   const int64_t rows = flat.numel() == 0 ? 1 : flat.max().item<int64_t>() + 1;
   const int64_t tokens = length == 0 ? rows : length;

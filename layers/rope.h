@@ -26,10 +26,14 @@ class RotaryEmbedding {
   RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int64_t max_position_embeddings);
 
   // positions int64 [B, T] -> float32 (float64 when dtype is float64), on `device`, default that of positions. Positions on
-  // the CPU are best: those on a device are read back. length: tokens of the sequence, on which `dynamic` depends; 0: largest
-  // position + 1.
+  // the CPU are best: those on a device are read back. length: tokens of the sequence, on which `dynamic` depends; 0: each
+  // document's own, its largest position + 1, where a document goes on as long as positions rise in a row.
   Rotation at(const at::Tensor& positions, at::ScalarType dtype, int64_t length = 0,
               std::optional<at::Device> device = std::nullopt);
+
+  // Throws ConfigError naming the key when `tokens` cannot follow `seen` ones whose rotated keys are kept: under `dynamic`,
+  // beyond the original length.
+  void expect_steady_angles(int64_t seen, int64_t tokens) const;
 
   // Radians a position of each feature pair [D/2], for a sequence of `length` tokens.
   std::vector<double> inverse_frequencies(int64_t length) const;

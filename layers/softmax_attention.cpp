@@ -69,8 +69,9 @@ at::Tensor SoftmaxAttention::merge(const at::Tensor& o) const {
   return o_proj_->forward(o.reshape({o.size(0), o.size(1), site_.num_heads * site_.head_dim}));
 }
 
-at::Tensor SoftmaxAttention::consecutive(int64_t batch, int64_t first, int64_t n) {
-  return at::arange(first, first + n, at::kLong).unsqueeze(0).expand({batch, n});
+at::Tensor SoftmaxAttention::next_positions(const at::Tensor& x, int64_t seen) const {
+  if (rope_) rotary_->expect_steady_angles(seen, x.size(1));
+  return at::arange(seen, seen + x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), -1});
 }
 
 double SoftmaxAttention::flops(double keys) const {

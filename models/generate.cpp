@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "layers/initialization.h"
+#include "layers/rope.h"
 
 namespace longreach {
 namespace {
@@ -77,6 +78,15 @@ void expect_options(const SamplingOptions& options) {
   check(options.prefill_chunk > 0, "prefill_chunk = ", options.prefill_chunk, ": expected an integer >= 1");
 }
 
+// What decoding would refuse in mid-text is refused before it begins.
+void expect_steady_angles(const ModelConfig& config, const SamplingOptions& options, int64_t length) {
+  if (!config.uses_rope()) return;
+  const int64_t first = std::min(options.prefill_chunk, length), all = length + options.max_new_tokens - 1;
+  if (all > first)
+    RotaryEmbedding(config.rope, config.head_dim, config.max_position_embeddings)
+        .expect_steady_angles(first, all - first);
+}
+
 }  // namespace
 
 std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& prompt,
@@ -86,6 +96,7 @@ std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& pr
   const auto length = static_cast<int64_t>(prompt.size());
   std::vector<int64_t> generated;
   if (options.max_new_tokens == 0) return generated;
+  expect_steady_angles(model.config(), options, length);
   ModelDecodeState state = model.start_decoding(1, length + options.max_new_tokens);
   at::Tensor logits;
   const at::Tensor tokens = at::tensor(prompt, at::kLong).unsqueeze(0);

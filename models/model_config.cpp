@@ -15,9 +15,10 @@ namespace {
 constexpr int64_t kLargest = int64_t{1} << 31;
 
 void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
-  visit.field("rope_type", rope.rope_type,
-              {.help = "how the rotary embedding reaches beyond its training length",
-               .allowed = one_of({"default", "linear", "dynamic", "yarn", "llama3"})});
+  visit.field(
+      "rope_type", rope.rope_type,
+      {.help = "how the rotary embedding reaches beyond its training length; dynamic generates text up to it",
+       .allowed = one_of({"default", "linear", "dynamic", "yarn", "llama3"})});
   visit.field("factor", rope.factor, {.help = "new length / old length", .allowed = RealRange{1.0}});
   visit.field("original_max_position_embeddings", rope.original_max_position_embeddings,
               {.help = "old length; 0: max_position_embeddings", .allowed = between(0, kLargest)});
@@ -27,17 +28,6 @@ void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
   visit.field("beta_slow", rope.beta_slow, {.help = "yarn", .allowed = positive_real()});
   visit.field("attention_factor", rope.attention_factor,
               {.help = "yarn: factor of cos and sin; 0: 0.1 ln(factor) + 1", .allowed = RealRange{0.0}});
-}
-
-bool uses_rope(const std::vector<AttentionConfig>& layers) {
-  return std::any_of(layers.begin(), layers.end(), [](const AttentionConfig& config) {
-    return std::visit(
-        [](const auto& kind) {
-          if constexpr (requires { kind.rope; }) return kind.rope;
-          return false;
-        },
-        config);
-  });
 }
 
 void size_fields(ModelConfig& c, FieldVisitor& visit) {
@@ -164,12 +154,26 @@ void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
           text("model.attention: layer ", site.layer, " (", kind_of(config), "): ", error.what()));
     }
   }
-  if (!uses_rope(layers)) return;
+  if (!uses_rope()) return;
   try {
     RotaryEmbedding(rope, head_dim, max_position_embeddings);
   } catch (const ConfigError& error) {
     throw ConfigError(text("model.", error.what()));
   }
+}
+
+bool ModelConfig::uses_rope() const {
+  const auto layers = attention_per_layer(attention, num_hidden_layers);
+  return std::any_of(layers.begin(), layers.end(), [](const AttentionConfig& config) {
+    return std::visit(
+        [](const auto& kind) {
+          bool used = false;
+          if constexpr (requires { kind.rope; }) used = kind.rope;
+          if constexpr (requires { kind.gate_rope; }) used = used || kind.gate_rope;
+          return used;
+        },
+        config);
+  });
 }
 
 }  // namespace longreach

@@ -46,6 +46,9 @@ struct ModelConfig {
   // without the file `config` named. Call once, after parsing. vocab_size: the tokenizer's. Throws
   // ConfigError naming the key.
   void resolve(int64_t tokenizer_vocab_size);
+
+  // Whether any layer has a rotary embedding.
+  bool uses_rope() const;
 };
 
 // Reads the sizes of a Llama-like model (llama, mistral, qwen2, qwen3) from a Hugging Face config.json or the

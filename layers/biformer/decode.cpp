@@ -47,7 +47,7 @@ at::Tensor BiformerAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<RegionCache&>(state);
   expect_decode_input(x, cache.batch, cache.used, cache.limit);
-  const Heads heads = project(x, consecutive(x.size(0), cache.used, x.size(1)), cache.limit);
+  const Heads heads = project(x, next_positions(x, cache.used), cache.used + x.size(1));
   cache.append(heads.k, heads.v);
   cache.pool(routing_, site_.implementation);
   const auto lists = [&](const QueryPiece& piece) -> BlockLists {

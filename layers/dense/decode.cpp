@@ -15,7 +15,7 @@ at::Tensor DenseAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<KvCache&>(state);
   expect_decode_input(x, cache.batch, cache.used, cache.limit);
-  Heads heads = project(x, consecutive(x.size(0), cache.used, x.size(1)), cache.limit);
+  Heads heads = project(x, next_positions(x, cache.used), cache.used + x.size(1));
   cache.append(heads.k, heads.v);
   heads.k = cache.filled_keys();
   heads.v = cache.filled_values();

@@ -53,9 +53,10 @@ std::unique_ptr<DecodeState> NsaAttention::start_decoding(int64_t batch_size, in
 at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<SparseCache&>(state);
-  const int64_t limit = cache.all.limit, seen = cache.tokens();
-  expect_decode_input(x, cache.all.batch, seen, limit);
-  const auto [plain, turned] = piece(x, consecutive(x.size(0), seen, x.size(1)), limit);
+  const int64_t seen = cache.tokens();
+  expect_decode_input(x, cache.all.batch, seen, cache.all.limit);
+  const int64_t length = seen + x.size(1);
+  const auto [plain, turned] = piece(x, next_positions(x, seen), length);
   cache.all.append(turned.k, turned.v);
 
   // Windows of the tail alone: those of the paper's form, as zeros stand before lucidrains' first.
@@ -68,7 +69,7 @@ at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   const int64_t first = cache.windows.tokens();
   const int64_t complete = window_count(nsa_windows(tail), cache.key_tail.tokens.size(1));
   const at::Tensor places = (at::arange(first, first + complete, at::kLong) * stride).unsqueeze(0);
-  const at::Tensor k_cmp = place(nsa_compress(cache.key_tail.tokens, key_phi(), tail), places, limit);
+  const at::Tensor k_cmp = place(nsa_compress(cache.key_tail.tokens, key_phi(), tail), places, length);
   const at::Tensor v_cmp = nsa_compress(cache.value_tail.tokens, value_phi(), tail);
   if (complete > 0) cache.windows.append(k_cmp, v_cmp);
   cache.key_tail.forget(complete * stride);

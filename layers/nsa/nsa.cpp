@@ -19,6 +19,7 @@
 #include "layers/nsa/documents.h"
 #include "layers/nsa/module.h"
 #include "layers/ops/check.h"
+#include "layers/rope_documents.h"
 
 namespace longreach {
 namespace nsa {
@@ -179,14 +180,21 @@ NsaProbe NsaAttention::probe(const at::Tensor& x, const Batch& batch,
                              const std::array<double, 3>& branches) const {
   expect_whole_sequence(batch, NsaConfig::kind);
   expect_shape(batch.positions, "positions", {x.size(0), x.size(1)});
+  const bool packed = batch.cu_seqlens.defined();
   const int64_t length = batch.positions.numel() == 0 ? 0 : batch.positions.max().item<int64_t>() + 1;
-  const auto [plain, turned] = piece(x, batch.positions, length);
+  const auto [plain, turned] = piece(x, batch.positions, packed ? 0 : length);
   const at::Tensor k_cmp =
       nsa_compress(compress_turned_ ? turned.k : plain.k, key_phi(), options_, batch.cu_seqlens);
   const at::Tensor places = window_positions(options_, batch.cu_seqlens, x.size(1)).to(x.device());
   NsaInput in{.q = turned.q, .k = turned.k, .v = turned.v};
   if (is_lucidrains(config_)) in.q_cmp = plain.q;
-  in.k_cmp = place(k_cmp, places, length);
+  if (packed && !compress_turned_ && !is_lucidrains(config_))
+    in.k_cmp = rotate(
+        k_cmp, at_tokens(rotation_at(batch.positions, x),
+                         tokens_of_rows(batch.cu_seqlens,
+                                        window_cu_seqlens(nsa_windows(options_, batch.cu_seqlens)), places)));
+  else
+    in.k_cmp = place(k_cmp, places, length);
   in.v_cmp = nsa_compress(plain.v, value_phi(), options_, batch.cu_seqlens);
   in.cu_seqlens = batch.cu_seqlens;
   return finish(x, in, branches);

@@ -14,7 +14,7 @@ at::Tensor S2Attention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<KvCache&>(state);
   expect_decode_input(x, cache.batch, cache.used, cache.limit);
-  const Heads heads = project(x, consecutive(x.size(0), cache.used, x.size(1)), cache.limit);
+  const Heads heads = project(x, next_positions(x, cache.used), cache.used + x.size(1));
   cache.append(heads.k, heads.v);
   const auto lists = [&](const QueryPiece& piece) -> BlockLists {
     const int64_t query_block = piece.starts_block && piece.count > 1 ? pattern_.block_size : 1;

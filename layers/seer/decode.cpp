@@ -47,15 +47,17 @@ at::Tensor SeerAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<SeerCache&>(state);
   expect_decode_input(x, cache.batch, cache.used, cache.limit);
-  const at::Tensor positions = consecutive(x.size(0), cache.used, x.size(1));
+  const int64_t length = cache.used + x.size(1);
+  if (gate_rotary_) gate_rotary_->expect_steady_angles(cache.used, x.size(1));
+  const at::Tensor positions = next_positions(x, cache.used);
   const Heads plain = split_heads(x);
-  Heads heads = rotated(plain, positions, cache.limit);
+  Heads heads = rotated(plain, positions, length);
   cache.append(heads.k, heads.v);
   heads.k = cache.filled_keys();
   heads.v = cache.filled_values();
   if (config_.mode == "dense" || !form_.decode) return merge(attend(heads, {}, site_.implementation));
 
-  const SeerPlaces places{.tokens = cache.used, .offset = cache.used - x.size(1), .length = cache.limit};
+  const SeerPlaces places{.tokens = cache.used, .offset = cache.used - x.size(1), .length = length};
   at::Tensor fresh = cache.waiting.defined() ? at::cat({cache.waiting, plain.k}, 1) : plain.k;
   if (!cache.pooled.defined())
     cache.pooled = at::empty({x.size(0), kFirstBlocks, form_.kv_heads, form_.hidden}, fresh.options());

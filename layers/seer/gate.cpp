@@ -15,6 +15,7 @@
 #include "layers/norm.h"
 #include "layers/ops/check.h"
 #include "layers/ops/document_rows.h"
+#include "layers/rope_documents.h"
 #include "layers/seer/documents.h"
 #include "layers/seer/operators.h"
 
@@ -42,11 +43,17 @@ at::Tensor head_linear(const at::Tensor& x, const at::Tensor& weight) {
       .permute({1, 2, 0, 3});
 }
 
+// cu_rows: bounds of documents in the rows of x, where these are packed blocks and not tokens.
 at::Tensor turned(const SeerGateForm& form, const at::Tensor& x, RotaryEmbedding* rotary,
-                  const at::Tensor& positions, int64_t length) {
+                  const at::Tensor& positions, const SeerPlaces& places, const at::Tensor& cu_rows = {}) {
   if (!form.rope || x.numel() == 0) return x;
+  const bool packed = places.cu_seqlens.defined();
   const Rotation rotation =
-      rotary->at(positions.expand({x.size(0), x.size(1)}).to(at::kCPU), x.scalar_type(), length);
+      packed && cu_rows.defined()
+          ? at_tokens(rotary->at(document_positions(places.cu_seqlens), x.scalar_type()),
+                      tokens_of_rows(places.cu_seqlens, cu_rows, positions))
+          : rotary->at(positions.expand({x.size(0), x.size(1)}).to(at::kCPU), x.scalar_type(),
+                       packed ? 0 : places.length);
   return rotate(x.contiguous(), {rotation.cos.to(x.device()), rotation.sin.to(x.device())});
 }
 
@@ -183,7 +190,8 @@ at::Tensor seer_gate_queries(const SeerGateForm& form, const SeerGateWeights& we
     const PoolWindows windows = windows_of(form, places);
     const at::Tensor pooled = seer::pool(q, form.q_pools, windows, implementation);
     const at::Tensor mapped = form.linear_q ? head_linear(pooled, weights.q) : pooled;
-    return turned(form, mapped, rotary, block_positions(form, windows, places.tokens, 0), places.length);
+    return turned(form, mapped, rotary, block_positions(form, windows, places.tokens, 0), places,
+                  window_cu_seqlens(windows));
   }
   const int64_t group = form.heads / form.kv_heads;
   at::Tensor x = q;
@@ -194,7 +202,7 @@ at::Tensor seer_gate_queries(const SeerGateForm& form, const SeerGateWeights& we
   } else if (form.linear_q) {
     x = head_linear(x, weights.q);
   }
-  x = turned(form, normalised(x, weights.q_norm), rotary, positions, places.length);
+  x = turned(form, normalised(x, weights.q_norm), rotary, positions, places);
   // The mean of the heads' scores is the score of their mean.
   return form.average_last ? x.unflatten(2, {form.kv_heads, group}).mean(3) : x;
 }
@@ -206,7 +214,8 @@ at::Tensor seer_gate_keys(const SeerGateForm& form, const SeerGateWeights& weigh
   at::Tensor pooled = seer::pool(k, form.k_pools, windows, implementation);
   if (form.single()) pooled = pooled.repeat_interleave(form.heads / form.kv_heads, 2);
   const at::Tensor mapped = normalised(head_linear(pooled, weights.k), weights.k_norm);
-  return turned(form, mapped, rotary, block_positions(form, windows, k.size(1), first_block), places.length);
+  return turned(form, mapped, rotary, block_positions(form, windows, k.size(1), first_block), places,
+                window_cu_seqlens(windows));
 }
 
 at::Tensor seer_gate_logits(const SeerGateForm& form, const at::Tensor& gate_q, const at::Tensor& gate_k,

@@ -73,12 +73,12 @@ at::Tensor SlidingAttention::decode(const at::Tensor& x, DecodeState& state) {
   const at::NoGradGuard no_grad;
   auto& cache = dynamic_cast<WindowCache&>(state);
   expect_decode_input(x, cache.batch, cache.seen, cache.limit);
+  const Heads all = project(x, next_positions(x, cache.seen), cache.seen + x.size(1));
   std::vector<at::Tensor> pieces;
   for (int64_t begin = 0; begin < x.size(1); begin += cache.room) {
-    const at::Tensor piece = x.narrow(1, begin, std::min(cache.room, x.size(1) - begin));
-    const int64_t n = piece.size(1);
-    Heads heads = project(piece, consecutive(piece.size(0), cache.seen, n), cache.limit);
-    cache.append(heads.k, heads.v);
+    const int64_t n = std::min(cache.room, x.size(1) - begin);
+    Heads heads{all.q.narrow(1, begin, n), {}, {}};
+    cache.append(all.k.narrow(1, begin, n), all.v.narrow(1, begin, n));
     heads.k = cache.keys.narrow(1, 0, cache.used);
     heads.v = cache.values.narrow(1, 0, cache.used);
     pieces.push_back(merge(attend(heads, cache.mask(n), site_.implementation)));

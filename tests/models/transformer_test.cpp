@@ -261,6 +261,46 @@ TEST(Generate, GreedyFollowsTheParallelLogits) {
   }
 }
 
+// The room for more tokens than the original length changes nothing; what would need other angles is refused beforehand.
+TEST(Generate, UnderDynamicRopeGoesAsFarAsTheOriginalLength) {
+  ModelConfig config = hybrid();
+  config.rope = {.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 9};
+  Transformer model(resolved(config), 3);
+  const at::NoGradGuard no_grad;
+  const auto likeliest = [&](const std::vector<int64_t>& tokens) {
+    return model.logits(at::tensor(tokens, at::kLong).unsqueeze(0), whole_rows(1, std::ssize(tokens)))[0][-1]
+        .argmax()
+        .item<int64_t>();
+  };
+  std::vector<int64_t> all{7, 3, 21};
+  for (const int64_t token : generate(model, all, {.max_new_tokens = 7, .temperature = 0.0})) {
+    EXPECT_EQ(token, likeliest(all)) << all.size();
+    all.push_back(token);
+  }
+  ASSERT_EQ(all.size(), 10u);
+  const auto message = [&](const SamplingOptions& options) -> std::string {
+    int64_t drawn = 0;
+    try {
+      generate(model, all, options, [&](int64_t) { return ++drawn > 0; });
+    } catch (const ConfigError& error) {
+      EXPECT_EQ(drawn, 0);
+      return error.what();
+    }
+    return "";
+  };
+  // A prompt read at once has the angles of its length.
+  EXPECT_EQ(generate(model, all, {.max_new_tokens = 1, .temperature = 0.0}).at(0), likeliest(all));
+  EXPECT_EQ(
+      message({.max_new_tokens = 3}),
+      "rope_scaling.rope_type = \"dynamic\": decoding goes on to token 12, expected at most "
+      "original_max_position_embeddings = 9: beyond it each token changes the angles of all keys before it, "
+      "which are cached; linear, yarn and llama3 can");
+  EXPECT_NE(message({.max_new_tokens = 1, .prefill_chunk = 4}), "");
+  config.attention = {{.layers = "all", .config = DenseConfig{.rope = false}}};
+  Transformer unturned(resolved(config), 3);
+  EXPECT_EQ(generate(unturned, all, {.max_new_tokens = 5}).size(), 5u);
+}
+
 TEST(Generate, SeedAndStepAloneDecide) {
   Transformer model(resolved(hybrid()), 3);
   const SamplingOptions options{.max_new_tokens = 20, .temperature = 1.5, .seed = 4};

@@ -92,8 +92,10 @@ void expect_near(const Run& found, const Run& expected, double tolerance, const 
             "gradient of " + found.gradients[i].first);
 }
 
-at::Tensor decode_in_pieces(Attention& module, const at::Tensor& x, const std::vector<int64_t>& pieces) {
-  const auto state = module.start_decoding(x.size(0), x.size(1));
+// max_tokens: what the state has room for, x.size(1) or more.
+at::Tensor decode_in_pieces(Attention& module, const at::Tensor& x, const std::vector<int64_t>& pieces,
+                            int64_t max_tokens) {
+  const auto state = module.start_decoding(x.size(0), max_tokens);
   std::vector<at::Tensor> outputs;
   int64_t begin = 0;
   for (size_t i = 0; begin < x.size(1); ++i) {
@@ -104,6 +106,34 @@ at::Tensor decode_in_pieces(Attention& module, const at::Tensor& x, const std::v
   }
   return at::cat(outputs, 1);
 }
+
+LayerSite dynamic_site(LayerSite site, int64_t original_length) {
+  site.rope.rope_type = "dynamic";
+  site.rope.factor = 4.0;
+  site.rope.original_max_position_embeddings = original_length;
+  return site;
+}
+
+// `dynamic` depends on the tokens that there are, not on the room for more. Beyond the original length a prompt at once is
+// what forward gives; what follows it is refused, or right where there is no rotary embedding.
+void expect_dynamic_decode(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
+  const at::Tensor x = normal({2, tokens, site.hidden_size}, 2);
+  for (const int64_t original : {tokens, tokens / 3}) {
+    const auto module = build(config, dynamic_site(site, original), Implementation::reference);
+    const at::Tensor y = module->forward(x, rows(2, tokens)).y;
+    EXPECT_LE(relative_error(decode_in_pieces(*module, x, {tokens}, 3 * tokens), y), 1e-12) << original;
+    try {
+      EXPECT_LE(relative_error(decode_in_pieces(*module, x, {tokens / 2, 1}, 3 * tokens), y), 1e-12)
+          << original;
+    } catch (const ConfigError& error) {
+      EXPECT_LT(original, tokens);
+      EXPECT_NE(std::string(error.what()).find("original_max_position_embeddings"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
+void expect_packed(const AttentionConfig& config, const LayerSite& site);
 
 }  // namespace
 
@@ -150,13 +180,23 @@ void expect_decode_equals_forward(const AttentionConfig& config, const LayerSite
     const at::Tensor input = x.to(exact ? at::kDouble : at::kFloat);
     const at::Tensor y = module->forward(input, rows(2, tokens)).y;
     const std::vector<std::vector<int64_t>> splits{{1}, {tokens}, {7, 1, 1, 3, 12}, {tokens - 1, 1}, {19, 2}};
-    for (const auto& pieces : splits)
-      EXPECT_LE(relative_error(decode_in_pieces(*module, input, pieces), y), exact ? 1e-12 : 3e-6)
+    for (const auto& pieces : splits) {
+      const int64_t room = pieces[0] == 1 ? tokens : 2 * tokens + 1;
+      EXPECT_LE(relative_error(decode_in_pieces(*module, input, pieces, room), y), exact ? 1e-12 : 3e-6)
           << "first piece " << pieces[0] << (exact ? " reference" : " fused");
+    }
   }
+  expect_dynamic_decode(config, site, tokens);
 }
 
 void expect_packed_equals_separate(const AttentionConfig& config, const LayerSite& site) {
+  expect_packed(config, site);
+  expect_packed(config, dynamic_site(site, 4));
+}
+
+namespace {
+
+void expect_packed(const AttentionConfig& config, const LayerSite& site) {
   const std::vector<int32_t> bounds{0, 5, 5, 22, 23, 41};
   const int64_t tokens = bounds.back();
   const at::Tensor x = normal({1, tokens, site.hidden_size}, 3),
@@ -190,6 +230,8 @@ void expect_packed_equals_separate(const AttentionConfig& config, const LayerSit
     expect_near(run(*module, input, packed, dy), separate, exact ? 1e-12 : 5e-6);
   }
 }
+
+}  // namespace
 
 void expect_fused_equals_reference(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
   const at::Tensor x = normal({2, tokens, site.hidden_size}, 6),

@@ -2,12 +2,16 @@
 // published formulas.
 #include "layers/rope.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "core/error.h"
+#include "layers/rope_documents.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensors.h"
 
@@ -106,6 +110,44 @@ TEST(Rope, BFloat16HeadsAreRotatedInFloat32) {
   const at::Tensor y = rotate(x, rope.at(row(1000, 8), at::kBFloat16));
   EXPECT_EQ(y.scalar_type(), at::kBFloat16);
   EXPECT_LE(relative_error(y, rotate(x.to(at::kDouble), rope.at(row(1000, 8), at::kDouble))), 2.5e-3);
+}
+
+// Documents in one row: each has the angles that it has alone, those of the longest are not for all.
+TEST(Rope, DynamicScalesByEachDocumentsOwnLength) {
+  const RopeConfig config{.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 8};
+  RotaryEmbedding rope(config, 8, 64);
+  const at::Tensor positions = at::cat({row(0, 40), row(0, 1), row(0, 5), row(0, 15)}, 1);
+  const Rotation packed = rope.at(positions, at::kDouble);
+  for (const auto& [first, count] :
+       std::vector<std::pair<int64_t, int64_t>>{{0, 40}, {40, 1}, {41, 5}, {46, 15}}) {
+    const Rotation alone = RotaryEmbedding(config, 8, 64).at(row(0, count), at::kDouble);
+    EXPECT_LE(relative_error(packed.cos.narrow(1, first, count), alone.cos), 1e-15) << count;
+    EXPECT_LE((packed.sin.narrow(1, first, count) - alone.sin).abs().max().item<double>(), 1e-15) << count;
+  }
+  // Blocks of 16 tokens: the rotation of a block is that of its first token.
+  const at::Tensor tokens = at::tensor({0, 40, 41, 46, 61}, at::kInt),
+                   blocks = at::tensor({0, 3, 4, 5, 6}, at::kInt);
+  const at::Tensor at_rows =
+      tokens_of_rows(tokens, blocks, at::tensor({0, 16, 32, 0, 0, 0}, at::kLong).unsqueeze(0));
+  EXPECT_TRUE(at_rows.equal(at::tensor({0, 16, 32, 40, 41, 46}, at::kLong)));
+  EXPECT_TRUE(at_tokens(packed, at_rows).cos.select(1, 2).equal(packed.cos.select(1, 32)));
+  EXPECT_TRUE(document_positions(tokens).equal(positions));
+}
+
+TEST(Rope, DynamicDecodesAsFarAsAnglesStay) {
+  const RopeConfig config{.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 8};
+  RotaryEmbedding rope(config, 8, 64);
+  EXPECT_NO_THROW(rope.expect_steady_angles(7, 1));
+  EXPECT_NO_THROW(rope.expect_steady_angles(0, 30));
+  EXPECT_TRUE(rope.at(row(0, 30), at::kDouble, 30)
+                  .cos.equal(RotaryEmbedding(config, 8, 64).at(row(0, 30), at::kDouble).cos));
+  try {
+    rope.expect_steady_angles(8, 1);
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("original_max_position_embeddings = 8"), std::string::npos);
+  }
+  EXPECT_NO_THROW(RotaryEmbedding({}, 8, 64).expect_steady_angles(100, 3));
 }
 
 std::string error_of(const RopeConfig& config, int64_t head_dim) {
