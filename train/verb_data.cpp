@@ -5,6 +5,7 @@
 
 #include "data/fetch.h"
 #include "data/files.h"
+#include "data/show.h"
 #include "data/token_bin.h"
 #include "data/token_store.h"
 #include "data/tokenize.h"
@@ -112,8 +113,26 @@ int64_t longest_document(const std::vector<int64_t>& offsets) {
   return longest;
 }
 
-int inspect(const std::string& path) {
+struct InspectArguments {
+  std::string file, tokenizer;
+  data::ShowOptions show{.documents = 0};
+};
+
+// The store names its tokenizer by a fingerprint; only that of bytes is known without a folder.
+std::unique_ptr<data::Tokenizer> tokenizer_of(const InspectArguments& arguments,
+                                              const data::StoreAbout& about) {
+  if (!arguments.tokenizer.empty()) return data::load_tokenizer(arguments.tokenizer);
+  auto bytes = data::load_tokenizer("bytes");
+  check<UserError>(bytes->fingerprint() == about.tokenizer_fingerprint, one_line(arguments.file),
+                   ": made with the tokenizer `", one_line(about.tokenizer_name, 100),
+                   "`; --show needs it: --tokenizer FOLDER (with tokenizer.json or .model)");
+  return bytes;
+}
+
+int inspect(const InspectArguments& arguments) {
+  const std::string& path = arguments.file;
   const auto store = data::TokenStore::open(path);
+  const auto tokenizer = arguments.show.documents > 0 ? tokenizer_of(arguments, store->about()) : nullptr;
   const auto& about = store->about();
   const auto documents = static_cast<int64_t>(store->document_offsets().size()) - 1;
   std::cout << path << "\n  documents    " << documents << "\n  tokens       " << store->num_tokens()
@@ -124,6 +143,7 @@ int inspect(const std::string& path) {
             << "\n  bytes        " << store->file_bytes() << std::endl;
   store->verify();
   std::cout << "  checksums    OK\n";
+  if (tokenizer) data::show_documents(*store, *tokenizer, arguments.show, std::cout);
   return 0;
 }
 
@@ -133,7 +153,7 @@ int data_verb(const Arguments& arguments) {
   CLI::App app("Fetches corpora, tokenizes text and describes token stores.", "data");
   app.require_subcommand(1);
 
-  std::string name, to, file;
+  std::string name, to;
   auto* fetch_command =
       app.add_subcommand("fetch", "Fetches a corpus by name: " + join(data::corpus_names()));
   fetch_command->add_option("NAME", name, "corpus")->required();
@@ -162,12 +182,32 @@ int data_verb(const Arguments& arguments) {
       ->excludes(print_flag);
 
   auto* inspect_command = app.add_subcommand("inspect", "Describes a token store and checks every checksum");
-  inspect_command->add_option("FILE", file, "token store")->required();
+  InspectArguments inspected;
+  inspect_command->add_option("FILE", inspected.file, "token store")->required();
+  auto* show =
+      inspect_command
+          ->add_option("--show", inspected.show.documents,
+                       "print this many documents as text: lines with + are labels, lines with - are not")
+          ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+  inspect_command->add_option("--from", inspected.show.first, "the first document to show")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(show)
+      ->capture_default_str();
+  inspect_command
+      ->add_option("--tokens", inspected.show.tokens, "tokens to show of a document at most; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->needs(show)
+      ->capture_default_str();
+  inspect_command
+      ->add_option(
+          "--tokenizer", inspected.tokenizer,
+          "the one that the store was made with, to show text: bytes, or a folder with tokenizer.json/.model")
+      ->needs(show);
 
   if (!parse_arguments(app, arguments)) return 0;
   if (fetch_command->parsed()) return fetch(name, to);
   if (tokenize_command->parsed()) return tokenize(std::move(options));
-  return inspect(file);
+  return inspect(inspected);
 }
 
 }  // namespace longreach
