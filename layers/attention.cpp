@@ -12,6 +12,7 @@ void expect_whole_sequence(const Batch& batch, std::string_view kind) {
 
 void expect_decode_input(const at::Tensor& x, int64_t batch, int64_t used, int64_t limit) {
   expect_shape(x, "x", {batch, -1, -1});
+  check<ShapeError>(x.size(1) >= 1, "x: shape ", x.sizes(), ", expected at least one token to decode");
   check(used + x.size(1) <= limit, "decoding: ", used, " tokens seen and ", x.size(1),
         " more do not fit max_tokens = ", limit);
 }

@@ -2,13 +2,12 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/softmax.h>
 
 #include <cmath>
-#include <limits>
 
 #include "layers/initialization.h"
 #include "layers/ops/check.h"
+#include "layers/ops/masked_attention.h"
 
 namespace longreach {
 
@@ -101,16 +100,8 @@ at::Tensor each_document(const Heads& heads, const at::Tensor& cu_seqlens,
 }
 
 at::Tensor masked_softmax_attention(const Heads& heads, const at::Tensor& visible) {
-  const int64_t groups = heads.q.size(2) / heads.k.size(2);
-  const at::Tensor q = heads.q.transpose(1, 2);
-  const at::Tensor k = heads.k.repeat_interleave(groups, 2).transpose(1, 2);
-  const at::Tensor v = heads.v.repeat_interleave(groups, 2).transpose(1, 2);
-  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
-  const at::Tensor scores = q.matmul(k.transpose(2, 3)) * scale;
-  const at::Tensor p = at::softmax(
-      scores.masked_fill(visible.logical_not().to(scores.device()), -std::numeric_limits<double>::infinity()),
-      -1);
-  return p.matmul(v).transpose(1, 2);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(heads.q.size(3)));
+  return masked_attention(heads.q, heads.k, heads.v, visible.to(heads.q.device()), scale).o;
 }
 
 }  // namespace longreach

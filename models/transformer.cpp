@@ -125,8 +125,9 @@ std::vector<std::pair<std::string, at::Tensor>> summed(
 AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, const at::Tensor& x,
                                  const Batch& batch, at::ScalarType dtype) {
   auto names = std::make_shared<std::vector<std::string>>();
-  const auto forward = [layer, batch, dtype, names](const Tensors& inputs) {
-    const AttentionOutput out = layer->forward(inputs[0], batch, dtype);
+  const auto forward = [layer, context = batch.context, dtype, names](const Tensors& inputs) {
+    const Batch same{.positions = inputs[1], .cu_seqlens = inputs[2], .context = context};
+    const AttentionOutput out = layer->forward(inputs[0], same, dtype);
     Tensors outputs{out.y};
     names->clear();
     for (const auto& [name, value] : out.losses) {
@@ -135,7 +136,7 @@ AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, con
     }
     return outputs;
   };
-  const Tensors outputs = recomputed(forward, {x}, layer->parameters());
+  const Tensors outputs = recomputed(forward, {x, batch.positions, batch.cu_seqlens}, layer->parameters());
   AttentionOutput result{outputs[0], {}};
   for (size_t i = 0; i < names->size(); ++i) result.losses.emplace_back((*names)[i], outputs[i + 1]);
   return result;

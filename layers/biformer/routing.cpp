@@ -25,7 +25,7 @@ at::Tensor pool(const at::Tensor& x, const PoolWindows& windows, Implementation 
 
 // The first query of every region of every document.
 at::Tensor first_queries(const at::Tensor& q, int64_t region, const at::Tensor& cu_seqlens) {
-  std::vector<at::Tensor> places;
+  std::vector<at::Tensor> places{at::arange(0, at::kLong)};  // of a row without documents
   for (const DocumentRows& document : document_rows(cu_seqlens, cu_seqlens, q.size(1), q.size(1), region))
     places.push_back(at::arange(document.rows, at::kLong) * region + document.query);
   return q.detach().index_select(1, at::cat(places).to(q.device()));

@@ -36,6 +36,10 @@ LightningAttentionOutput lightning_attention_reference(const at::Tensor& q, cons
                                                        const at::Tensor& cu_seqlens) {
   if (!cu_seqlens.defined()) return whole(q, k, v, log_decay, scale, initial_state);
   expect_cu_seqlens(cu_seqlens, "cu_seqlens", q.size(1));
+  if (cu_seqlens.numel() == 1) {  // no document: a row without tokens, and no state
+    const auto none = whole(q, k, v, log_decay, scale, {});
+    return {none.o, initial_state.defined() ? initial_state.to(q.scalar_type()) : none.state.narrow(0, 0, 0)};
+  }
   const int32_t* bounds = cu_seqlens.const_data_ptr<int32_t>();
   std::vector<at::Tensor> outputs, states;
   for (int64_t i = 0; i + 1 < cu_seqlens.numel(); ++i) {

@@ -47,7 +47,9 @@ void check_input(const NsaInput& in, const NsaOptions& options) {
 }
 
 std::vector<Document> documents(const NsaInput& in, const NsaOptions& options) {
-  if (!in.cu_seqlens.defined()) return {{0, in.q.size(1), 0, in.k.size(1), 0, in.k_cmp.size(1)}};
+  // No document at all is one without tokens.
+  if (!in.cu_seqlens.defined() || in.cu_seqlens.numel() == 1)
+    return {{0, in.q.size(1), 0, in.k.size(1), 0, in.k_cmp.size(1)}};
   const at::Tensor windows = window_cu_seqlens(nsa_windows(options, in.cu_seqlens));
   const auto* token = in.cu_seqlens.const_data_ptr<int32_t>();
   const auto* window = windows.const_data_ptr<int32_t>();

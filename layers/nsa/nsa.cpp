@@ -58,7 +58,7 @@ at::Tensor window_positions(const NsaOptions& options, const at::Tensor& cu_seql
   if (!cu_seqlens.defined()) return places(window_count(windows, tokens)).unsqueeze(0);
   const at::Tensor bounds = window_cu_seqlens(windows);
   const auto* bound = bounds.const_data_ptr<int32_t>();
-  std::vector<at::Tensor> parts;
+  std::vector<at::Tensor> parts{places(0)};  // of a row without documents
   for (int64_t n = 0; n + 1 < bounds.numel(); ++n) parts.push_back(places(bound[n + 1] - bound[n]));
   return at::cat(parts).unsqueeze(0);
 }

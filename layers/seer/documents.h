@@ -11,6 +11,7 @@ struct SeerDocument {
   int64_t row, rows, window, windows, blocks, tokens;
 };
 
+// At least one, which may be without tokens.
 std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places);
 int64_t seer_most_blocks(const std::vector<SeerDocument>& documents);
 

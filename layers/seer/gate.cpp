@@ -166,6 +166,7 @@ std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPla
     documents.push_back({document.row, document.rows, window, windows, blocks, document.keys});
     window += windows;
   }
+  if (documents.empty()) documents.push_back({});  // of no tokens
   return documents;
 }
 

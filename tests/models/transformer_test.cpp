@@ -206,6 +206,43 @@ TEST(Transformer, PackedDocumentsAreSeparate) {
   EXPECT_LE(relative_error(packed, at::cat({first, second}, 1)), 5e-6);
 }
 
+// A row without tokens, packed from no documents or not, costs nothing and teaches nothing; decoding none is an error of ours.
+TEST(Transformer, NoTokens) {
+  Transformer model(resolved(hybrid()), 1);
+  const at::Tensor none = at::arange(0, at::kLong).unsqueeze(0);
+  for (const char* mode : {"none", "full"})
+    for (const at::Tensor& bounds : {at::Tensor(), at::tensor({0}, at::kInt), at::tensor({0, 0}, at::kInt)}) {
+      model.zero_grad();
+      const Batch batch{.positions = none, .cu_seqlens = bounds};
+      EXPECT_EQ(model.logits(none, batch).sizes(), (std::vector<int64_t>{1, 0, 50}));
+      const LossOutput out = model.loss(none, none, batch, {.activation_checkpoint = mode});
+      EXPECT_EQ(out.tokens, 0);
+      EXPECT_EQ(out.loss_sum.item<double>(), 0.0);
+      out.loss_sum.backward();
+      for (const auto& item : model.named_parameters()) {
+        const at::Tensor gradient = item.value().grad();
+        EXPECT_TRUE(!gradient.defined() || gradient.eq(0).all().item<bool>()) << item.key();
+      }
+    }
+  ModelDecodeState state = model.start_decoding(1, 4);
+  EXPECT_THROW(model.decode(none, state), ShapeError);
+  EXPECT_EQ(state.tokens(), 0);
+}
+
+// What a layer is computed again from may not change in between.
+TEST(Transformer, RecomputationRefusesInputsThatHaveChanged) {
+  Transformer model(resolved(hybrid()), 1);
+  const at::Tensor tokens = some_tokens(1, 20), cu_seqlens = at::tensor({0, 8, 20}, at::kInt),
+                   positions = at::cat({at::arange(8), at::arange(12)}).unsqueeze(0);
+  for (const bool bounds : {false, true}) {
+    const LossOutput out =
+        model.loss(tokens, tokens.roll(-1, 1), {.positions = positions, .cu_seqlens = cu_seqlens},
+                   {.activation_checkpoint = "full"});
+    (bounds ? cu_seqlens : positions).select(-1, 1).add_(1);
+    EXPECT_THROW(out.loss_sum.backward(), std::exception);
+  }
+}
+
 TEST(Transformer, DecodingIsForward) {
   Transformer model(resolved(hybrid()), 1);
   const at::NoGradGuard no_grad;

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
@@ -96,6 +97,7 @@ void expect_near(const Run& found, const Run& expected, double tolerance, const 
 at::Tensor decode_in_pieces(Attention& module, const at::Tensor& x, const std::vector<int64_t>& pieces,
                             int64_t max_tokens) {
   const auto state = module.start_decoding(x.size(0), max_tokens);
+  EXPECT_THROW(module.decode(x.narrow(1, 0, 0), *state), ShapeError);
   std::vector<at::Tensor> outputs;
   int64_t begin = 0;
   for (size_t i = 0; begin < x.size(1); ++i) {
@@ -129,6 +131,27 @@ void expect_dynamic_decode(const AttentionConfig& config, const LayerSite& site,
       EXPECT_LT(original, tokens);
       EXPECT_NE(std::string(error.what()).find("original_max_position_embeddings"), std::string::npos)
           << error.what();
+    }
+  }
+}
+
+// Rows without tokens, of no documents and of one that is empty: nothing comes out, and no gradient goes back.
+void expect_no_tokens(Attention& module, const at::TensorOptions& like, int64_t width) {
+  const at::Tensor positions = at::arange(0, at::kLong).unsqueeze(0);
+  for (const at::Tensor& bounds : {at::Tensor(), at::tensor({0}, at::kInt), at::tensor({0, 0}, at::kInt)}) {
+    SCOPED_TRACE(bounds.defined() ? bounds.numel() : 0);
+    const at::Tensor x = at::empty({1, 0, width}, like).requires_grad_(true);
+    module.zero_grad();
+    const AttentionOutput out = module.forward(x, {.positions = positions, .cu_seqlens = bounds});
+    EXPECT_EQ(out.y.sizes(), x.sizes());
+    at::Tensor loss = out.y.sum();
+    for (const auto& [name, value] : out.losses) loss = loss + value;
+    EXPECT_EQ(loss.item<double>(), 0.0);
+    loss.backward();
+    EXPECT_TRUE(x.grad().defined() && x.grad().sizes() == x.sizes());
+    for (const auto& item : module.named_parameters()) {
+      const at::Tensor gradient = item.value().grad();
+      EXPECT_TRUE(!gradient.defined() || gradient.eq(0).all().item<bool>()) << item.key();
     }
   }
 }
@@ -228,6 +251,7 @@ void expect_packed(const AttentionConfig& config, const LayerSite& site) {
     const Batch packed{.positions = at::cat(positions).unsqueeze(0),
                        .cu_seqlens = at::tensor(bounds, at::kInt)};
     expect_near(run(*module, input, packed, dy), separate, exact ? 1e-12 : 5e-6);
+    expect_no_tokens(*module, input.options(), site.hidden_size);
   }
 }
 

@@ -49,7 +49,7 @@ RecurrenceOutput recurrence_reference(const at::Tensor& q, const at::Tensor& k, 
   at::Tensor state = initial_state.defined()
                          ? initial_state.to(state_type)
                          : at::zeros({sequences, heads, dk, dv}, q.options().dtype(state_type));
-  if (!packed) {
+  if (!packed || sequences == 0) {  // no document is a row without tokens
     const at::Tensor o = run(queries, keys, values, log_decay, options.scale, state);
     return {o.to(v.scalar_type()), state};
   }
@@ -63,7 +63,6 @@ RecurrenceOutput recurrence_reference(const at::Tensor& q, const at::Tensor& k, 
                           options.scale, own));
     states.push_back(own);
   }
-  if (sequences == 0) return {at::zeros({1, 0, heads, dv}, v.options()), state};
   return {at::cat(outputs, 1).to(v.scalar_type()), at::cat(states, 0)};
 }
 
