@@ -4,6 +4,7 @@
 #include "tests/ptx/decoder.h"
 #include "tests/ptx/lanes.h"
 #include "tests/ptx/load_store.h"
+#include "tests/ptx/tensor_sum.h"
 
 namespace longreach::ptx {
 namespace {
@@ -11,27 +12,22 @@ namespace {
 // The tensor core reads 19 bits of a TF32 register.
 float element32(uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
 
-// A row of 8 sums. Products of 16-bit and TF32 values are exact in fp32, so that multiply and add round once.
-using Row = float __attribute__((vector_size(32)));
+// Elements added at once.
+template <class T>
+inline constexpr unsigned kBlock = kAmpereBytes / sizeof(T);
 
-// One warp's 16 x 8 tile; sums run in fp32 in the order of k.
+// One warp's 16 x 8 tile.
 struct Tile {
-  alignas(64) float a[16][16];
-  alignas(64) float b[16][8];
+  Factor<16, 16> a;
+  Factor<16, 8> b;
   alignas(64) float c[16][8];
 
-  template <unsigned Depth>
+  template <class T, unsigned Depth>
   void multiply() {
-    for (unsigned r = 0; r < 16; ++r) {
-      Row sums;
-      std::memcpy(&sums, c[r], sizeof sums);
-      for (unsigned k = 0; k < Depth; ++k) {
-        Row row;
-        std::memcpy(&row, b[k], sizeof row);
-        sums += a[r][k] * row;
-      }
-      std::memcpy(c[r], &sums, sizeof sums);
-    }
+    a.find_exponents(16, Depth);
+    b.find_exponents(Depth, 8);
+    for (unsigned r = 0; r < 16; ++r)
+      add_products<Depth, std::min(Depth, kBlock<T>), kAmpereFraction>(c[r], a, r, b, 0);
   }
 };
 
@@ -85,15 +81,15 @@ Step multiply(Warp& w, const Instruction& i, uint32_t mask) {
   Tile tile;
   const Operand* o = &i.values[4];
   for (unsigned r = 0; r < kARegisters; ++r)
-    spread<T>(&tile.a[0][0], FragmentPlaces<T>::a, r, lanes_of(w, *o++));
+    spread<T>(&tile.a.x[0][0], FragmentPlaces<T>::a, r, lanes_of(w, *o++));
   for (unsigned r = 0; r < kARegisters / 2; ++r)
-    spread<T>(&tile.b[0][0], FragmentPlaces<T>::b, r, lanes_of(w, *o++));
+    spread<T>(&tile.b.x[0][0], FragmentPlaces<T>::b, r, lanes_of(w, *o++));
   float* c = &tile.c[0][0];
   for (unsigned e = 0; e < 4; ++e) {
     const uint32_t* x = lanes_of(w, *o++);
     for (unsigned l = 0; l < 32; ++l) c[kC[e][l]] = std::bit_cast<float>(x[l]);
   }
-  tile.multiply<Depth>();
+  tile.multiply<T, Depth>();
   for (unsigned e = 0; e < 4; ++e) {
     uint32_t* d = w.lanes<uint32_t>(i.values[e]);
     for (unsigned l = 0; l < 32; ++l) d[l] = std::bit_cast<uint32_t>(c[kC[e][l]]);

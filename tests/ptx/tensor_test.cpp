@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
 
 #include "tests/ptx/one_block.h"
 #include "tests/ptx/types.h"
@@ -47,7 +50,13 @@ std::string registers(unsigned first, unsigned count) {
   return text + "}";
 }
 
-void expect_mma(const std::string& types, unsigned depth) {
+// Factors and sums of a product as functions of row and column.
+struct Matrices {
+  std::function<float(unsigned, unsigned)> a, b, c;
+};
+
+// D [16, 8] of one mma.sync.
+std::vector<float> mma(const std::string& types, unsigned depth, const Matrices& m) {
   const bool wide = types == "tf32", bf16 = types == "bf16";
   const unsigned na = depth / (wide ? 2 : 4), nb = na / 2;
   std::vector<uint64_t> in(32 * 16);
@@ -55,7 +64,7 @@ void expect_mma(const std::string& types, unsigned depth) {
     for (unsigned r = 0; r < na + nb; ++r) {
       const bool is_a = r < na;
       const unsigned e = is_a ? r : r - na;
-      const auto value = [&](Place2 p) { return is_a ? a_value(p.row, p.column) : b_value(p.row, p.column); };
+      const auto value = [&](Place2 p) { return is_a ? m.a(p.row, p.column) : m.b(p.row, p.column); };
       if (wide) {
         in[l * 16 + r] = std::bit_cast<uint32_t>(value(is_a ? mma_a32(l, e) : mma_b32(l, e)));
       } else {
@@ -66,7 +75,7 @@ void expect_mma(const std::string& types, unsigned depth) {
       }
     }
     for (unsigned e = 0; e < 4; ++e)
-      in[l * 16 + na + nb + e] = std::bit_cast<uint32_t>(c_value(mma_c(l, e).row, mma_c(l, e).column));
+      in[l * 16 + na + nb + e] = std::bit_cast<uint32_t>(m.c(mma_c(l, e).row, mma_c(l, e).column));
   }
   const std::string text = load_registers(na + nb + 4) + "mma.sync.aligned.m16n8k" + std::to_string(depth) +
                            ".row.col.f32." + types + "." + types + ".f32 " + registers(20, 4) + ", " +
@@ -74,14 +83,22 @@ void expect_mma(const std::string& types, unsigned depth) {
                            ";\n" + store_registers(20, 4);
   const Result r = run_text(text, in, 32 * 4);
   EXPECT_TRUE(r.report.errors.empty()) << r.report.text();
-  for (unsigned l = 0; l < 32; ++l) {
-    for (unsigned e = 0; e < 4; ++e) {
-      const Place2 p = mma_c(l, e);
-      float sum = c_value(p.row, p.column);
-      for (unsigned k = 0; k < depth; ++k) sum += a_value(p.row, k) * b_value(k, p.column);
-      EXPECT_EQ(std::bit_cast<float>(static_cast<uint32_t>(r.out[l * 4 + e])), sum) << types << " " << depth;
+  std::vector<float> d(128);
+  for (unsigned l = 0; l < 32; ++l)
+    for (unsigned e = 0; e < 4; ++e)
+      d[mma_c(l, e).row * 8 + mma_c(l, e).column] =
+          std::bit_cast<float>(static_cast<uint32_t>(r.out[l * 4 + e]));
+  return d;
+}
+
+void expect_mma(const std::string& types, unsigned depth) {
+  const std::vector<float> d = mma(types, depth, {a_value, b_value, c_value});
+  for (unsigned row = 0; row < 16; ++row)
+    for (unsigned n = 0; n < 8; ++n) {
+      float sum = c_value(row, n);
+      for (unsigned k = 0; k < depth; ++k) sum += a_value(row, k) * b_value(k, n);
+      EXPECT_EQ(d[row * 8 + n], sum) << types << " " << depth;
     }
-  }
 }
 
 TEST(TensorCore, Mma) {
@@ -91,6 +108,39 @@ TEST(TensorCore, Mma) {
   expect_mma("f16", 8);
   expect_mma("tf32", 8);
   expect_mma("tf32", 4);
+}
+
+// sum + the products of `count` pairs of factors, of which `first` is the first and each is a power of two.
+float add_powers(const std::string& types, unsigned depth, float sum, float product, unsigned first,
+                 unsigned count) {
+  return mma(types, depth,
+             {[&](unsigned, unsigned k) { return k >= first && k < first + count ? product : 0.0f; },
+              [](unsigned, unsigned) { return 1.0f; }, [&](unsigned, unsigned) { return sum; }})[0];
+}
+
+TEST(TensorCore, SumsAreCutOffTowardZero) {
+  const float bit = 0x1p-23f;  // the last of 1
+  for (const char* types : {"bf16", "f16", "tf32"}) {
+    const unsigned depth = types[0] == 't' ? 8 : 16, block = depth / 2;
+    SCOPED_TRACE(types);
+    const float large = std::string(types) == "f16" ? 0x1p10f : 1.0f;  // fp16 ends at 2^-24
+    const auto add = [&](float sum, float product, unsigned first, unsigned count) {
+      return add_powers(types, depth, sum * large, product * large, first, count) / large;
+    };
+    EXPECT_EQ(add(1, 1.5f * bit, 0, 1), 1 + bit);  // to nearest: 1 + 2 bit
+    EXPECT_EQ(add(-1, -1.5f * bit, 0, 1), -1 - bit);
+    EXPECT_EQ(add(1, bit / 2, 0, 2), 1 + bit);                  // one bit more takes part,
+    EXPECT_EQ(add(1, bit / 4, 0, 4), 1);                        // and none below it
+    EXPECT_EQ(add(1, bit / 2, 0, block), 1 + block / 2 * bit);  // a block is added at once,
+    EXPECT_EQ(add(1, bit / 2, block - 1, 2), 1);                // two are not
+    EXPECT_EQ(add(0x1p-30f, bit / 4, 0, 4), 0x1p-30f + bit);    // what is added to decides
+  }
+  EXPECT_EQ(add_powers("tf32", 8, 0x1p120f, 0x1p100f, 0, 8), 0x1p120f + 0x1p103f);
+  EXPECT_EQ(add_powers("tf32", 8, std::numeric_limits<float>::infinity(), 1, 0, 8),
+            std::numeric_limits<float>::infinity());
+  EXPECT_TRUE(std::isnan(add_powers("tf32", 8, std::numeric_limits<float>::quiet_NaN(), 1, 0, 8)));
+  EXPECT_TRUE(std::isnan(add_powers("tf32", 8, 1, std::numeric_limits<float>::quiet_NaN(), 0, 1)));
+  EXPECT_EQ(add_powers("tf32", 8, 0, 0x1p-100f, 0, 8), 0x1p-97f);
 }
 
 const std::string kBuffer = ".extern .shared .align 1024 .b8 buffer[];";
@@ -144,22 +194,23 @@ TEST(TensorCore, LdmatrixNeedsWarpSync) {
 
 // A 64 x 16 from registers or shared memory, B 8 x 16 from shared memory, both K-major without swizzle: 8 x 8 pieces of 128
 // bytes, the two pieces along K one after another, the pieces along M or N 256 bytes apart.
-void expect_wgmma(bool from_registers) {
+// Returns D = -A B [64, 8].
+std::vector<float> wgmma(bool from_registers, const Matrices& m) {
   std::vector<uint64_t> in(128 * 16);
   MatrixDescriptor a{.start = 0, .leading = 128, .stride = 256},
       b{.start = 4096, .leading = 128, .stride = 256};
   std::vector<uint16_t> shared(8192 / 2);
   for (unsigned k = 0; k < 16; ++k) {
-    for (unsigned m = 0; m < 64; ++m)
-      shared[a.address(m, k, false) / 2] = static_cast<uint16_t>(bits16(a_value(m, k), true));
+    for (unsigned row = 0; row < 64; ++row)
+      shared[a.address(row, k, false) / 2] = static_cast<uint16_t>(bits16(m.a(row, k), true));
     for (unsigned n = 0; n < 8; ++n)
-      shared[b.address(n, k, false) / 2] = static_cast<uint16_t>(bits16(b_value(k, n), true));
+      shared[b.address(n, k, false) / 2] = static_cast<uint16_t>(bits16(m.b(k, n), true));
   }
   // Thread t brings 64 bytes of shared memory and its registers of A.
   for (unsigned t = 0; t < 128; ++t) {
     for (unsigned k = 0; k < 4; ++k) {
       const auto at = [&](unsigned e) {
-        return bits16(a_value(t / 32 * 16 + mma_a16(t % 32, e).row, mma_a16(t % 32, e).column), true);
+        return bits16(m.a(t / 32 * 16 + mma_a16(t % 32, e).row, mma_a16(t % 32, e).column), true);
       };
       in[t * 16 + k] = at(2 * k) | at(2 * k + 1) << 16;
     }
@@ -182,20 +233,37 @@ void expect_wgmma(bool from_registers) {
   text += "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n" + store_registers(20, 4);
   const Result r = run_text(text, in, 128 * 4, 128, 8192, kBuffer);
   EXPECT_TRUE(r.report.errors.empty()) << r.report.text();
-  for (unsigned t = 0; t < 128; ++t) {
-    for (unsigned e = 0; e < 4; ++e) {
-      const Place2 p = wgmma_d(t, e);
+  std::vector<float> d(64 * 8);
+  for (unsigned t = 0; t < 128; ++t)
+    for (unsigned e = 0; e < 4; ++e)
+      d[wgmma_d(t, e).row * 8 + wgmma_d(t, e).column] =
+          std::bit_cast<float>(static_cast<uint32_t>(r.out[t * 4 + e]));
+  return d;
+}
+
+void expect_wgmma(bool from_registers) {
+  const std::vector<float> d = wgmma(from_registers, {a_value, b_value, {}});
+  for (unsigned row = 0; row < 64; ++row)
+    for (unsigned n = 0; n < 8; ++n) {
       float sum = 0;
-      for (unsigned k = 0; k < 16; ++k) sum -= a_value(p.row, k) * b_value(k, p.column);
-      EXPECT_EQ(std::bit_cast<float>(static_cast<uint32_t>(r.out[t * 4 + e])), sum)
-          << from_registers << " thread " << t;
+      for (unsigned k = 0; k < 16; ++k) sum -= a_value(row, k) * b_value(k, n);
+      EXPECT_EQ(d[row * 8 + n], sum) << from_registers << " row " << row;
     }
-  }
 }
 
 TEST(TensorCore, Wgmma) {
   expect_wgmma(false);
   expect_wgmma(true);
+}
+
+TEST(TensorCore, WgmmaCutsOffTowardZero) {
+  const auto add_to_one = [](float small) {
+    return wgmma(true, {[&](unsigned, unsigned k) { return k == 5 ? -1.0f : -small; },
+                        [](unsigned, unsigned) { return 1.0f; },
+                        {}})[0];
+  };
+  EXPECT_EQ(add_to_one(0x1p-25f), 1 + 3 * 0x1p-23f);  // 15 quarters of the last bit: all are added at once,
+  EXPECT_EQ(add_to_one(0x1p-26f), 1);                 // and two bits more take part
 }
 
 TEST(Bulk, PlainCopies) {

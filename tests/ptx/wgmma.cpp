@@ -4,6 +4,7 @@
 #include "tests/ptx/decoder.h"
 #include "tests/ptx/lanes.h"
 #include "tests/ptx/tensor_core.h"
+#include "tests/ptx/tensor_sum.h"
 
 namespace longreach::ptx {
 
@@ -20,8 +21,8 @@ enum Flags : uint8_t { kARegisters = 1, kATransposed = 2, kBTransposed = 4, kNeg
 uint32_t register_of(const Operand& o) { return o.offset / 128; }
 
 struct Operands {
-  alignas(64) float a[16][16];
-  alignas(64) float b[16][256];
+  Factor<16, 16> a;
+  Factor<16, 256> b;
   alignas(64) float c[16][256];
 };
 
@@ -92,19 +93,21 @@ void read_a_registers(const Warp& w, const Instruction& i, size_t sums, Operands
     const uint32_t* x = w.lanes<uint32_t>(i.values[sums + r]);
     for (unsigned l = 0; l < 32; ++l) {
       const Place2 p = mma_a16(l, 2 * r);
-      m.a[p.row][p.column] = element(i.type, static_cast<uint16_t>(x[l]));
-      m.a[p.row][p.column + 1] = element(i.type, static_cast<uint16_t>(x[l] >> 16));
+      m.a.x[p.row][p.column] = element(i.type, static_cast<uint16_t>(x[l]));
+      m.a.x[p.row][p.column + 1] = element(i.type, static_cast<uint16_t>(x[l] >> 16));
     }
   }
 }
 
 void multiply(Operands& m, unsigned n, bool negative) {
-  for (unsigned r = 0; r < 16; ++r) {
-    for (unsigned k = 0; k < 16; ++k) {
-      const float a = negative ? -m.a[r][k] : m.a[r][k];
-      for (unsigned c = 0; c < n; ++c) m.c[r][c] = __builtin_fmaf(a, m.b[k][c], m.c[r][c]);
-    }
-  }
+  if (negative)
+    for (auto& row : m.a.x)
+      for (float& x : row) x = -x;
+  m.a.find_exponents(16, 16);
+  m.b.find_exponents(16, n);
+  for (unsigned r = 0; r < 16; ++r)
+    for (unsigned c = 0; c < n; c += kSums)
+      add_products<16, kHopperBytes / 2, kHopperFraction>(&m.c[r][c], m.a, r, m.b, c);
 }
 
 // values: n / 2 sums, then 4 registers of A unless it lies in shared memory. source: 0 A's descriptor, 1 B's, 2 whether to
@@ -124,10 +127,10 @@ Step multiply_async(Warp& w, const Instruction& i, uint32_t mask) {
     read_a_registers(w, i, sums, m);
   } else {
     read_operand(w, i, a, i.flags & kATransposed, w.index % 4 * 16, 16, *tile,
-                 [&](unsigned r, unsigned k, float x) { m.a[r][k] = x; });
+                 [&](unsigned r, unsigned k, float x) { m.a.x[r][k] = x; });
   }
   read_operand(w, i, b, i.flags & kBTransposed, 0, n, *tile,
-               [&](unsigned r, unsigned k, float x) { m.b[k][r] = x; });
+               [&](unsigned r, unsigned k, float x) { m.b.x[k][r] = x; });
   for (unsigned e = 0; e < sums; ++e) {
     const uint32_t* x = std::as_const(w).lanes<uint32_t>(i.values[e]);
     for (unsigned l = 0; l < 32; ++l)

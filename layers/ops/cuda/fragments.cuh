@@ -4,9 +4,9 @@
 //
 // A step takes 32 bytes of both rows: 16 elements of 16 bits or 8 of 32 bits; ldmatrix, which moves 16-byte
 // rows whatever they hold, then gives the right fragments for both. fp32 factors are split into two TF32
-// numbers, x = hi + lo (lo rounded), and a b = lo hi + hi lo + hi hi: about 2^-21 of error where TF32 alone
-// has 2^-11.
+// numbers (split_sums.cuh): about 2^-21 of error where TF32 alone has 2^-11.
 #pragma once
+#include "layers/ops/cuda/split_sums.cuh"
 #include "layers/ops/cuda/tile.cuh"
 
 namespace longreach::cuda {
@@ -26,9 +26,8 @@ __device__ __forceinline__ SplitFragment<kRegisters> split_fragment(const uint32
   SplitFragment<kRegisters> f;
 #pragma unroll
   for (int i = 0; i < kRegisters; ++i) {
-    const float x = __uint_as_float(bits[i]);
-    f.high[i] = ptx::round_tf32(x);
-    f.low[i] = ptx::round_tf32(x - __uint_as_float(f.high[i]));
+    f.high[i] = high_part(bits[i]);
+    f.low[i] = low_part(bits[i], f.high[i]);
   }
   return f;
 }
@@ -37,6 +36,7 @@ struct BFloat16 {
   static constexpr int kBytes = 2;
   template <int kRegisters>
   using Fragment = Half2Fragment<kRegisters>;
+  using Sums = PlainSums;
   static __device__ __forceinline__ uint32_t pack(float low, float high) { return ptx::pack_bf16(low, high); }
   static __device__ __forceinline__ float to_float(uint32_t low_half) {
     return ptx::float_from_bf16(low_half);
@@ -50,6 +50,7 @@ struct Float16 {
   static constexpr int kBytes = 2;
   template <int kRegisters>
   using Fragment = Half2Fragment<kRegisters>;
+  using Sums = PlainSums;
   static __device__ __forceinline__ uint32_t pack(float low, float high) { return ptx::pack_fp16(low, high); }
   static __device__ __forceinline__ float to_float(uint32_t low_half) {
     return ptx::float_from_fp16(low_half);
@@ -63,9 +64,19 @@ struct Float32 {
   static constexpr int kBytes = 4;
   template <int kRegisters>
   using Fragment = SplitFragment<kRegisters>;
+  using Sums = SplitSums<2>;
+  // To a sum of its own: small terms first.
   static __device__ __forceinline__ void multiply(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
+    multiply_low(d, a, b);
+    multiply_high(d, a, b);
+  }
+  static __device__ __forceinline__ void multiply_low(float (&d)[4], const Fragment<4>& a,
+                                                      const Fragment<2>& b) {
     ptx::mma_tf32(d, a.low, b.high[0], b.high[1]);
     ptx::mma_tf32(d, a.high, b.low[0], b.low[1]);
+  }
+  static __device__ __forceinline__ void multiply_high(float (&d)[4], const Fragment<4>& a,
+                                                       const Fragment<2>& b) {
     ptx::mma_tf32(d, a.high, b.high[0], b.high[1]);
   }
 };
@@ -139,6 +150,7 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[kRowTiles][kColumnTil
                                               uint32_t right) {
   static_assert(kColumnTiles % 2 == 0);
   const int lane = lane_id(), row = (lane & 7) + ((lane >> 4) << 3), half = (lane >> 3) & 1;
+  typename Element::Sums sums;
 #pragma unroll
   for (int step = 0; step < kRowBytes / 32; ++step) {
     typename Element::template Fragment<4> a[kRowTiles];
@@ -156,8 +168,8 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[kRowTiles][kColumnTil
       const auto b0 = to_fragment<Element>(first), b1 = to_fragment<Element>(second);
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
-        Element::multiply(acc[m][n], a[m], b0);
-        Element::multiply(acc[m][n + 1], a[m], b1);
+        sums.add(acc[m][n], [&](float(&d)[4]) { Element::multiply(d, a[m], b0); });
+        sums.add(acc[m][n + 1], [&](float(&d)[4]) { Element::multiply(d, a[m], b1); });
       }
     }
   }
@@ -195,35 +207,49 @@ __device__ __forceinline__ void multiply_weights_16bit(float (&acc)[kRowTiles][k
   }
 }
 
-// The same for fp32. ldmatrix does not transpose 32-bit elements, so right is read element by element. Inner
-// index 2 t is given to position t of the step and 2 t + 1 to position t + 4: then the accumulators are the
+// The same for fp32, 16 inner indices a step. ldmatrix does not transpose 32-bit elements, so right is read element by
+// element. Inner index 2 t of eight is given to position t and 2 t + 1 to position t + 4: then the accumulators are the
 // left fragment as they are, and the rows that a warp reads together lie in different bank groups.
 template <int kRowBytes, int kRowTiles, int kInner, int kColumnTiles>
 __device__ __forceinline__ void multiply_weights_32bit(float (&acc)[kRowTiles][kColumnTiles][4],
                                                        const float (&weights)[kRowTiles][kInner][4],
-                                                       const char* right) {
+                                                       uint32_t right) {
+  using Right = Tile<kRowBytes>;
+  static_assert(kInner % 2 == 0 && Right::kPermuted == 8);
   const int lane = lane_id(), g = lane >> 2, row = (lane & 3) * 2;
+  uint32_t from[2];  // column tile n begins at chunk 2 n: its bits change those of chunk 0 by XOR
 #pragma unroll
-  for (int k = 0; k < kInner; ++k) {
-    SplitFragment<4> a[kRowTiles];
+  for (int i = 0; i < 2; ++i) from[i] = right + Right::offset(row + i, g >> 2) + (g & 3) * 4;
+  Float32::Sums sums;
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) {
-      const float(&w)[4] = weights[m][k];
-      const uint32_t bits[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
-                                __float_as_uint(w[3])};
-      a[m] = split_fragment(bits);
-    }
+  for (int k = 0; k < kInner; k += 2) {
+    SplitFragment<4> a[kRowTiles][2];
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float(&w)[4] = weights[m][k + j];
+        const uint32_t bits[4] = {__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
+                                  __float_as_uint(w[3])};
+        a[m][j] = split_fragment(bits);
+      }
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
-      uint32_t bits[2];
+      SplitFragment<2> b[2];
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int offset = Tile<kRowBytes>::offset(row + k * 8 + i, n * 2 + (g >> 2)) + (g & 3) * 4;
-        bits[i] = *reinterpret_cast<const uint32_t*>(right + offset);
+      for (int j = 0; j < 2; ++j) {
+        uint32_t bits[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          bits[i] = ptx::load_shared_word((from[i] ^ n % 4 * 32) + (k + j) * 8 * kRowBytes + n / 4 * 128);
+        b[j] = split_fragment(bits);
       }
-      const SplitFragment<2> b = split_fragment(bits);
 #pragma unroll
-      for (int m = 0; m < kRowTiles; ++m) Float32::multiply(acc[m][n], a[m], b);
+      for (int m = 0; m < kRowTiles; ++m)
+        sums.add(acc[m][n], [&](float(&d)[4]) {
+          for (int j = 0; j < 2; ++j) Float32::multiply_low(d, a[m][j], b[j]);
+          for (int j = 0; j < 2; ++j) Float32::multiply_high(d, a[m][j], b[j]);
+        });
     }
   }
 }
@@ -233,7 +259,7 @@ __device__ __forceinline__ void multiply_weights(float (&acc)[kRowTiles][kColumn
                                                  const float (&weights)[kRowTiles][kInner][4],
                                                  const char* right) {
   if constexpr (Element::kBytes == 4) {
-    multiply_weights_32bit<kRowBytes>(acc, weights, right);
+    multiply_weights_32bit<kRowBytes>(acc, weights, ptx::shared_address(right));
   } else {
     multiply_weights_16bit<Element, kRowBytes>(acc, weights, ptx::shared_address(right));
   }

@@ -1,4 +1,5 @@
-// States, decays and the gradient of decays: states.cuh for the three element types, decay.cuh.
+// States, decays and the gradient of decays: states.cuh for the three element types, decay.cuh. Where registers
+// are named, ptxas takes more left alone, for no further block.
 #include "layers/ops/recurrence/decay.cuh"
 #include "layers/ops/recurrence/states.cuh"
 
@@ -14,8 +15,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     recurrence_sums_fp16(const __grid_constant__ SumParams p) {
   chunk_sums<Float16>(p);
 }
-extern "C" __global__ void __launch_bounds__(kThreads)
-    recurrence_sums_fp32(const __grid_constant__ SumParams p) {
+extern "C" __global__ void __maxnreg__(72) recurrence_sums_fp32(const __grid_constant__ SumParams p) {
   chunk_sums<float>(p);
 }
 extern "C" __global__ void __launch_bounds__(kThreads) recurrence_scan(const __grid_constant__ ScanParams p) {

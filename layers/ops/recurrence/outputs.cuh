@@ -74,6 +74,7 @@ template <class T, Role kRole>
 __device__ __forceinline__ void add_slice(float (&scores)[4][2][4], float (&part)[8][4],
                                           const OutputMemory<T>& memory, int buffer, int remaining) {
   const int row = warp() * 16;
+  StepSums<T> sums;
 #pragma unroll
   for (int k = 0; k < kChunk; k += 16) {
     if (k >= remaining) break;
@@ -83,19 +84,20 @@ __device__ __forceinline__ void add_slice(float (&scores)[4][2][4], float (&part
       row_fragment(a, memory.x1(buffer), row, k);
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair)
-        if (strip_pair_seen<kRole>(pair)) add_scores(scores[pair], a, memory.x2(buffer), 16 * pair, k);
+        if (strip_pair_seen<kRole>(pair)) add_scores(sums, scores[pair], a, memory.x2(buffer), 16 * pair, k);
       widen<T>(left, a);
     } else {
       row_fragment(left, memory.x1(buffer), row, k);
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair)
-        if (strip_pair_seen<kRole>(pair)) add_scores(scores[pair], left, memory.x2(buffer), 16 * pair, k);
+        if (strip_pair_seen<kRole>(pair))
+          add_scores(sums, scores[pair], left, memory.x2(buffer), 16 * pair, k);
     }
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       Right<kTerms<T>> right;
       right_from_state<T, kTransposed<kRole>>(right, memory.state(buffer), k, 8 * j);
-      add_product(part[j], left, right);
+      add_product(sums, part[j], left, right);
     }
   }
 }
@@ -164,6 +166,7 @@ __device__ __forceinline__ void mask_scores(float (&scores)[4][2][4], const floa
 // total += scores x3, tokens as inner elements.
 template <class T, Role kRole>
 __device__ __forceinline__ void add_tokens(float (&total)[8][4], const float (&scores)[4][2][4], T* x3) {
+  StepSums<T> sums;
 #pragma unroll
   for (int pair = 0; pair < 4; ++pair) {
     if (!strip_pair_seen<kRole>(pair)) continue;
@@ -174,8 +177,8 @@ __device__ __forceinline__ void add_tokens(float (&total)[8][4], const float (&s
     for (int j = 0; j < 8; j += 2) {
       Right<kTerms<T>> right[2];
       right_from_tokens<T>(right, x3, 16 * pair, 8 * j);
-      add_product(total[j], left, right[0]);
-      add_product(total[j + 1], left, right[1]);
+      add_product(sums, total[j], left, right[0]);
+      add_product(sums, total[j + 1], left, right[1]);
     }
   }
 }
@@ -186,6 +189,7 @@ inline constexpr int kWeightStride = 72;
 template <class T>
 __device__ __forceinline__ void store_weights(const float (&scores)[4][2][4], T* x4, T* x3, float* weights) {
   const int row = warp() * 16;
+  StepSums<T> sums;
 #pragma unroll
   for (int pair = 0; pair < 4; ++pair) {
     float products[2][4] = {};
@@ -195,11 +199,11 @@ __device__ __forceinline__ void store_weights(const float (&scores)[4][2][4], T*
         if constexpr (kHalf<T>) {
           uint32_t a[4];
           row_fragment(a, x4, row, k);
-          add_scores(products, a, x3, 16 * pair, k);
+          add_scores(sums, products, a, x3, 16 * pair, k);
         } else {
           Left<3> left;
           row_fragment(left, x4, row, k);
-          add_scores(products, left, x3, 16 * pair, k);
+          add_scores(sums, products, left, x3, 16 * pair, k);
         }
       }
     }

@@ -37,6 +37,23 @@ __device__ __forceinline__ void left_from_tokens(Left<kTerms<T>>& out, T* tile, 
   }
 }
 
+// A block's chunk and tile of a state.
+struct SumPlace {
+  int64_t chunk;
+  int row, column;
+
+  __device__ __forceinline__ explicit SumPlace(const SumParams& p) {
+    unsigned block;  // worked out again where it is asked for again, so that no register holds it meanwhile
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+    const int across = (p.columns + kChunk - 1) / kChunk, tiles = (p.rows + kChunk - 1) / kChunk * across;
+    const int tile = static_cast<int>(block % tiles);
+    chunk = block / tiles;
+    row = tile / across * kChunk;
+    column = tile % across * kChunk;
+  }
+  __device__ __forceinline__ int64_t index(const SumParams& p) const { return chunk * p.heads + blockIdx.y; }
+};
+
 // Grid: chunks x tiles of a state, heads. Each of 4 warps makes 16 rows of the tile.
 template <class T>
 __device__ __forceinline__ void chunk_sums(const SumParams& p) {
@@ -44,20 +61,18 @@ __device__ __forceinline__ void chunk_sums(const SumParams& p) {
   float* factors = reinterpret_cast<float*>(shared);
   T* x = reinterpret_cast<T*>(shared + kChunk * sizeof(float));
   T* z = x + kTileBytes<T> / sizeof(T);
-  const int across = (p.columns + kChunk - 1) / kChunk, tiles = (p.rows + kChunk - 1) / kChunk * across;
-  const int64_t chunk_index = blockIdx.x / tiles;
-  const int tile = static_cast<int>(blockIdx.x % tiles), head = static_cast<int>(blockIdx.y);
-  const int row = tile / across * kChunk, column = tile % across * kChunk;
-  const Chunk chunk = p.chunks[chunk_index];
-  const int64_t index = chunk_index * p.heads + head;
-  load_tile(x, p.x, chunk, head, row, p.x_width);
-  load_tile(z, p.z, chunk, head, column, p.z_width);
+  const SumPlace from(p);
+  const int head = static_cast<int>(blockIdx.y);
+  const Chunk chunk = p.chunks[from.chunk];
+  load_tile(x, p.x, chunk, head, from.row, p.x_width);
+  load_tile(z, p.z, chunk, head, from.column, p.z_width);
   if (threadIdx.x < kChunk)
-    factors[threadIdx.x] = p.tables[(index * kTableRows + p.factor) * kChunk + threadIdx.x] * p.scale;
+    factors[threadIdx.x] = p.tables[(from.index(p) * kTableRows + p.factor) * kChunk + threadIdx.x] * p.scale;
   ptx::cp_async_commit();
   ptx::cp_async_wait<0>();
   __syncthreads();
   float sums[8][4] = {};
+  StepSums<T, 1> steps;  // the warps of other blocks work meanwhile
 #pragma unroll
   for (int k = 0; k < kChunk; k += 16) {
     Left<kTerms<T>> left;
@@ -66,18 +81,19 @@ __device__ __forceinline__ void chunk_sums(const SumParams& p) {
     for (int j = 0; j < 8; j += 2) {
       Right<kTerms<T>> right[2];
       right_from_tokens<T>(right, z, k, 8 * j);
-      add_product(sums[j], left, right[0]);
-      add_product(sums[j + 1], left, right[1]);
+      add_product(steps, sums[j], left, right[0]);
+      add_product(steps, sums[j + 1], left, right[1]);
     }
   }
-  float* out = p.sums + index * p.rows * p.columns;
+  const SumPlace to(p);
+  float* out = p.sums + to.index(p) * p.rows * p.columns;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int r = row + warp() * 16 + quad() + 8 * i;
+    const int r = to.row + warp() * 16 + quad() + 8 * i;
     if (r >= p.rows) continue;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      const int c = column + 8 * j + 2 * quad_lane();
+      const int c = to.column + 8 * j + 2 * quad_lane();
       if (c < p.columns)
         *reinterpret_cast<float2*>(out + static_cast<int64_t>(r) * p.columns + c) =
             make_float2(sums[j][2 * i], sums[j][2 * i + 1]);

@@ -7,6 +7,7 @@
 // t and t + 4 ("apart").
 #pragma once
 #include "layers/ops/cuda/element.cuh"
+#include "layers/ops/cuda/split_sums.cuh"
 #include "layers/ops/recurrence/cuda_params.h"
 
 namespace longreach::recurrence_cuda {
@@ -17,7 +18,9 @@ using cuda::kPerVector;
 template <class T>
 inline constexpr bool kHalf = sizeof(T) == 2;
 template <class T>
-inline constexpr int kTerms = kHalf<T> ? 1 : 3;  // fp32: a b = high high + high low + low high
+inline constexpr int kTerms = kHalf<T> ? 1 : 3;  // fp32: a b = low high + high low + high high
+template <class T, int kChains = 2>
+using StepSums = std::conditional_t<kHalf<T>, cuda::PlainSums, cuda::SplitSums<kChains>>;
 template <class T>
 inline constexpr int kRowElements = tile_row_elements(sizeof(T));
 template <class T>
@@ -79,14 +82,23 @@ __device__ __forceinline__ void load_table(float* to, const float* tables, int64
   if (i < kPieces) ptx::cp_async_16(to + 4 * i, tables + index * (kTableRows * kChunk) + 4 * i, true);
 }
 
+template <int kCount>
+__device__ __forceinline__ void set_parts(uint32_t& high, uint32_t& low, float x) {
+  if constexpr (kCount == 1) {
+    high = ptx::round_tf32(x);
+  } else {
+    high = cuda::high_part(__float_as_uint(x));
+    low = cuda::low_part(__float_as_uint(x), high);
+  }
+}
+
 // 16 rows x 16 inner elements, as two TF32 fragments [half][(g, lo), (g + 8, lo), (g, hi), (g + 8, hi)].
 template <int kCount>
 struct Left {
   uint32_t high[2][4];
   uint32_t low[kCount == 3 ? 2 : 1][4];
   __device__ __forceinline__ void set(int half, int i, float x) {
-    high[half][i] = ptx::round_tf32(x);
-    if constexpr (kCount == 3) low[half][i] = ptx::round_tf32(x - __uint_as_float(high[half][i]));
+    set_parts<kCount>(high[half][i], low[kCount == 3 ? half : 0][i], x);
   }
 };
 
@@ -96,23 +108,26 @@ struct Right {
   uint32_t high[2][2];
   uint32_t low[kCount == 3 ? 2 : 1][2];
   __device__ __forceinline__ void set(int half, int i, float x) {
-    high[half][i] = ptx::round_tf32(x);
-    if constexpr (kCount == 3) low[half][i] = ptx::round_tf32(x - __uint_as_float(high[half][i]));
+    set_parts<kCount>(high[half][i], low[kCount == 3 ? half : 0][i], x);
   }
 };
 
 // d += left right, small terms first.
-template <int kCount>
-__device__ __forceinline__ void add_product(float (&d)[4], const Left<kCount>& left,
+template <int kCount, class Sums>
+__device__ __forceinline__ void add_product(Sums& sums, float (&d)[4], const Left<kCount>& left,
                                             const Right<kCount>& right) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  sums.add(d, [&](float(&sum)[4]) {
     if constexpr (kCount == 3) {
-      ptx::mma_tf32(d, left.low[half], right.high[half][0], right.high[half][1]);
-      ptx::mma_tf32(d, left.high[half], right.low[half][0], right.low[half][1]);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        ptx::mma_tf32(sum, left.low[half], right.high[half][0], right.high[half][1]);
+        ptx::mma_tf32(sum, left.high[half], right.low[half][0], right.low[half][1]);
+      }
     }
-    ptx::mma_tf32(d, left.high[half], right.high[half][0], right.high[half][1]);
-  }
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+      ptx::mma_tf32(sum, left.high[half], right.high[half][0], right.high[half][1]);
+  });
 }
 
 // Rows [row, row + 16), inner elements [k, k + 16) of a 16-bit tile as one 16-bit fragment.
@@ -150,7 +165,8 @@ __device__ __forceinline__ void right_from_rows(Right<3>& out, const float* tile
 
 // scores (+)= x1 x2^T over 16 inner elements, for 16 columns [n, n + 16).
 template <class T, class L>
-__device__ __forceinline__ void add_scores(float (&s)[2][4], const L& x1, T* x2, int n, int k) {
+__device__ __forceinline__ void add_scores(StepSums<T>& sums, float (&s)[2][4], const L& x1, T* x2, int n,
+                                           int k) {
   if constexpr (kHalf<T>) {
     uint32_t b[4];
     ptx::ldmatrix_x4(b, piece_at(x2, n + (lane() & 7) + (lane() >> 4) * 8, k / 8 + ((lane() >> 3) & 1)));
@@ -161,7 +177,7 @@ __device__ __forceinline__ void add_scores(float (&s)[2][4], const L& x1, T* x2,
     for (int j = 0; j < 2; ++j) {
       Right<3> right;
       right_from_rows(right, x2, n + 8 * j, k);
-      add_product(s[j], x1, right);
+      add_product(sums, s[j], x1, right);
     }
   }
 }

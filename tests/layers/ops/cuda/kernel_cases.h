@@ -30,6 +30,11 @@ struct Rows {
     bytes = encode(dtype, values);
     values = decode(dtype, bytes);
   }
+  // So that sums only grow, and what is cut off them does not cancel out.
+  void make_positive() {
+    for (float& x : values) x = std::fabs(x);
+    bytes = encode(dtype, values);
+  }
   double operator()(int64_t token, int64_t head, int64_t i) const {
     return values[static_cast<size_t>((token * heads + head) * size + i)];
   }
@@ -128,7 +133,9 @@ inline std::string file_of(const std::string& kernel) {
 // Causal attention of `queries` last tokens of `keys`, two heads on one key head, its float64 results and its launches.
 class AttentionLaunch {
  public:
-  AttentionLaunch(int64_t queries, int64_t keys, int64_t heads, DType dtype = DType::kBFloat16)
+  // positive: values and gradients of the output.
+  AttentionLaunch(int64_t queries, int64_t keys, int64_t heads, DType dtype = DType::kBFloat16,
+                  bool positive = false)
       : q_(queries, heads, kSize, 1, dtype),
         k_(keys, 1, kSize, 2, dtype),
         v_(keys, 1, kSize, 3, dtype),
@@ -138,6 +145,7 @@ class AttentionLaunch {
         dk_(k_),
         dv_(v_),
         lse_(static_cast<size_t>(queries * heads)) {
+    if (positive) v_.make_positive(), d_o_.make_positive();
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < queries; ++i) solve(h, i, i + keys - queries + 1);
   }
@@ -233,7 +241,9 @@ class AttentionLaunch {
 // gradients.
 class RecurrenceLaunch {
  public:
-  RecurrenceLaunch(int64_t tokens, int64_t dk, int64_t dv, DType dtype = DType::kBFloat16)
+  // positive: everything.
+  RecurrenceLaunch(int64_t tokens, int64_t dk, int64_t dv, DType dtype = DType::kBFloat16,
+                   bool positive = false)
       : q_(tokens, kHeads, dk, 1, dtype),
         k_(tokens, 1, dk, 2, dtype),
         v_(tokens, 1, dv, 3, dtype),
@@ -242,6 +252,8 @@ class RecurrenceLaunch {
         dq_(q_),
         dk_(k_),
         dv_(v_) {
+    if (positive)
+      for (Rows* rows : {&q_, &k_, &v_, &d_o_}) rows->make_positive();
     std::mt19937 random(5);
     std::uniform_real_distribution<float> decay(-0.03f, 0.0f);  // chunks before still count
     for (int64_t i = 0; i < tokens * kHeads; ++i) log_decay_.push_back(decay(random));
