@@ -37,8 +37,10 @@ struct EntryWriter {
   }
   __device__ __forceinline__ void flush() const {
     if (entry < 0) return;
-    block_max[entry] = adds ? fmaxf(block_max[entry], value.x) : value.x;
-    block_sum[entry] = adds ? block_sum[entry] + value.y : value.y;
+    float2 all = value;
+    if (adds) all = make_float2(fmaxf(block_max[entry], all.x), block_sum[entry] + all.y);
+    block_max[entry] = all.y != all.y ? all.y : all.x;  // fmaxf drops NaN, and sums keep it
+    block_sum[entry] = all.y;
   }
 };
 

@@ -23,6 +23,7 @@ struct BlockCudaCase {
   std::optional<double> scale;
   BlockStatistics statistics = BlockStatistics::none;
   uint64_t seed = 1;
+  std::optional<int64_t> nan_key;  // whose k is NaN
 
   std::string name() const {
     return text("B", batch, " Tq", queries, " Tk", keys, " H", heads, '/', key_heads, '/', value_heads,
@@ -77,6 +78,7 @@ struct BlockCudaInputs {
     v = input({c.batch, c.keys, c.value_heads, c.v_size}, 2, 1.0);
     d_o = input({c.batch, c.queries, c.heads, c.v_size}, 3, 1.0);
     d_lse = input({c.batch, c.heads, c.queries}, 4, 1.0).to(at::kFloat);
+    if (c.nan_key) k.select(1, *c.nan_key).fill_(std::nan(""));
   }
 };
 

@@ -140,6 +140,23 @@ TEST(BlockAttentionPtx, StatisticsOfHeadsAndLists) {
     }
 }
 
+// Several tiles of queries a row, so that entries are added to.
+TEST(BlockAttentionPtx, StatisticsKeepNan) {
+  for (const auto dtype : {at::kBFloat16, at::kFloat}) {
+    BlockCudaCase c{.queries = 200, .keys = 200, .query_block = 100, .key_block = 16, .density = 1.0};
+    c.statistics = dtype == at::kFloat ? BlockStatistics::per_head : BlockStatistics::per_list;
+    c.nan_key = 30;
+    const BlockLists lists = random_lists(c);
+    const BlockCudaResult found = run_block_cuda(c, lists, dtype);
+    const AttentionResult exact = exact_block_attention(c, lists, BlockCudaInputs(c, dtype));
+    for (const size_t i : {5, 6}) {
+      EXPECT_TRUE(exact[i].isnan().any().item<bool>());
+      EXPECT_TRUE(found.tensors[i].isnan().equal(exact[i].isnan())) << i;
+      EXPECT_LE(relative_error(found.tensors[i].nan_to_num(), exact[i].nan_to_num()), 5e-5) << i;
+    }
+  }
+}
+
 // Lists without an entry that counts, and no entries at all.
 TEST(BlockAttentionPtx, RowsThatSeeNothing) {
   BlockCudaCase c{.queries = 70, .keys = 70, .query_block = 16, .key_block = 32};
