@@ -3,9 +3,13 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/sort.h>
+#include <ATen/ops/tensor.h>
 
 #include <algorithm>
+#include <limits>
 
+#include "layers/nsa/block_counts.h"
 #include "layers/nsa/branches.h"
 #include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/check.h"
@@ -61,6 +65,37 @@ Selection choose(const NsaInput& in, const NsaOptions& options, bool keep_scores
       .top_k = options.num_blocks, .first = options.first_blocks, .latest = options.latest_blocks};
   return select_blocks((in.q_cmp.defined() ? in.q_cmp : in.q).detach(), in.k_cmp.detach(), lists, how,
                        geometry, rule, keep_scores);
+}
+
+// The first and the latest blocks up to each query's own, among `blocks` [B, Hl, T, S].
+at::Tensor forced_blocks(const at::Tensor& blocks, const NsaOptions& options,
+                         const std::vector<Document>& documents) {
+  std::vector<int64_t> own;
+  for (const Document& document : documents)
+    for (int64_t row = 0; row < document.queries; ++row)
+      own.push_back(document.position(row) / options.block_size);
+  const at::Tensor newest = at::tensor(own, at::kLong).to(blocks.device()).view({1, 1, -1, 1});
+  return (blocks < options.first_blocks).logical_or(blocks > newest - options.latest_blocks);
+}
+
+// Each row's best block_counts of the chosen, by score, forced ones first, equal ones by number; ascending, -1 pads.
+// lucidrains' own block, the last of a list, stays.
+at::Tensor trimmed(const CountedInput& in, const NsaOptions& options, const std::vector<Document>& documents,
+                   const Selection& selection) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  constexpr int64_t kNone = std::numeric_limits<int32_t>::max();
+  const bool lucidrains = options.form == NsaForm::lucidrains;
+  const int64_t slots = selection.indices.size(3) - (lucidrains ? 1 : 0);
+  const at::Tensor chosen = selection.indices.narrow(3, 0, slots).to(at::kLong);
+  at::Tensor scores = selection.scores.gather(3, chosen.clamp_min(0));
+  if (!lucidrains) scores = scores.masked_fill(forced_blocks(chosen, options, documents), kInfinity);
+  const at::Tensor order = std::get<1>(
+      at::sort(scores.masked_fill(chosen < 0, -kInfinity), /*stable=*/true, /*dim=*/-1, /*descending=*/true));
+  const at::Tensor ranks = std::get<1>(order.sort(-1));
+  const at::Tensor dropped = (ranks >= counts_by_list(in).to(ranks.device())).logical_or(chosen < 0);
+  const at::Tensor ascending = std::get<0>(chosen.masked_fill(dropped, kNone).sort(-1));
+  const at::Tensor kept = ascending.masked_fill(ascending == kNone, -1).to(at::kInt);
+  return lucidrains ? at::cat({kept, selection.indices.narrow(3, slots, 1)}, 3) : kept;
 }
 
 at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
@@ -122,40 +157,70 @@ at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, co
   return parts.size() == 1 ? parts.front().o : merge_attention(parts).o;
 }
 
-}  // namespace nsa
+namespace {
 
-NsaOutput nsa_attention(const NsaInput& in, const NsaOptions& options, bool keep_scores) {
-  nsa::check_input(in, options);
+NsaOutput attend(const CountedInput& in, const NsaOptions& given, bool keep_scores) {
+  check_input(in, given);
+  const NsaOptions options = with_largest_count(given, in);
+  const bool counted = in.block_counts.defined();
   const auto documents = nsa::documents(in, options);
   NsaOutput out;
-  const IntervalAttentionOutput compressed = nsa::compressed_branch(in, options, documents);
+  const IntervalAttentionOutput compressed = compressed_branch(in, options, documents);
   out.o_cmp = compressed.o;
   out.lse_cmp = compressed.lse;
   const Selection selection = options.form == NsaForm::lucidrains
-                                  ? nsa::choose_by_mean_logit(in, options, documents, keep_scores)
-                                  : nsa::choose(in, options, keep_scores);
-  out.block_indices = selection.indices;
-  out.block_scores = selection.scores;
-  out.o_slc = nsa::selected_branch(in, selection.indices, options, documents);
+                                  ? choose_by_mean_logit(in, options, documents, keep_scores || counted)
+                                  : choose(in, options, keep_scores || counted);
+  out.block_indices = counted ? trimmed(in, options, documents, selection) : selection.indices;
+  if (keep_scores) out.block_scores = selection.scores;
+  out.o_slc = selected_branch(in, out.block_indices, options, documents);
   const IntervalMask window{
       .window = options.window, .cu_seqlens_q = in.cu_seqlens, .cu_seqlens_k = in.cu_seqlens};
   out.o_win = interval_attention(in.q, in.k, in.v, window, options.scale).o;
-  nsa::add_branches(in.gate, out);
+  add_branches(in.gate, out);
   return out;
+}
+
+// flash-linear-attention's windows: the blocks.
+NsaOptions windows_of_blocks(NsaOptions options) {
+  options.compress_block = options.compress_stride = options.block_size;
+  return options;
+}
+
+NsaInput with_means(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
+                    const NsaOptions& options, const at::Tensor& cu_seqlens) {
+  return {.q = q,
+          .k = k,
+          .v = v,
+          .gate = gate,
+          .k_cmp = nsa_compress(k, {}, options, cu_seqlens),
+          .v_cmp = nsa_compress(v, {}, options, cu_seqlens),
+          .cu_seqlens = cu_seqlens};
+}
+
+}  // namespace
+}  // namespace nsa
+
+NsaOutput nsa_attention(const NsaInput& in, const NsaOptions& options, bool keep_scores) {
+  return nsa::attend({in, {}}, options, keep_scores);
+}
+
+NsaOutput nsa_attention(const NsaInput& in, const at::Tensor& block_counts, const NsaOptions& options,
+                        bool keep_scores) {
+  return nsa::attend({in, block_counts}, options, keep_scores);
 }
 
 NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
                         const NsaOptions& options, const at::Tensor& cu_seqlens) {
-  NsaOptions means = options;
-  means.compress_block = means.compress_stride = options.block_size;
-  return nsa_attention({.q = q,
-                        .k = k,
-                        .v = v,
-                        .gate = gate,
-                        .k_cmp = nsa_compress(k, {}, means, cu_seqlens),
-                        .v_cmp = nsa_compress(v, {}, means, cu_seqlens),
-                        .cu_seqlens = cu_seqlens},
-                       means);
+  const NsaOptions means = nsa::windows_of_blocks(options);
+  return nsa_attention(nsa::with_means(q, k, v, gate, means, cu_seqlens), means);
+}
+
+NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
+                        const at::Tensor& block_counts, const NsaOptions& options,
+                        const at::Tensor& cu_seqlens) {
+  const NsaOptions means = nsa::windows_of_blocks(options);
+  return nsa_attention(nsa::with_means(q, k, v, gate, means, cu_seqlens), block_counts, means);
 }
 
 }  // namespace longreach

@@ -4,8 +4,10 @@
 #include <ATen/TensorOperators.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "layers/ops/check.h"
+#include "layers/ops/document_rows.h"
 
 namespace longreach {
 
@@ -17,8 +19,21 @@ PoolWindows nsa_windows(const NsaOptions& options, const at::Tensor& cu_seqlens)
 }
 
 namespace nsa {
+namespace {
 
-void check_input(const NsaInput& in, const NsaOptions& options) {
+void check_counts(const at::Tensor& counts, at::IntArrayRef shape) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  expect_dtype(counts, "block_counts", {at::kInt, at::kLong});
+  expect_shape(counts, "block_counts", shape);
+  if (counts.numel() == 0) return;
+  for (const int64_t count : {counts.min().item<int64_t>(), counts.max().item<int64_t>()})
+    check<ShapeError>(count >= 0 && count <= kMost, "block_counts: ", count, ", expected 0 to ", kMost,
+                      " blocks");
+}
+
+}  // namespace
+
+void check_input(const CountedInput& in, const NsaOptions& options) {
   check<ConfigError>(options.compress_stride >= 1 && options.compress_stride <= options.compress_block,
                      "compress_stride: ", options.compress_stride,
                      ", expected 1 to compress_block = ", options.compress_block);
@@ -41,6 +56,8 @@ void check_input(const NsaInput& in, const NsaOptions& options) {
     expect_shape(in.memory_k, "memory_k", {in.k.size(2), -1, in.q.size(3)});
     expect_shape(in.memory_v, "memory_v", {in.k.size(2), in.memory_k.size(1), in.v.size(3)});
   }
+  if (in.block_counts.defined())
+    check_counts(in.block_counts, {batch, queries, options.shared_selection ? in.k.size(2) : heads});
   if (!in.gate.defined()) return;
   const bool shared = in.gate.dim() == 4 && in.gate.size(2) == 1;
   expect_shape(in.gate, "gate", {batch, queries, shared ? 1 : heads, 3});
@@ -59,6 +76,21 @@ std::vector<Document> documents(const NsaInput& in, const NsaOptions& options) {
     all.push_back({token[n], length, token[n], length, window[n], window[n + 1] - window[n]});
   }
   return all;
+}
+
+at::Tensor counts_by_list(const CountedInput& in) {
+  return in.block_counts.to(at::kLong).transpose(1, 2).unsqueeze(-1);
+}
+
+NsaOptions with_largest_count(NsaOptions options, const CountedInput& in) {
+  if (!in.block_counts.defined()) return options;
+  const int64_t largest = in.block_counts.numel() == 0 ? 0 : in.block_counts.max().item<int64_t>(),
+                blocks = ceil_div(in.k.size(1), options.block_size);  // no document has more
+  options.num_blocks = std::max<int64_t>(std::min(largest, blocks), 1);
+  // Room for the forced ones: they are chosen first, and cut off after like the others.
+  if (options.form == NsaForm::paper)
+    options.num_blocks = std::max(options.num_blocks, options.first_blocks + options.latest_blocks);
+  return options;
 }
 
 int64_t visible_windows(const NsaOptions& options, int64_t position, int64_t windows) {

@@ -13,10 +13,20 @@ struct Document {
   int64_t position(int64_t row) const { return row + keys - queries; }  // of its row-th query
 };
 
+// What the functions of block_counts.h get; undefined: NsaOptions::num_blocks.
+struct CountedInput : NsaInput {
+  at::Tensor block_counts;
+};
+
 // Throws ShapeError naming the argument.
-void check_input(const NsaInput& in, const NsaOptions& options);
+void check_input(const CountedInput& in, const NsaOptions& options);
 
 std::vector<Document> documents(const NsaInput& in, const NsaOptions& options);
+
+// block_counts as the lists stand: int64 [B, Hl, Tq, 1].
+at::Tensor counts_by_list(const CountedInput& in);
+// num_blocks: the largest of the counts, at most all blocks, at least the forced ones.
+NsaOptions with_largest_count(NsaOptions options, const CountedInput& in);
 
 // How many of a document's windows the query at `position` sees.
 int64_t visible_windows(const NsaOptions& options, int64_t position, int64_t windows);

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <limits>
 
+#include "layers/nsa/block_counts.h"
 #include "layers/nsa/documents.h"
 #include "layers/ops/document_rows.h"
 #include "layers/ops/masked_attention.h"
@@ -63,19 +64,25 @@ at::Tensor overlaps(const NsaOptions& options, int64_t windows, int64_t blocks,
   return weights.to(like.dtype());
 }
 
-// The best n of the candidates, ties to the lowest, in ascending order; -1 pads.
-at::Tensor best(const at::Tensor& scores, const at::Tensor& candidates, int64_t n) {
+// The best n of the candidates (counts [B, Hl, T, 1], if defined: of each row), ties to the lowest, in ascending order; -1
+// pads.
+at::Tensor best(const at::Tensor& scores, const at::Tensor& candidates, int64_t n, const at::Tensor& counts) {
   const at::Tensor ranked = scores.masked_fill(candidates.logical_not(), -kInfinity);
   const at::Tensor order = std::get<1>(at::sort(ranked, /*stable=*/true, /*dim=*/-1, /*descending=*/true));
   const int64_t blocks = order.size(-1), count = std::min(n, blocks);
   const at::Tensor first = order.narrow(-1, 0, count);
-  const at::Tensor absent = candidates.expand_as(scores).gather(-1, first).logical_not();
+  at::Tensor absent = candidates.expand_as(scores).gather(-1, first).logical_not();
+  if (counts.defined()) absent = absent.logical_or(at::arange(count, at::kLong) >= counts);
   const at::Tensor sorted = std::get<0>(first.masked_fill(absent, blocks).sort(-1));
   return at::constant_pad_nd(sorted.masked_fill(sorted == blocks, -1), {0, n - count}, -1).to(at::kInt);
 }
 
-Choice choose(const NsaInput& in, const NsaOptions& options, const Document& document, const at::Tensor& all,
-              int64_t lists) {
+at::Tensor counts_of(const CountedInput& in) {
+  return in.block_counts.defined() ? counts_by_list(in) : at::Tensor();
+}
+
+Choice choose(const CountedInput& in, const NsaOptions& options, const Document& document,
+              const at::Tensor& all, int64_t lists) {
   const int64_t blocks = ceil_div(document.keys, options.block_size), windows = in.k_cmp.size(1);
   const at::Tensor seen = visible_keys(
       document, windows, [](int64_t) { return 0; },
@@ -97,11 +104,11 @@ Choice choose(const NsaInput& in, const NsaOptions& options, const Document& doc
           [&](int64_t p) { return own(p) + 1; })
           .logical_or(at::arange(blocks, at::kLong) < options.first_blocks);
   const at::Tensor ranked = scores.masked_fill(forced, kInfinity);
-  return {best(ranked, candidates, options.num_blocks),
+  return {best(ranked, candidates, options.num_blocks, counts_of(in)),
           scores.masked_fill(candidates.logical_not(), -kInfinity)};
 }
 
-Choice choose_by_mean_logit(const NsaInput& in, const NsaOptions& options, const Document& document,
+Choice choose_by_mean_logit(const CountedInput& in, const NsaOptions& options, const Document& document,
                             const at::Tensor& all, int64_t lists) {
   const int64_t ratio = options.block_size / options.compress_stride, full = in.k_cmp.size(1) / ratio;
   const int64_t blocks = ceil_div(document.keys, options.block_size);
@@ -113,7 +120,7 @@ Choice choose_by_mean_logit(const NsaInput& in, const NsaOptions& options, const
   const at::Tensor nothing = at::full({logit.size(0), lists, document.queries, 1}, -1e3, logit.options());
   const at::Tensor masked = logit.masked_fill(past.logical_not(), -kInfinity);
   const at::Tensor value = at::cat({nothing, masked}, -1).softmax(-1).narrow(-1, 1, full);
-  const at::Tensor chosen = best(value, past.logical_and(value > 1e-10), options.num_blocks);
+  const at::Tensor chosen = best(value, past.logical_and(value > 1e-10), options.num_blocks, counts_of(in));
   const at::Tensor own = at::arange(document.keys - document.queries, document.keys, at::kInt)
                              .div(options.block_size, "floor")
                              .view({1, 1, -1, 1})
@@ -135,7 +142,7 @@ at::Tensor listed_keys(const at::Tensor& indices, const NsaOptions& options, con
       .logical_and(causal);
 }
 
-NsaOutput attend_document(const NsaInput& in, const NsaOptions& options) {
+NsaOutput attend_document(const CountedInput& in, const NsaOptions& options) {
   const Document document{0, in.q.size(1), 0, in.k.size(1), 0, in.k_cmp.size(1)};
   const int64_t heads = in.q.size(2), slots = in.memory_k.defined() ? in.memory_k.size(1) : 0;
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(in.q.size(3))));
@@ -187,43 +194,54 @@ at::Tensor join(const std::vector<NsaOutput>& parts, at::Tensor NsaOutput::*memb
   return at::cat(tensors, time);
 }
 
-}  // namespace
-}  // namespace nsa
-
-NsaOutput nsa_attention_reference(const NsaInput& in, const NsaOptions& options, bool keep_scores) {
-  nsa::check_input(in, options);
+NsaOutput attend_reference(const CountedInput& in, const NsaOptions& given, bool keep_scores) {
+  check_input(in, given);
+  const NsaOptions options = with_largest_count(given, in);
   const double none = std::numeric_limits<double>::quiet_NaN();
   std::vector<NsaOutput> parts;
-  for (const nsa::Document& document : nsa::documents(in, options)) {
+  for (const Document& document : documents(in, options)) {
     const auto piece = [](const at::Tensor& x, int64_t first, int64_t count) {
       return x.defined() ? x.narrow(1, first, count) : x;
     };
     const auto queries = [&](const at::Tensor& x) { return piece(x, document.query, document.queries); };
     const auto keys = [&](const at::Tensor& x) { return piece(x, document.key, document.keys); };
     const auto windows = [&](const at::Tensor& x) { return piece(x, document.window, document.windows); };
-    parts.push_back(nsa::attend_document({.q = queries(in.q),
-                                          .k = keys(in.k),
-                                          .v = keys(in.v),
-                                          .gate = queries(in.gate),
-                                          .q_cmp = queries(in.q_cmp),
-                                          .k_cmp = windows(in.k_cmp),
-                                          .v_cmp = windows(in.v_cmp),
-                                          .memory_k = in.memory_k,
-                                          .memory_v = in.memory_v},
-                                         options));
+    parts.push_back(attend_document({{.q = queries(in.q),
+                                      .k = keys(in.k),
+                                      .v = keys(in.v),
+                                      .gate = queries(in.gate),
+                                      .q_cmp = queries(in.q_cmp),
+                                      .k_cmp = windows(in.k_cmp),
+                                      .v_cmp = windows(in.v_cmp),
+                                      .memory_k = in.memory_k,
+                                      .memory_v = in.memory_v},
+                                     queries(in.block_counts)},
+                                    options));
   }
   NsaOutput out;
   for (at::Tensor NsaOutput::*member :
        {&NsaOutput::o, &NsaOutput::o_cmp, &NsaOutput::o_slc, &NsaOutput::o_win})
-    out.*member = nsa::join(parts, member, 1, none);
-  out.lse_cmp = nsa::join(parts, &NsaOutput::lse_cmp, 2, none);
-  out.block_indices = nsa::join(parts, &NsaOutput::block_indices, 2, -1);
+    out.*member = join(parts, member, 1, none);
+  out.lse_cmp = join(parts, &NsaOutput::lse_cmp, 2, none);
+  out.block_indices = join(parts, &NsaOutput::block_indices, 2, -1);
   if (keep_scores) {
     const double absent =
         options.form == NsaForm::lucidrains ? 0.0 : -std::numeric_limits<double>::infinity();
-    out.block_scores = nsa::join(parts, &NsaOutput::block_scores, 2, absent);
+    out.block_scores = join(parts, &NsaOutput::block_scores, 2, absent);
   }
   return out;
+}
+
+}  // namespace
+}  // namespace nsa
+
+NsaOutput nsa_attention_reference(const NsaInput& in, const NsaOptions& options, bool keep_scores) {
+  return nsa::attend_reference({in, {}}, options, keep_scores);
+}
+
+NsaOutput nsa_attention_reference(const NsaInput& in, const at::Tensor& block_counts,
+                                  const NsaOptions& options, bool keep_scores) {
+  return nsa::attend_reference({in, block_counts}, options, keep_scores);
 }
 
 }  // namespace longreach

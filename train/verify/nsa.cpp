@@ -1,6 +1,6 @@
 // Cases of native sparse attention: the operators of flash-linear-attention and of XunhaoLai's code, and the
 // layer of lucidrains'.
-#include "layers/nsa/nsa.h"
+#include "layers/nsa/block_counts.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -20,9 +20,10 @@
 namespace longreach::verify {
 namespace {
 
-NsaOutput attend(const Case& run, const NsaInput& in, const NsaOptions& options, bool keep_scores = false) {
-  return run.fused() ? nsa_attention(in, options, keep_scores)
-                     : nsa_attention_reference(in, options, keep_scores);
+NsaOutput attend(const Case& run, const NsaInput& in, const NsaOptions& options, bool keep_scores = false,
+                 const at::Tensor& block_counts = {}) {
+  return run.fused() ? nsa_attention(in, block_counts, options, keep_scores)
+                     : nsa_attention_reference(in, block_counts, options, keep_scores);
 }
 
 [[noreturn]] void unknown(const Case& run, const std::string& what) {
@@ -42,16 +43,19 @@ void run_fla(Case& run) {
                      .compress_stride = size,
                      .partial_windows = true,
                      .block_size = size,
-                     .num_blocks = file.integer("block_counts"),
                      .window = file.integer("window_size"),
                      .vote = BlockScores::Vote::mean};
+  // One number for all tokens, or a tensor of one a token and list.
+  const bool counted = run.has("in.block_counts");
+  if (!counted) options.num_blocks = file.integer("block_counts");
   const at::Tensor cu_seqlens = bounds_of(run);
   NsaInput in{.q = run.leaf("in.q"), .k = run.leaf("in.k"), .v = run.leaf("in.v"), .gate = run.leaf("in.g")};
   options.scale = file.scale(in.q.size(-1), 1.0 / std::sqrt(static_cast<double>(in.q.size(-1))));
   in.k_cmp = nsa_compress(in.k, {}, options, cu_seqlens);
   in.v_cmp = nsa_compress(in.v, {}, options, cu_seqlens);
   in.cu_seqlens = cu_seqlens;
-  const NsaOutput out = attend(run, in, options);
+  const at::Tensor counts = counted ? run.integers("in.block_counts") : at::Tensor();
+  const NsaOutput out = attend(run, in, options, false, counts);
   run.produce("o", out.o);
   run.produce("o_cmp", out.o_cmp);
   run.produce("o_slc", out.o_slc);
@@ -65,7 +69,7 @@ void run_fla(Case& run) {
   if (!run.has("out.legacy_o") && !run.has("out.legacy_block_indices")) return;
   options.first_blocks = 0;
   options.latest_blocks = 1;
-  const NsaOutput legacy = attend(run, in, options);
+  const NsaOutput legacy = attend(run, in, options, false, counts);
   run.produce("legacy_o", legacy.o);
   run.produce_lists("legacy_block_indices", legacy.block_indices.transpose(1, 2));
 }
@@ -212,7 +216,7 @@ void run_lucidrains(Case& run) {
 
 void run_nsa(Case& run) {
   const nlohmann::json& config = run.file.config();
-  if (config.contains("block_counts")) return run_fla(run);
+  if (config.contains("block_counts") || run.has("in.block_counts")) return run_fla(run);
   if (config.contains("kernel_stride")) return run_xunhaolai(run);
   if (config.contains("num_selected_blocks")) return run_lucidrains(run);
   unknown(run, "of no known kind: " + config.dump());

@@ -5,6 +5,7 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
@@ -12,10 +13,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/config.h"
 #include "core/error.h"
 #include "layers/attention.h"
+#include "layers/nsa/block_counts.h"
 #include "layers/rope.h"
 #include "tests/support/gradients.h"
 #include "tests/support/mechanism_checks.h"
@@ -157,7 +160,7 @@ TEST(NsaAttention, FusedIsTheReferenceForAnyGroupAndLength) {
                                 {6, 2, 77, 6, 3, 16, 3, 0, 1, 9},    {12, 2, 65, 16, 16, 16, 2, 1, 1, 5},
                                 {16, 1, 131, 12, 5, 32, 3, 1, 1, 7}, {3, 1, 5, 8, 4, 16, 2, 1, 1, 4},
                                 {2, 2, 1, 8, 8, 64, 3, 1, 2, 4},     {3, 3, 90, 8, 4, 20, 2, 1, 1, 200}};
-  for (const Case& c : cases)
+  for (const Case& c : cases) {
     for (const bool packed : {false, true}) {
       const int32_t cut = static_cast<int32_t>(c.tokens / 3), end = static_cast<int32_t>(c.tokens);
       const at::Tensor documents = packed ? at::tensor({0, cut, cut, end}, at::kInt) : at::Tensor();
@@ -182,6 +185,88 @@ TEST(NsaAttention, FusedIsTheReferenceForAnyGroupAndLength) {
       for (const auto member : {&NsaInput::q, &NsaInput::k, &NsaInput::v, &NsaInput::gate})
         EXPECT_LE(relative_error((fused.*member).grad(), (exact.*member).grad()), 5e-6) << what;
     }
+  }
+}
+
+// How many entries of each list are blocks: int64 [B, T, Hl].
+at::Tensor list_lengths(const NsaOutput& out) {
+  const at::Tensor blocks = out.block_indices >= 0;
+  return blocks.sum(-1).transpose(1, 2);
+}
+
+// A number of blocks a token and list, as in fla: by block_attention and beside it, one list a group of heads and one a head.
+TEST(NsaAttention, BlockCountsOfEachToken) {
+  for (const auto form : {NsaForm::paper, NsaForm::lucidrains}) {
+    for (const int64_t block : {16, 12})
+      for (const bool packed : {false, true}) {
+        const Case c{4, 2, 150, 8, 4, block, 3, 1, 2, 16};
+        const at::Tensor documents = packed ? at::tensor({0, 50, 50, 150}, at::kInt) : at::Tensor();
+        NsaOptions options = options_of(c);
+        options.form = form;
+        options.shared_selection = block == 16;
+        const int64_t lists = options.shared_selection ? 2 : 4;
+        const NsaInput fused = random_input(c, options, at::kFloat, true, documents),
+                       exact = random_input(c, options, at::kDouble, true, documents);
+        const at::Tensor counts = (normal({1, c.tokens, lists}, 8).abs() * 7).to(at::kLong).remainder(6);
+        const NsaOutput found = nsa_attention(fused, counts.to(at::kInt), options),
+                        wanted = nsa_attention_reference(exact, counts, options);
+        const std::string what =
+            text("paper ", form == NsaForm::paper, ", packed ", packed, ", blocks of ", block);
+        EXPECT_TRUE(found.block_indices.equal(wanted.block_indices)) << what;
+        EXPECT_LE(relative_error(found.o, wanted.o), 3e-6) << what;
+        const at::Tensor dy = normal(wanted.o.sizes(), 9);
+        found.o.backward(dy.to(at::kFloat));
+        wanted.o.backward(dy);
+        for (const auto member : {&NsaInput::q, &NsaInput::k, &NsaInput::v, &NsaInput::gate})
+          EXPECT_LE(relative_error((fused.*member).grad(), (exact.*member).grad()), 5e-6) << what;
+        // A query of n blocks reads what it reads where all have n.
+        for (const int64_t n : {3, 4, 5}) {
+          NsaOptions all = options;
+          all.num_blocks = n;
+          const at::Tensor those =
+              (counts == n).repeat_interleave(c.heads / lists, 2).unsqueeze(-1).expand_as(wanted.o);
+          ASSERT_TRUE(those.any().item<bool>());
+          EXPECT_LE(relative_error(found.o_slc.masked_select(those),
+                                   nsa_attention(fused, all).o_slc.masked_select(those)),
+                    1e-6)
+              << what << " " << n;
+        }
+        const at::Tensor uniform = at::full({1, c.tokens, lists}, 3, at::kLong);
+        EXPECT_TRUE(nsa_attention(fused, uniform, options).o.equal(nsa_attention(fused, options).o)) << what;
+        if (form == NsaForm::lucidrains) continue;
+        const at::Tensor own = packed ? at::cat({at::arange(50), at::arange(100)}) : at::arange(150),
+                         most = (own.div(block, "floor") + 1).view({1, -1, 1});
+        EXPECT_TRUE(list_lengths(found).equal(counts.minimum(most))) << what;
+        const at::Tensor none = (counts == 0).repeat_interleave(c.heads / lists, 2).unsqueeze(-1);
+        EXPECT_TRUE(found.o_slc.masked_select(none).eq(0).all().item<bool>()) << what;
+        // More than there are: all.
+        const at::Tensor huge = at::full({1, c.tokens, lists}, std::numeric_limits<int32_t>::max(), at::kInt);
+        EXPECT_TRUE(list_lengths(nsa_attention(fused, huge, options)).equal(most.expand_as(counts))) << what;
+      }
+  }
+}
+
+TEST(NsaAttention, BlockCountsMustFit) {
+  const Case c{4, 2, 40, 16, 16, 16, 2, 1, 1, 6};
+  const NsaOptions options = options_of(c);
+  const NsaInput in = random_input(c, options, at::kFloat, false);
+  const auto message = [&](const at::Tensor& counts) -> std::string {
+    try {
+      nsa_attention(in.q, in.k, in.v, in.gate, counts, options);
+    } catch (const UserError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message(at::full({1, 40, 2}, 1, at::kLong)), "");
+  EXPECT_THAT(message(at::full({1, 40, 4}, 1, at::kLong)),
+              HasSubstr("block_counts: shape [1, 40, 4], expected [1, 40, 2]"));
+  EXPECT_THAT(message(at::full({1, 40, 2}, -1, at::kLong)),
+              HasSubstr("block_counts: -1, expected 0 to 2147483647 blocks"));
+  EXPECT_THAT(message(at::full({1, 40, 2}, int64_t{1} << 31, at::kLong)),
+              HasSubstr("block_counts: 2147483648, expected 0 to 2147483647 blocks"));
+  EXPECT_THAT(message(at::full({40, 2}, 1, at::kLong)), HasSubstr("block_counts: shape [40, 2]"));
+  EXPECT_THAT(message(at::full({1, 40, 2}, 1, at::kFloat)), HasSubstr("block_counts: dtype Float"));
 }
 
 TEST(NsaAttention, GradientsAreThoseOfCentralDifferences) {

@@ -1,6 +1,7 @@
 // The verifier over every vector in the tree, and proof that it notices what it should.
 #include "train/verify/verify.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -175,6 +176,17 @@ TEST(Verify, TheFloorIsOfTheSizeOfWhatIsComparedAndSaysThatItApplied) {
   EXPECT_EQ(passed.code, 0) << passed.out;
   EXPECT_THAT(passed.out, HasSubstr("grad.k error 1.07e+09 beyond 1.00e-03, but rms "));
   EXPECT_THAT(passed.out, HasSubstr("within the floor "));
+}
+
+// fla's other form: a number of blocks for each token and list.
+TEST(Verify, ReadsBlockCountsOfEachToken) {
+  Edited counted("nsa/fla_plain");
+  counted["in.block_counts"] = at::full({1, 96, 1}, 4, at::kLong);
+  EXPECT_EQ(counted.verify().code, 0) << counted.verify().out;
+  counted["in.block_counts"].select(1, 95).fill_(3);
+  const Outcome outcome = counted.verify();
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("block_indices"));
 }
 
 TEST(Verify, AFolderStandsForItsFiles) {
