@@ -2,13 +2,14 @@
 // this.
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "layers/module.h"
 
 namespace longreach {
 
@@ -35,9 +36,9 @@ class DecodeState {
   virtual int64_t tokens() const = 0;  // tokens seen so far
 };
 
-class Attention : public torch::nn::Module {
+class Attention : public Module {
  public:
-  using torch::nn::Module::Module;
+  using Module::Module;
 
   // x [B, T, C] of any T; the rows of a batch, and the documents of a packed row, never see each other.
   virtual AttentionOutput forward(const at::Tensor& x, const Batch& batch) = 0;

@@ -8,7 +8,7 @@
 namespace longreach {
 
 Embedding::Embedding(int64_t vocab, int64_t size, double std, uint64_t seed) {
-  weight_ = register_parameter("weight", normal_parameter({vocab, size}, std, seed));
+  weight_ = register_parameter("weight", normal_parameter({vocab, size}, std, seed), WeightDecay::yes);
 }
 
 at::Tensor Embedding::forward(const at::Tensor& tokens) const {

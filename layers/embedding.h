@@ -1,13 +1,14 @@
 // Token embedding.
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 
+#include "layers/module.h"
+
 namespace longreach {
 
-class Embedding : public torch::nn::Module {
+class Embedding : public Module {
  public:
   // Weight [vocab, size] drawn from normal(0, std) with `seed`.
   Embedding(int64_t vocab, int64_t size, double std, uint64_t seed);

@@ -11,8 +11,8 @@
 namespace longreach {
 
 Linear::Linear(int64_t in, int64_t out, double std, uint64_t seed, bool bias) {
-  weight_ = register_parameter("weight", normal_parameter({out, in}, std, seed));
-  if (bias) bias_ = register_parameter("bias", filled_parameter({out}, 0.0));
+  weight_ = register_parameter("weight", normal_parameter({out, in}, std, seed), WeightDecay::yes);
+  if (bias) bias_ = register_parameter("bias", filled_parameter({out}, 0.0), WeightDecay::no);
 }
 
 void Linear::add_adapter(const AdapterOptions& options) {

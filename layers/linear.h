@@ -2,12 +2,12 @@
 // dtype of x (mixed precision).
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <memory>
 #include <optional>
 
+#include "layers/module.h"
 #include "layers/projection.h"
 
 namespace longreach {
@@ -18,7 +18,7 @@ struct AdapterOptions {
   uint64_t seed = 0;  // of A and of the masks
 };
 
-class Linear : public torch::nn::Module {
+class Linear : public Module {
  public:
   // Weight drawn from normal(0, std) with `seed`, bias zero.
   Linear(int64_t in, int64_t out, double std, uint64_t seed, bool bias = false);

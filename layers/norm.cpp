@@ -74,7 +74,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
 Norm::Norm(const std::string& kind, int64_t size, double eps) : eps_(eps) {
   check<ConfigError>(kind == "rmsnorm" || kind == "srmsnorm", "norm = \"", kind,
                      "\": expected rmsnorm or srmsnorm");
-  if (kind == "rmsnorm") weight_ = register_parameter("weight", filled_parameter({size}, 1.0));
+  if (kind == "rmsnorm")
+    weight_ = register_parameter("weight", filled_parameter({size}, 1.0), WeightDecay::no);
 }
 
 }  // namespace longreach

@@ -2,11 +2,12 @@
 // 2307.14995).
 #pragma once
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <optional>
 #include <string>
+
+#include "layers/module.h"
 
 namespace longreach {
 
@@ -16,7 +17,7 @@ namespace longreach {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
                     std::optional<at::ScalarType> dtype = std::nullopt);
 
-class Norm : public torch::nn::Module {
+class Norm : public Module {
  public:
   // kind: "rmsnorm" (weight, ones at first) or "srmsnorm" (no parameter).
   Norm(const std::string& kind, int64_t size, double eps);

@@ -28,8 +28,12 @@ void OptimizerConfig::fields(FieldVisitor& visit) {
   visit.field("eps", eps,
               {.help = "added to the root of the second moment, in float32",
                .allowed = RealRange{std::numeric_limits<float>::min()}});
-  visit.field("weight_decay", weight_decay,
-              {.help = "decoupled decay; norms and biases are not decayed", .allowed = real_between(0, 1e6)});
+  visit.field(
+      "weight_decay", weight_decay,
+      {.help =
+           "decoupled decay of matrices and embeddings; norms, biases, frequencies, positions and learned "
+           "constants are not decayed",
+       .allowed = real_between(0, 1e6)});
 }
 
 GradientNorm gradient_norm(const NamedParameters& parameters) {
@@ -54,14 +58,17 @@ double clip_gradients(const NamedParameters& parameters, double norm, double max
   return max_norm;
 }
 
-AdamW::AdamW(NamedParameters parameters, const OptimizerConfig& config) : config_(config) {
+AdamW::AdamW(NamedParameters parameters, const std::set<std::string>& undecayed,
+             const OptimizerConfig& config)
+    : config_(config) {
   for (auto& [name, parameter] : parameters) {
     const at::Tensor data = parameter.detach();
     slots_.push_back({.name = name,
                       .parameter = parameter,
                       .exp_avg = at::zeros_like(data),
                       .exp_avg_sq = at::zeros_like(data),
-                      .step = at::zeros({}, data.options().dtype(at::kFloat))});
+                      .step = at::zeros({}, data.options().dtype(at::kFloat)),
+                      .decays = undecayed.count(name) == 0});
   }
 }
 
@@ -118,7 +125,7 @@ std::vector<at::Tensor> AdamW::tensors() const {
 void AdamW::update(double lr) {
   std::vector<Slot*> decayed, plain;
   for (auto& slot : slots_)
-    if (slot.parameter.grad().defined()) (slot.parameter.dim() >= 2 ? decayed : plain).push_back(&slot);
+    if (slot.parameter.grad().defined()) (slot.decays ? decayed : plain).push_back(&slot);
   update_group(decayed, lr, config_.weight_decay);
   update_group(plain, lr, 0.0);
 }

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,8 +33,8 @@ double clip_gradients(const NamedParameters& parameters, double norm, double max
 
 class AdamW {
  public:
-  // Vectors (norm weights, biases) are not decayed.
-  AdamW(NamedParameters parameters, const OptimizerConfig& config);
+  // undecayed: names among the parameters (undecayed_parameters of layers/module.h).
+  AdamW(NamedParameters parameters, const std::set<std::string>& undecayed, const OptimizerConfig& config);
 
   // One update from the gradients, whose norm is given, at the given learning rate; a parameter without a gradient is
   // left alone. Returns false, every bit as before, when the update would leave a number that is not finite.
@@ -50,6 +51,7 @@ class AdamW {
     std::string name;
     at::Tensor parameter, exp_avg, exp_avg_sq;
     at::Tensor step;  // float32 on the device of the parameter, where the fused kernel reads it
+    bool decays;
   };
   void update(double lr);
   void update_group(const std::vector<Slot*>& slots, double lr, double weight_decay);

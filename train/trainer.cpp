@@ -12,6 +12,7 @@
 
 #include "checkpoints/folders.h"
 #include "core/verbose.h"
+#include "layers/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
 #include "train/finite.h"
@@ -83,7 +84,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   if (distilling()) freeze_all_but_gates(*model_);
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
-  optimizer_ = std::make_unique<AdamW>(parameters_, config_.optimizer);
+  optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(*model_), config_.optimizer);
   resume_or_start();
   write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
   log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows());

@@ -14,6 +14,7 @@
 #include "layers/ops/parallel.h"
 #include "train/base_model.h"
 #include "train/command_line.h"
+#include "train/decay_groups.h"
 #include "train/example_config.h"
 #include "train/export.h"
 #include "train/generate_text.h"
@@ -47,10 +48,13 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
     frozen << ", " << std::fixed << std::setprecision(2) << static_cast<double>(trained) / 1e6
            << " of them train";
   const TrainingConfig& training = config.training;
+  const DecayGroups decay = decay_groups(model);
   std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
             << " million parameters" << frozen.str() << "; attention by layer: " << join(layers, " ") << "\n"
             << "data       " << train_tokens << " training tokens, " << valid_tokens
             << " held out; tokenizer " << corpus.tokenizer->name() << "\n"
+            << "decay      " << text(config.optimizer.weight_decay) << " x lr on " << decay.decayed << "\n"
+            << "           none on " << decay.left << "\n"
             << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
             << training.gradient_accumulation_steps << " micro-batches = "
             << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "

@@ -138,8 +138,8 @@ LightningAttention::LightningAttention(const LightningConfig& config, const Laye
     norm_ = register_module("norm", std::make_shared<Norm>("rmsnorm", inner, kNormEps));
   }
   if (config.uses_lrpe(site.layer)) {
-    lrpe_ = register_module("lrpe", std::make_shared<torch::nn::Module>());
-    lrpe_->register_parameter("theta", lrpe_theta(site.num_heads, site.head_dim));
+    lrpe_ = register_module("lrpe", std::make_shared<Module>());
+    lrpe_->register_parameter("theta", lrpe_theta(site.num_heads, site.head_dim), WeightDecay::no);
   }
 }
 

@@ -25,7 +25,7 @@ class LightningAttention : public Attention {
   LightningOptions options_;
   std::shared_ptr<Linear> in_proj_, out_proj_, output_gate_;  // in_proj_: qkvu_proj or qkv_proj
   std::shared_ptr<Norm> norm_;
-  std::shared_ptr<torch::nn::Module> lrpe_;  // holds theta, as in the authors' files
+  std::shared_ptr<Module> lrpe_;  // holds theta, as in the authors' files
 };
 
 }  // namespace longreach::lightning

@@ -92,20 +92,23 @@ NsaAttention::NsaAttention(const NsaConfig& config, const LayerSite& site)
 void NsaAttention::register_phi(const NsaConfig& config) {
   const int64_t heads = site_.num_kv_heads, size = site_.head_dim, block = config.compress_block;
   if (config.layout != "fla" || config.compress != "mean")
-    key_positions_ = register_parameter("intra_block_pe", at::zeros({heads, block, size}));
+    key_positions_ = register_parameter("intra_block_pe", at::zeros({heads, block, size}), WeightDecay::no);
   if (is_lucidrains(config)) {
-    value_positions_ = register_parameter("intra_block_pe_value", at::zeros({heads, block, size}));
+    value_positions_ =
+        register_parameter("intra_block_pe_value", at::zeros({heads, block, size}), WeightDecay::no);
     if (config.memory_slots > 0)
-      memory_ = register_parameter("compress_memory", at::zeros({2, heads, config.memory_slots, size}));
+      memory_ = register_parameter("compress_memory", at::zeros({2, heads, config.memory_slots, size}),
+                                   WeightDecay::no);
   }
   if (config.compress == "weighted") {
     const at::Tensor mean = at::full({heads, block}, 1.0 / static_cast<double>(block));
-    compress_key_ = register_parameter("compress_key", mean.clone());
-    compress_value_ = register_parameter("compress_value", mean.clone());
+    compress_key_ = register_parameter("compress_key", mean.clone(), WeightDecay::no);
+    compress_value_ = register_parameter("compress_value", mean.clone(), WeightDecay::no);
   } else if (config.compress == "linear") {
     const auto make = [&](const char* name) {
       return register_parameter(
-          name, mean_and_noise(heads, block, size, site_.initializer_range, derive_seed(site_.seed, name)));
+          name, mean_and_noise(heads, block, size, site_.initializer_range, derive_seed(site_.seed, name)),
+          WeightDecay::yes);
     };
     compress_key_ = make("compress_key");
     compress_value_ = make("compress_value");

@@ -14,9 +14,11 @@ namespace seer {
 namespace {
 
 // A parameter called `weight`, as the authors' little modules have it.
-class Weight : public torch::nn::Module {
+class Weight : public Module {
  public:
-  explicit Weight(const at::Tensor& initial) { value = register_parameter("weight", initial); }
+  Weight(const at::Tensor& initial, WeightDecay decay) {
+    value = register_parameter("weight", initial, decay);
+  }
   at::Tensor value;
 };
 
@@ -24,17 +26,18 @@ class Weight : public torch::nn::Module {
 
 AttnGate::AttnGate(const SeerGateForm& form, const LayerSite& site) : form_(form) {
   const std::string prefix = form.decode ? "attngate_linear_" : "mask_linear_";
-  const auto add = [&](const std::string& name, const at::Tensor& initial) {
-    return register_module(name, std::make_shared<Weight>(initial))->value;
+  const auto add = [&](const std::string& name, const at::Tensor& initial, WeightDecay decay) {
+    return register_module(name, std::make_shared<Weight>(initial, decay))->value;
   };
   const auto drawn = [&](const std::string& name, const std::vector<int64_t>& shape) {
-    return add(name, normal_parameter(shape, site.initializer_range, derive_seed(site.seed, name)));
+    return add(name, normal_parameter(shape, site.initializer_range, derive_seed(site.seed, name)),
+               WeightDecay::yes);
   };
   if (form.linear_q) weights_.q = drawn(prefix + "q", form.q_shape());
   weights_.k = drawn(prefix + "k", form.k_shape());
   if (!form.norm) return;
-  weights_.q_norm = add("attngate_qnorm", at::ones({form.hidden}, at::kFloat));
-  weights_.k_norm = add("attngate_knorm", at::ones({form.hidden}, at::kFloat));
+  weights_.q_norm = add("attngate_qnorm", at::ones({form.hidden}, at::kFloat), WeightDecay::no);
+  weights_.k_norm = add("attngate_knorm", at::ones({form.hidden}, at::kFloat), WeightDecay::no);
 }
 
 double AttnGate::flops() const {

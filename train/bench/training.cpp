@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
+#include "layers/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "models/transformer.h"
 #include "train/bench/agreement.h"
@@ -40,7 +41,7 @@ class OurTraining : public Timed {
   explicit OurTraining(const TrainingSetting& setting)
       : model_(model_of(setting), 1), options_{.autocast_bf16 = setting.dtype == "bfloat16"} {
     for (const auto& item : model_.named_parameters()) parameters_.emplace_back(item.key(), item.value());
-    optimizer_ = std::make_unique<AdamW>(parameters_, OptimizerConfig{});
+    optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(model_), OptimizerConfig{});
     const at::Tensor text = at::randint(setting.vocab_size, {setting.batch, setting.tokens + 1}, at::kLong);
     tokens_ = text.narrow(1, 0, setting.tokens).contiguous();
     labels_ = text.narrow(1, 1, setting.tokens).contiguous();

@@ -160,7 +160,7 @@ void train(Model& model, const std::vector<Phase>& phases) {
   constexpr int64_t kMean = 1;
   constexpr double kRate = 3e-3;
   const NamedParameters parameters = model.parameters();
-  AdamW optimizer(parameters, {.lr = kRate, .weight_decay = 0.0});
+  AdamW optimizer(parameters, {}, {.lr = kRate, .weight_decay = 0.0});
   Source source(7);
   for (const Phase& phase : phases) {
     double loss = 0;
