@@ -103,9 +103,10 @@ struct Transformer::Body {
 
   struct Hidden {
     at::Tensor x;                                           // after the last norm, in the computing dtype
-    std::map<std::string, std::vector<at::Tensor>> losses;  // one a layer that names it
+    std::map<std::string, std::vector<at::Tensor>> losses;  // one a layer that names it, over its count
   };
-  Hidden run(const at::Tensor& tokens, const Batch& batch, const LossOptions& options) const;
+  Hidden run(const at::Tensor& tokens, const Batch& batch, const LossOptions& options,
+             const LossCounts& counts = {}) const;
 };
 
 namespace {
@@ -145,7 +146,7 @@ AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, con
 }  // namespace
 
 Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const Batch& batch,
-                                                 const LossOptions& options) const {
+                                                 const LossOptions& options, const LossCounts& counts) const {
   expect_shape(tokens, "tokens", {-1, -1});
   expect_shape(batch.positions, "positions", {tokens.size(0), tokens.size(1)});
   const bool full = options.activation_checkpoint == "full";
@@ -154,12 +155,19 @@ Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const
   const at::ScalarType dtype = compute_dtype(options);
   at::Tensor x = embed(tokens, options);
   Hidden result;
-  for (const auto& layer : layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto& layer = layers[i];
     const bool recompute = full && at::GradMode::is_enabled();
     const AttentionOutput out =
         recompute ? recomputed_layer(layer, x, batch, dtype) : layer->forward(x, batch, dtype);
     x = out.y;
-    for (const auto& [name, value] : out.losses) result.losses[name].push_back(value);
+    if (out.losses.empty()) continue;
+    const auto count = counts.empty() ? layer->attention().loss_counts({batch}) : counts.at(i);
+    for (const auto& [name, sum] : out.losses) {
+      check<Error>(count.count(name) > 0, "layer ", i, ": a loss `", name,
+                   "` that loss_counts does not name");
+      result.losses[name].push_back(sum / count.at(name));
+    }
   }
   result.x = norm->forward(x, dtype);
   return result;
@@ -202,10 +210,16 @@ at::Tensor Transformer::logits(const at::Tensor& tokens, const Batch& batch) {
   return linear_map(body_->run(tokens, batch, {}).x, body_->head());
 }
 
+LossCounts Transformer::loss_counts(const std::vector<Batch>& step) const {
+  LossCounts counts;
+  for (const auto& layer : body_->layers) counts.push_back(layer->attention().loss_counts(step));
+  return counts;
+}
+
 LossOutput Transformer::loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
-                             const LossOptions& options) {
+                             const LossOptions& options, const LossCounts& counts) {
   expect_shape(labels, "labels", tokens.sizes());
-  const Body::Hidden hidden = body_->run(tokens, batch, options);
+  const Body::Hidden hidden = body_->run(tokens, batch, options, counts);
   const CrossEntropyOutput out =
       chunked_cross_entropy(hidden.x.reshape({-1, body_->config.hidden_size}), body_->head(),
                             labels.to(hidden.x.device()).reshape({-1}),
@@ -215,8 +229,9 @@ LossOutput Transformer::loss(const at::Tensor& tokens, const at::Tensor& labels,
 
 std::vector<std::pair<std::string, at::Tensor>> Transformer::mechanism_losses(const at::Tensor& tokens,
                                                                               const Batch& batch,
-                                                                              const LossOptions& options) {
-  return summed(body_->run(tokens, batch, options).losses, false);
+                                                                              const LossOptions& options,
+                                                                              const LossCounts& counts) {
+  return summed(body_->run(tokens, batch, options, counts).losses, false);
 }
 
 at::Tensor Transformer::token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <torch/nn/module.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,6 +28,9 @@ struct LossOptions {
   bool autocast_bf16 = false;  // matmuls and attention in bfloat16, parameters and statistics in float32
 };
 
+// By what each layer's own losses are divided, by name: Transformer::loss_counts.
+using LossCounts = std::vector<std::map<std::string, double>>;
+
 // Sums over tokens, so that accumulation and ranks can normalise by one global count.
 struct LossOutput {
   at::Tensor
@@ -34,7 +38,7 @@ struct LossOutput {
   at::Tensor nll_sum;  // scalar: cross-entropy alone, detached, float64
   int64_t tokens = 0;  // labelled tokens (label != -100)
   std::vector<std::pair<std::string, at::Tensor>>
-      auxiliary;  // named scalars of the mechanisms, averaged over layers
+      auxiliary;  // named losses of the mechanisms, over the step's counts, averaged over the layers that name them
 };
 
 class Transformer : public torch::nn::Module {
@@ -50,13 +54,18 @@ class Transformer : public torch::nn::Module {
   at::Tensor hidden(const at::Tensor& tokens, const Batch& batch, const LossOptions& options = {});
   // tokens int64 [B, T] -> logits [B, T, V]; for short inputs (tests, generation).
   at::Tensor logits(const at::Tensor& tokens, const Batch& batch);
-  // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole.
+  // What the mechanisms' losses of a step of these batches are divided by. With it, the losses of the batches, and
+  // their gradients, sum to those of the step however it is cut.
+  LossCounts loss_counts(const std::vector<Batch>& step) const;
+  // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole. counts: of the
+  // step; empty: the batch is the step.
   LossOutput loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
-                  const LossOptions& options = {});
+                  const LossOptions& options = {}, const LossCounts& counts = {});
   // The mechanisms' own losses, each summed over the layers that name it; the output layer is not evaluated.
   std::vector<std::pair<std::string, at::Tensor>> mechanism_losses(const at::Tensor& tokens,
                                                                    const Batch& batch,
-                                                                   const LossOptions& options = {});
+                                                                   const LossOptions& options = {},
+                                                                   const LossCounts& counts = {});
   // Negative log-likelihood of each label, float32 [B, T], 0 where label is -100; no gradient.
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                        const LossOptions& options = {});

@@ -125,7 +125,7 @@ void Trainer::restore(const CheckpointContents& contents) {
   for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
 }
 
-Trainer::StepData Trainer::load_step(int64_t step) const {
+StepData Trainer::load_step(int64_t step) const {
   const TrainingConfig& training = config_.training;
   const int64_t rows = training.batch_size, micro_batches = training.gradient_accumulation_steps;
   StepData data;
@@ -147,39 +147,13 @@ StepRecord Trainer::train_step(const StepData& data) {
     return record;
   }
   optimizer_->zero_grad();
-  record.loss = 0;
-  for (size_t i = 0; i < data.micro_batches.size(); ++i) {
-    if (config_.adapter.present())
-      begin_pass(*model_, static_cast<uint64_t>(step_) * data.micro_batches.size() + i);
-    micro_batch_loss(data.micro_batches[i], data, record).backward();
-  }
+  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_);
+  record.loss = losses.loss;
+  record.auxiliary = std::move(losses.auxiliary);
   const GradientNorm gradients = gradient_norm(parameters_);
   record.gradient_norm = gradients.norm;
   record.skipped = skip_steps_.count(step_ + 1) > 0 || !apply(record, gradients);
   return record;
-}
-
-at::Tensor Trainer::micro_batch_loss(const ModelInput& micro, const StepData& data, StepRecord& record) {
-  const auto micro_batches = static_cast<double>(data.micro_batches.size());
-  at::Tensor total;
-  const auto add = [&](const at::Tensor& term) { total = total.defined() ? total + term : term; };
-  if (distilling()) {
-    for (const auto& [name, value] : model_->mechanism_losses(micro.tokens, micro.batch, loss_options_))
-      add(value * (config_.distillation.gate_loss_scale / micro_batches));
-    *record.loss += total.item<double>();
-    return total;
-  }
-  const LossOutput output = model_->loss(micro.tokens, micro.labels, micro.batch, loss_options_);
-  const auto labelled = static_cast<double>(std::max<int64_t>(data.labelled, 1));
-  add(output.loss_sum / labelled);
-  for (size_t i = 0; i < output.auxiliary.size(); ++i) {
-    const auto& [name, value] = output.auxiliary[i];
-    add(value * (config_.training.auxiliary_weight / micro_batches));
-    if (record.auxiliary.size() <= i) record.auxiliary.emplace_back(name, 0.0);
-    record.auxiliary[i].second += value.detach().item<double>() / micro_batches;
-  }
-  *record.loss += output.nll_sum.item<double>() / labelled;
-  return total;
 }
 
 // Nothing is learnt, so nothing is forgotten either: no decay, no moment moves.

@@ -17,6 +17,7 @@
 #include "train/optimizer.h"
 #include "train/run_config.h"
 #include "train/run_log.h"
+#include "train/step.h"
 
 namespace longreach {
 
@@ -41,18 +42,12 @@ class Trainer {
   RunLog& log() { return *log_; }
 
  private:
-  struct StepData {
-    std::vector<ModelInput> micro_batches;
-    int64_t tokens = 0, labelled = 0;
-  };
   void resume_or_start();
   void restore(const CheckpointContents& contents);
   // As above; then no later checkpoint or export is left under its name.
   void go_on_from(const CheckpointContents& contents);
   StepData load_step(int64_t step) const;
   StepRecord train_step(const StepData& data);
-  // What one micro-batch adds to the loss of a step, and to its record.
-  at::Tensor micro_batch_loss(const ModelInput& micro, const StepData& data, StepRecord& record);
   bool distilling() const { return config_.job.task == "distill"; }
   // Updates the parameters, or leaves every bit and acts on training.nonfinite.
   bool apply(const StepRecord& record, const GradientNorm& gradients);

@@ -144,10 +144,10 @@ BlockGeometry SeerPlaces::geometry(const SeerGateForm& form) const {
   return {form.query_block(), form.block_size, tokens, offset, cu_seqlens};
 }
 
-SeerPlaces seer_places(const at::Tensor& q, const at::Tensor& cu_seqlens) {
-  SeerPlaces places{.tokens = q.size(1), .cu_seqlens = cu_seqlens, .length = q.size(1)};
+SeerPlaces seer_places(int64_t tokens, const at::Tensor& cu_seqlens) {
+  SeerPlaces places{.tokens = tokens, .cu_seqlens = cu_seqlens, .length = tokens};
   if (!cu_seqlens.defined()) return places;
-  expect_cu_seqlens(cu_seqlens, "cu_seqlens", q.size(1));
+  expect_cu_seqlens(cu_seqlens, "cu_seqlens", tokens);
   places.length = 0;
   const int32_t* bounds = cu_seqlens.const_data_ptr<int32_t>();
   for (int64_t i = 0; i + 1 < cu_seqlens.numel(); ++i)
@@ -159,12 +159,13 @@ std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPla
   const auto rows = document_rows(places.cu_seqlens, places.cu_seqlens, places.tokens - places.offset,
                                   places.tokens, form.query_block());
   std::vector<SeerDocument> documents;
-  int64_t window = 0;
+  int64_t window = 0, token = 0;
   for (const DocumentRows& document : rows) {
     const int64_t blocks = ceil_div(document.keys, form.block_size),
                   windows = form.decode ? document.keys / form.block_size : blocks;
-    documents.push_back({document.row, document.rows, window, windows, blocks, document.keys});
+    documents.push_back({document.row, document.rows, window, windows, blocks, document.keys, token});
     window += windows;
+    token += document.keys;
   }
   if (documents.empty()) documents.push_back({});  // of no tokens
   return documents;

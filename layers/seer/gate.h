@@ -57,7 +57,10 @@ struct SeerPlaces {
 
   BlockGeometry geometry(const SeerGateForm& form) const;
 };
-SeerPlaces seer_places(const at::Tensor& q, const at::Tensor& cu_seqlens);
+SeerPlaces seer_places(int64_t tokens, const at::Tensor& cu_seqlens);
+inline SeerPlaces seer_places(const at::Tensor& q, const at::Tensor& cu_seqlens) {
+  return seer_places(q.size(1), cu_seqlens);
+}
 
 // The block that each row's own queries end in, counted within its document: int64 [N].
 at::Tensor seer_own_blocks(const SeerGateForm& form, const SeerPlaces& places);
@@ -97,13 +100,29 @@ SeerAttended seer_attend(const SeerGateForm& form, const at::Tensor& q, const at
 at::Tensor seer_gate_target(const SeerGateForm& form, const at::Tensor& block_max, const at::Tensor& indices,
                             const SeerPlaces& places);
 
-// KL(target || softmax of the gate's scores over the row's listed blocks), with the authors' normalisation: rows
-// before a quarter of the blocks (prefill) or before slice_ratio of the tokens (decode) are dropped; the mean is
-// over every element of the map [heads, rows, blocks of the longest document], then over documents. Scores exist
-// for some rows at a time; gradients to gate_q and gate_k come from the same pass.
+// KL(target || softmax of the gate's scores over the row's listed blocks): its mean over a document's heads and rows,
+// summed over documents; rows before a quarter of the blocks (prefill) or before slice_ratio of the tokens (decode)
+// are dropped. Over SeerLossCount it is the authors' loss. Scores exist for some rows at a time; gradients to gate_q
+// and gate_k come from the same pass.
 at::Tensor seer_gate_loss(const SeerGateForm& form, const at::Tensor& gate_q, const at::Tensor& gate_k,
                           const at::Tensor& target, const at::Tensor& indices, const SeerPlaces& places,
                           double slice_ratio);
+
+// seer_gate_loss of every causal block of rotated heads, without anything of size rows x blocks: the truth is computed
+// for some rows at a time, and for those that count alone.
+at::Tensor seer_distillation_loss(const SeerGateForm& form, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const at::Tensor& gate_q, const at::Tensor& gate_k,
+                                  const SeerPlaces& places, double slice_ratio,
+                                  Implementation implementation);
+
+// By what the gate losses of a step are divided. The authors take the mean over every element of the map [heads, rows,
+// blocks of the longest document], then over documents: of all batches of the step here.
+struct SeerLossCount {
+  int64_t documents = 0, most_blocks = 0;
+
+  void add(const SeerGateForm& form, const SeerPlaces& places, int64_t batch);
+  double divisor() const;  // at least 1
+};
 
 // How blocks are chosen from scores; one of top_k, threshold, density.
 struct SeerRule {
@@ -133,8 +152,7 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
 at::Tensor seer_gate_loss_reference(const SeerGateForm& form, const at::Tensor& logits,
                                     const at::Tensor& target, const SeerPlaces& places, double slice_ratio);
 
-// The weight of each row in the loss [N]: 0 for dropped rows, else 1 over the elements it is averaged with.
-at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio,
-                            int64_t batch, int64_t blocks);
+// The weight of each row in the loss [N]: 0 for dropped rows, else 1 over its document's rows and heads that count.
+at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio);
 
 }  // namespace longreach

@@ -30,6 +30,7 @@ class SeerAttention : public SoftmaxAttention, public SeerLayer {
   SeerAttention(const SeerConfig& config, const LayerSite& site);
 
   AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
+  std::map<std::string, double> loss_counts(const std::vector<Batch>& step) const override;
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;

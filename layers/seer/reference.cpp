@@ -22,12 +22,10 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
   const int64_t most = seer_most_blocks(documents), size = form.block_size,
                 group = form.heads / form.kv_heads;
   std::vector<at::Tensor> parts;
-  int64_t token = 0;
   for (const SeerDocument& document : documents) {
     const int64_t tokens = document.tokens;
-    const at::Tensor queries = q.narrow(1, token, tokens).transpose(1, 2);
-    const at::Tensor keys = k.narrow(1, token, tokens).repeat_interleave(group, 2).transpose(1, 2);
-    token += tokens;
+    const at::Tensor queries = q.narrow(1, document.token, tokens).transpose(1, 2);
+    const at::Tensor keys = k.narrow(1, document.token, tokens).repeat_interleave(group, 2).transpose(1, 2);
     const at::Tensor future = at::ones({tokens, tokens}, q.options().dtype(at::kBool)).triu(1);
     at::Tensor p = (queries.matmul(keys.transpose(2, 3)) * scale)
                        .masked_fill(future, -std::numeric_limits<double>::infinity())
@@ -45,7 +43,7 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
 
 at::Tensor seer_gate_loss_reference(const SeerGateForm& form, const at::Tensor& logits,
                                     const at::Tensor& target, const SeerPlaces& places, double slice_ratio) {
-  const at::Tensor weights = seer_row_weights(form, places, slice_ratio, logits.size(0), logits.size(3));
+  const at::Tensor weights = seer_row_weights(form, places, slice_ratio);
   const at::Tensor terms =
       at::where(target > 0, target * (target.log() - logits.log_softmax(-1)), at::zeros_like(target));
   return (terms * weights.to(target.device(), target.scalar_type()).unsqueeze(1)).sum();

@@ -90,14 +90,14 @@ at::Tensor SeerAttention::gate_loss(const Features& gate, const at::Tensor& bloc
   return seer_gate_loss(form_, gate.q, gate.k, target, indices, places, config_.loss_slice_ratio);
 }
 
-// One dense pass gives the output and, by block, what the gate should have said.
 AttentionOutput SeerAttention::distilling(const Heads& plain, const Heads& heads, const Batch& batch) {
   const SeerPlaces places = seer_places(heads.q, batch.cu_seqlens);
-  const at::Tensor all = seer_all_blocks(form_, places);
-  const SeerAttended attended =
-      seer_attend(form_, heads.q, heads.k, heads.v, all, places, true, site_.implementation);
-  return {merge(attended.o),
-          {{"gate", gate_loss(features(plain, batch.positions, places), attended.block_max, all, places)}}};
+  const Features gate = features(plain, batch.positions, places);
+  AttentionOutput out = dense(heads, batch);
+  out.losses.emplace_back("gate",
+                          seer_distillation_loss(form_, heads.q, heads.k, heads.v, gate.q, gate.k, places,
+                                                 config_.loss_slice_ratio, site_.implementation));
+  return out;
 }
 
 AttentionOutput SeerAttention::sparse(const Heads& plain, const Heads& heads, const Batch& batch) {
@@ -113,6 +113,13 @@ AttentionOutput SeerAttention::sparse(const Heads& plain, const Heads& heads, co
   AttentionOutput out{merge(attended.o), {}};
   if (learning) out.losses.emplace_back("gate", gate_loss(gate, attended.block_max, indices, places));
   return out;
+}
+
+std::map<std::string, double> SeerAttention::loss_counts(const std::vector<Batch>& step) const {
+  SeerLossCount count;
+  for (const Batch& batch : step)
+    count.add(form_, seer_places(batch.positions.size(1), batch.cu_seqlens), batch.positions.size(0));
+  return {{"gate", count.divisor()}};
 }
 
 double SeerAttention::flops_per_token(int64_t seq_len) const {

@@ -74,7 +74,9 @@ at::Tensor loss_of(const Case& run, const Gate& gate, const Truth& truth, const 
       run.fused()
           ? seer_gate_loss(gate.form, gate.q, gate.k, truth.target, truth.indices, gate.places, slice_ratio)
           : seer_gate_loss_reference(gate.form, logits, truth.target, gate.places, slice_ratio);
-  return loss.view({1});
+  SeerLossCount count;
+  count.add(gate.form, gate.places, gate.q.size(0));
+  return (loss / count.divisor()).view({1});
 }
 
 // "Qavg_Kmaxminavg" -> its halves.

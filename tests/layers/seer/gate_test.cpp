@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "core/error.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensors.h"
 
@@ -89,6 +90,73 @@ TEST(SeerGate, LossAndGradientsAreThoseOfTheFormula) {
       };
       EXPECT_LE(gradient_error(f, {in.gate_q, in.gate_k}), 1e-6);
     }
+}
+
+// The authors' mean over a padded map is the sum over the count, whatever the batches are cut into.
+TEST(SeerGate, LossesOfDocumentsSumToThatOfTheirPack) {
+  for (const bool decode : {false, true}) {
+    const std::vector<int32_t> bounds{0, 5, 53, 69, 146};
+    const Inputs in = inputs(decode, bounds);
+    const auto loss = [](const Inputs& x) {
+      const at::Tensor all = seer_all_blocks(x.form, x.places);
+      const at::Tensor target =
+          seer_gate_target(x.form, seer_block_max_reference(x.form, x.q, x.k, x.places), all, x.places);
+      return seer_gate_loss(x.form, x.gate_q, x.gate_k, target, all, x.places, 0.3).item<double>();
+    };
+    SeerLossCount whole, apart;
+    whole.add(in.form, in.places, 1);
+    double sum = 0;
+    int64_t row = 0, window = 0;
+    for (size_t d = 0; d + 1 < bounds.size(); ++d) {
+      const int64_t first = bounds[d], tokens = bounds[d + 1] - first,
+                    rows = decode ? tokens : (tokens + 15) / 16, windows = decode ? tokens / 16 : rows;
+      Inputs one = in;
+      for (at::Tensor* x : {&one.q, &one.k, &one.v}) *x = x->narrow(1, first, tokens);
+      one.places = seer_places(tokens, {});
+      one.gate_q = in.gate_q.narrow(1, row, rows), one.gate_k = in.gate_k.narrow(1, window, windows);
+      row += rows, window += windows;
+      sum += loss(one);
+      apart.add(one.form, one.places, 1);
+    }
+    EXPECT_NEAR(sum, loss(in), 1e-12);
+    EXPECT_GT(sum, 0);
+    EXPECT_EQ(whole.divisor(), 4 * 5);  // documents, blocks of the last one
+    EXPECT_EQ(apart.divisor(), whole.divisor());
+  }
+}
+
+// By chunks of rows: what one pass over every block says.
+TEST(SeerGate, DistillingByChunksIsTheLossOverEveryBlock) {
+  for (const bool decode : {false, true}) {
+    std::vector<std::vector<int32_t>> all_shapes{{0, 1}, {0, 40}, {0, 5, 53, 54, 69}};
+    if (decode)
+      all_shapes.insert(all_shapes.end(), {{0, 600}, {0, 700, 703, 1000}});
+    else
+      all_shapes.insert(all_shapes.end(), {{0, 16 * 258 + 5}});
+    for (const auto& bounds : all_shapes)
+      for (const int64_t batch : {1, 2}) {
+        if (batch > 1 && (bounds.size() > 2 || bounds.back() > 1000)) continue;
+        SCOPED_TRACE(text(decode ? "decode, " : "prefill, ", bounds.back(), " tokens, batch ", batch));
+        Inputs in = inputs(decode, bounds, batch);
+        for (at::Tensor* x : {&in.q, &in.k, &in.v, &in.gate_q, &in.gate_k}) *x = x->to(at::kFloat);
+        const at::Tensor all = seer_all_blocks(in.form, in.places);
+        const at::Tensor block_max =
+            seer_attend(in.form, in.q, in.k, in.v, all, in.places, true, Implementation::fused).block_max;
+        const at::Tensor target = seer_gate_target(in.form, block_max, all, in.places);
+        const auto leaf = [](const at::Tensor& x) { return x.clone().requires_grad_(true); };
+        const at::Tensor gate_q = leaf(in.gate_q), gate_k = leaf(in.gate_k), q = leaf(in.gate_q),
+                         k = leaf(in.gate_k);
+        const at::Tensor expected = seer_gate_loss(in.form, gate_q, gate_k, target, all, in.places, 0.3);
+        expected.backward();
+        const at::Tensor found = seer_distillation_loss(in.form, leaf(in.q), leaf(in.k), in.v, q, k,
+                                                        in.places, 0.3, Implementation::fused);
+        found.backward();
+        EXPECT_NEAR(found.item<double>(), expected.item<double>(), 1e-5 * expected.item<double>());
+        if (bounds.back() < 20) continue;  // nothing to learn in a single block
+        EXPECT_LE(relative_error(q.grad(), gate_q.grad()), 1e-5);
+        EXPECT_LE(relative_error(k.grad(), gate_k.grad()), 1e-5);
+      }
+  }
 }
 
 // The loss over the chosen blocks is the loss over all of them when all are chosen.

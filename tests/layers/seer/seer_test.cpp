@@ -112,6 +112,7 @@ TEST(Seer, DistillationMovesTheGateAlone) {
     const AttentionOutput out = seer->forward(x, rows(1, 70));
     ASSERT_EQ(out.losses.size(), 1u);
     EXPECT_EQ(out.losses[0].first, "gate");
+    EXPECT_EQ(seer->loss_counts({rows(1, 70), rows(3, 90)}).at("gate"), 4 * 6);
     out.losses[0].second.backward();
     int64_t moved = 0;
     for (const auto& item : seer->named_parameters()) {
