@@ -1,9 +1,11 @@
 // The [data] section of a config, and the sources it names.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <numeric>
 
 #include "core/error.h"
+#include "core/naming.h"
 #include "data/fetch.h"
 #include "data/loader.h"
 #include "data/split.h"
@@ -52,6 +54,29 @@ OpenSource open_source(const std::string& entry, const DataConfig& config, const
   return {store, about.documents_are_files};
 }
 
+struct Entry {
+  const char* key;  // of the config
+  std::string name;
+};
+
+// The source of every entry, in their order. Text that is there comes last: what is missing, damaged or of another
+// tokenizer is refused before hours of tokenizing.
+std::vector<OpenSource> open_all(const std::vector<Entry>& entries, const DataConfig& config,
+                                 const Tokenizer& tokenizer, const std::string& cache_folder) {
+  const auto costs_time = [](const Entry& entry) {
+    std::error_code error;
+    return !holds_tokens(entry.name) &&
+           (is_named_corpus(entry.name) || std::filesystem::exists(entry.name, error));
+  };
+  std::vector<OpenSource> sources(entries.size());
+  for (const bool slow : {false, true})
+    for (size_t i = 0; i < entries.size(); ++i)
+      if (costs_time(entries[i]) == slow)
+        sources[i] = naming<DataError>(
+            entries[i].key, [&] { return open_source(entries[i].name, config, tokenizer, cache_folder); });
+  return sources;
+}
+
 }  // namespace
 
 void DataConfig::fields(FieldVisitor& visit) {
@@ -93,16 +118,20 @@ Corpus open_corpus(const DataConfig& config, const std::string& cache_folder,
   const std::string fault = fault_of(config.data_probs, config.train.size());
   check<DataError>(fault.empty(), "data.data_probs ", fault);
   Corpus corpus;
-  corpus.tokenizer = tokenizer ? std::move(tokenizer) : load_tokenizer(config.tokenizer);
+  corpus.tokenizer =
+      tokenizer ? std::move(tokenizer)
+                : naming<DataError>("data.tokenizer", [&] { return load_tokenizer(config.tokenizer); });
+  std::vector<Entry> entries;
+  for (const auto& name : config.train) entries.push_back({"data.train", name});
+  for (const auto& name : config.valid) entries.push_back({"data.valid", name});
+  const std::vector<OpenSource> sources = open_all(entries, config, *corpus.tokenizer, cache_folder);
   const double fraction = config.valid.empty() ? config.valid_fraction : 0;
-  for (const auto& entry : config.train) {
-    const auto source = open_source(entry, config, *corpus.tokenizer, cache_folder);
-    auto split = hold_out(source.tokens, fraction, source.documents_are_files);
+  for (size_t i = 0; i < config.train.size(); ++i) {
+    auto split = hold_out(sources[i].tokens, fraction, sources[i].documents_are_files);
     corpus.train.push_back(std::move(split.train));
     if (split.valid) corpus.valid.push_back(std::move(split.valid));
   }
-  for (const auto& entry : config.valid)
-    corpus.valid.push_back(open_source(entry, config, *corpus.tokenizer, cache_folder).tokens);
+  for (size_t i = config.train.size(); i < sources.size(); ++i) corpus.valid.push_back(sources[i].tokens);
   corpus.probabilities = config.data_probs;
   if (corpus.probabilities.empty())
     for (const auto& source : corpus.train)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/naming.h"
 #include "train/export.h"
 
 namespace longreach {
@@ -242,16 +243,6 @@ namespace {
 
 constexpr int64_t kMostLayers = 10000;
 
-// Calls f; its ConfigErrors begin with `name`.
-template <class F>
-void naming(const std::string& name, F f) {
-  try {
-    f();
-  } catch (const ConfigError& error) {
-    throw ConfigError(one_line(text(name, ": ", error.what())));
-  }
-}
-
 RunConfig read(const ConfigDocument& document, const std::string& name, const ModelOf& inherited = nullptr) {
   RunConfig config;
   if (inherited) {
@@ -265,14 +256,14 @@ RunConfig read(const ConfigDocument& document, const std::string& name, const Mo
     if (own_attention) config.model.attention.clear();
   }
   document.read(fields_of(config));
-  naming(name, [&] { config.validate(); });
+  naming<ConfigError>(name, [&] { config.validate(); });
   return config;
 }
 
 }  // namespace
 
 void RunConfig::resolve_model(int64_t tokenizer_vocab_size, const std::string& name) {
-  naming(name, [&] { model.resolve(tokenizer_vocab_size); });
+  naming<ConfigError>(name, [&] { model.resolve(tokenizer_vocab_size); });
 }
 
 RunConfig read_run_config(const std::string& path,

@@ -1,5 +1,6 @@
 // `longreach train CONFIG [--print-config | --dry-run] [--section.key value ...]`
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <iostream>
@@ -7,6 +8,7 @@
 #include <sstream>
 
 #include "core/file_lock.h"
+#include "core/naming.h"
 #include "core/verbose.h"
 #include "data/ngram.h"
 #include "layers/ops/cuda/backend.h"
@@ -190,6 +192,22 @@ void expect_device(const RunConfig& config) {
   if (config.training.threads > 0) set_num_threads(threads);
 }
 
+// "FILE: ", where a key of an error was read; "--" where one of `keys` was given on the command line instead.
+std::string place_of(const Arguments& words, const std::vector<std::string>& keys) {
+  for (const auto& [key, value] : parse_overrides({words.begin() + 1, words.end()}))
+    if (std::ranges::find(keys, key) != keys.end()) return "--";
+  return words[0] + ": ";
+}
+
+data::Corpus corpus_of(const RunConfig& config, const Arguments& words,
+                       const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  try {
+    return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer);
+  } catch (const DataError& error) {
+    throw DataError(one_line(place_of(words, {"data.train", "data.valid"}) + error.what()));
+  }
+}
+
 }  // namespace
 
 int train_verb(const Arguments& arguments) {
@@ -208,15 +226,16 @@ int train_verb(const Arguments& arguments) {
     const Stage stage(what);
     return work();
   };
-  const std::shared_ptr<const data::Tokenizer> tokenizer =
-      timed("tokenizer", [&] { return data::load_tokenizer(config.data.tokenizer); });
+  const std::shared_ptr<const data::Tokenizer> tokenizer = timed("tokenizer", [&] {
+    return naming<DataError>(place_of(words, {"data.tokenizer"}) + "data.tokenizer",
+                             [&] { return data::load_tokenizer(config.data.tokenizer); });
+  });
   config.resolve_model(tokenizer->vocab_size(), words[0]);
   if (answered(asked, config)) return 0;
   prepare_run_folder(config.job.dump_folder);
   const FileLock only_run =
       FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);
-  const data::Corpus corpus = timed(
-      "data", [&] { return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer); });
+  const data::Corpus corpus = timed("data", [&] { return corpus_of(config, words, tokenizer); });
   if (config.job.task != "distill")
     timed("labels", [&] {
       return expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});

@@ -50,8 +50,10 @@ TEST_F(BadInput, Overrides) {
   expect("model.num_key_value_heads", "3", "num_key_value_heads");
   expect("job.task", "finetune", "checkpoint.initial_load_path");
   expect("job.dump_folder", "/proc/nothing", "job.dump_folder");
-  expect("data.tokenizer", folder_.path("corpus"), "tokenizer");
-  expect("data.train", "['" + folder_.path("nowhere.txt") + "']", "nowhere.txt");
+  expect("data.tokenizer", folder_.path("corpus"), "--data.tokenizer: " + folder_.path("corpus") + ": ");
+  const std::string nowhere = folder_.path("nowhere.txt");
+  expect("data.train", "['" + nowhere + "']", "--data.train: " + nowhere + ": no such file or folder");
+  expect("data.valid", "['" + nowhere + "']", "--data.valid: " + nowhere + ": no such file or folder");
 }
 
 TEST_F(BadInput, Files) {
@@ -71,6 +73,19 @@ TEST_F(BadInput, Files) {
   expect_user_error({"train", folder_.write("bad.toml", "[job\n")}, "bad.toml:1");
   expect_user_error({"train", folder_.write("kind.toml", "\n[[model.attention]]\nkind = 'densee'\n")},
                     "kind.toml:3: model.attention.0.kind: expected one of");
+}
+
+TEST_F(BadInput, DataErrorsNameTheFileAndTheKey) {
+  const auto config = [&](const std::string& data) {
+    return folder_.write("data.toml", "[job]\ndump_folder = '" + folder_.path("run") + "'\n[data]\n" + data);
+  };
+  const std::string text = "'" + folder_.path("corpus/one.txt") + "'";
+  expect_user_error({"train", config("train = [" + text + "]\ntokenizer = 'tokenizer_missing'\n")},
+                    "data.toml: data.tokenizer: tokenizer_missing: no such file or folder");
+  expect_user_error({"train", config("train = [" + text + ", 'gone.txt']\n")},
+                    "data.toml: data.train: gone.txt: no such file or folder");
+  expect_user_error({"train", config("train = [" + text + "]\nvalid = ['gone.txt']\n")},
+                    "data.toml: data.valid: gone.txt: no such file or folder");
 }
 
 TEST_F(BadInput, Verbs) {

@@ -1,0 +1,20 @@
+// Says which file or key an error is about, where the code that finds it cannot know.
+#pragma once
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+
+namespace longreach {
+
+// What f gives. An E that it throws becomes an E whose message begins with `name`.
+template <class E, class F>
+auto naming(const std::string& name, F&& f) -> decltype(std::forward<F>(f)()) {
+  try {
+    return std::forward<F>(f)();
+  } catch (const E& error) {
+    throw E(one_line(text(name, ": ", error.what())));
+  }
+}
+
+}  // namespace longreach
