@@ -13,7 +13,8 @@
 
 namespace longreach {
 
-// silu(gate) * up, saving only its inputs for the gradient. Same shape and dtype as gate.
+// silu(gate) * up of one shape, saving only its inputs for the gradient; the dtype of gate. Throws ShapeError for
+// shapes that differ.
 at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up);
 
 class Mlp : public torch::nn::Module {

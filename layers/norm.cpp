@@ -1,18 +1,82 @@
 // RMSNorm with a hand-written gradient: it saves x and one number a row, where a taped formula would save
-// several copies of x.
+// several copies of x. Kernels of their own in float32 and bfloat16, plain tensor operations in float64.
 #include "layers/norm.h"
+
+#include <ATen/ops/empty.h>
 
 #include "layers/cuda/op.h"
 #include "layers/initial_values.h"
 #include "layers/ops/autograd.h"
 #include "layers/ops/check.h"
 #include "layers/ops/kernel_input.h"
+#include "layers/ops/rows/kernels.h"
 
 namespace longreach {
 namespace {
 
 at::ScalarType statistics_dtype(const at::Tensor& x) {
   return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+bool runs_kernels(const at::Tensor& x, at::ScalarType y) {
+  const auto narrow = [](at::ScalarType dtype) { return dtype == at::kFloat || dtype == at::kBFloat16; };
+  return x.is_cpu() && narrow(x.scalar_type()) && narrow(y);
+}
+
+// Of a defined weight in float32, which the caller keeps.
+const float* pointer_to(const at::Tensor& weight) {
+  return weight.defined() ? weight.const_data_ptr<float>() : nullptr;
+}
+
+at::Tensor wide_weight(const at::Tensor& weight) {
+  return weight.defined() ? weight.to(at::kFloat).contiguous() : weight;
+}
+
+int64_t rows_of(const at::Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
+
+struct NormOutput {
+  at::Tensor y, rstd;
+};
+
+NormOutput norm_on_cpu(const at::Tensor& x, const at::Tensor& weight, double eps, at::ScalarType dtype) {
+  const at::Tensor dense = x.contiguous(), wide = wide_weight(weight);
+  std::vector<int64_t> statistics = x.sizes().vec();
+  statistics.back() = 1;
+  const NormOutput out{at::empty(x.sizes(), x.options().dtype(dtype)),
+                       at::empty(statistics, x.options().dtype(at::kFloat))};
+  row_kernels::forward(row_kernels::Norm{.rows = rows_of(x),
+                                         .size = x.size(-1),
+                                         .x = {dense.const_data_ptr(), kernel_dtype(x)},
+                                         .weight = pointer_to(wide),
+                                         .eps = static_cast<float>(eps),
+                                         .y = {out.y.mutable_data_ptr(), kernel_dtype(out.y)},
+                                         .rstd = out.rstd.mutable_data_ptr<float>()});
+  return out;
+}
+
+struct NormGradients {
+  at::Tensor dx, dweight;
+};
+
+NormGradients norm_grad_on_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd,
+                               const at::Tensor& grad, bool needs_x, bool needs_weight) {
+  const at::Tensor dense = x.contiguous(), dy = grad.contiguous(), wide = wide_weight(weight);
+  const int64_t rows = rows_of(x), size = x.size(-1);
+  NormGradients out;
+  at::Tensor parts;
+  if (needs_x) out.dx = at::empty(x.sizes(), x.options());
+  if (needs_weight) parts = at::empty({row_kernels::norm_parts(rows), size}, x.options().dtype(at::kFloat));
+  row_kernels::backward(
+      row_kernels::NormGradient{.rows = rows,
+                                .size = size,
+                                .x = {dense.const_data_ptr(), kernel_dtype(x)},
+                                .dy = {dy.const_data_ptr(), kernel_dtype(dy)},
+                                .weight = pointer_to(wide),
+                                .rstd = rstd.const_data_ptr<float>(),
+                                .dx = {needs_x ? out.dx.mutable_data_ptr() : nullptr, kernel_dtype(x)},
+                                .dweight = needs_weight ? parts.mutable_data_ptr<float>() : nullptr});
+  if (needs_weight) out.dweight = parts.sum(0).to(weight.scalar_type());
+  return out;
 }
 
 class RmsNormOp : public FusedOp {
@@ -25,6 +89,11 @@ class RmsNormOp : public FusedOp {
     const at::Tensor &x = inputs[0], &weight = inputs[1];
     if (runs_on_cuda(x)) {
       const cuda::NormOutput out = cuda::rms_norm(x, weight, eps_, dtype_);
+      saved = {x, weight, out.rstd};
+      return {out.y};
+    }
+    if (runs_kernels(x, dtype_)) {
+      const NormOutput out = norm_on_cpu(x, weight, eps_, dtype_);
       saved = {x, weight, out.rstd};
       return {out.y};
     }
@@ -45,6 +114,10 @@ class RmsNormOp : public FusedOp {
     if (runs_on_cuda(x)) {
       const auto out = cuda::rms_norm_grad(x, weight, rstd, grads[0], needs[1] && weight.defined());
       return {out.dx, out.dweight.defined() ? out.dweight.to(weight.scalar_type()) : out.dweight};
+    }
+    if (runs_kernels(x, dtype_)) {
+      const auto out = norm_grad_on_cpu(x, weight, rstd, grads[0], needs[0], needs[1] && weight.defined());
+      return {out.dx, out.dweight};
     }
     const at::ScalarType wide = rstd.scalar_type();
     const at::Tensor xhat = x.to(wide) * rstd, dy = grads[0].to(wide);
