@@ -4,7 +4,7 @@
 
 namespace longreach::block {
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 4)
     block_attention_forward_16_fp32_64_64(const __grid_constant__ CudaForward p) {
   forward<cuda::Float32, 64, 64, 16>(p);
 }

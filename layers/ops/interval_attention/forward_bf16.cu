@@ -3,7 +3,7 @@
 
 namespace longreach::interval {
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __maxnreg__(192)
     interval_attention_forward_bf16_32_32(const __grid_constant__ CudaForward p) {
   forward<cuda::BFloat16, 32, 32, false>(p);
 }

@@ -99,26 +99,25 @@ template <class Element>
 __device__ __forceinline__ void merge_splits(const CudaMerge& p) {
   const int64_t row = global_warp();
   if (row >= static_cast<int64_t>(p.queries) * p.heads * p.batches) return;
-  float largest = -INFINITY, total = 0.0f;
+  float largest = -3.4e38f, total = 0.0f;  // finite, so that splits that saw nothing weigh 0
   for (int split = 0; split < p.splits; ++split) largest = fmaxf(largest, p.lse[split * p.split_lse + row]);
-  const float exponent = reference_exponent(largest, kLog2e);
-  for (int split = 0; split < p.splits; ++split)
-    total += ptx::exp2_approx(fmaf(p.lse[split * p.split_lse + row], kLog2e, -exponent));
+  const auto weight_of = [&](int split) {
+    return ptx::exp2_approx((p.lse[split * p.split_lse + row] - largest) * kLog2e);
+  };
+  for (int split = 0; split < p.splits; ++split) total += weight_of(split);
   const float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // NaN stays NaN
   const int64_t head_row = row / p.queries;
   char* out = row_pointer(p.out, static_cast<int>(head_row / p.heads), row % p.queries,
                           static_cast<int>(head_row % p.heads));
   for (int element = lane_id(); element < p.out.size; element += 32) {
     float sum = 0.0f;
-    for (int split = 0; split < p.splits; ++split) {
-      const float weight =
-          ptx::exp2_approx(fmaf(p.lse[split * p.split_lse + row], kLog2e, -exponent)) * inverse;
-      sum = fmaf(weight, p.o[split * p.split_o + row * p.row + element], sum);
-    }
+#pragma unroll 2
+    for (int split = 0; split < p.splits; ++split)
+      sum = fmaf(weight_of(split) * inverse, p.o[split * p.split_o + row * p.row + element], sum);
     store_element<Element>(out, element, sum);
   }
   if (lane_id() == 0)
-    p.out_lse[row] = total == 0.0f ? -INFINITY : (exponent + ptx::log2_approx(total)) * kLn2;
+    p.out_lse[row] = total == 0.0f ? -INFINITY : fmaf(ptx::log2_approx(total), kLn2, largest);
 }
 
 // The rows of [batch, token, head] that a warp has, as pointers.

@@ -21,6 +21,23 @@ __device__ __forceinline__ float reference_exponent(float maximum, float scale_l
   return maximum == -INFINITY ? 0.0f : maximum * scale_log2;
 }
 
+// How scores of a row become weights relative to its maximum, whose own weight is about 1: exp2(score scale - offset).
+struct RowScale {
+  float scale, offset;
+
+  // The offset of very large scores rounds by more than a weight can be. Scaled by the next power of two it is exact; fp32
+  // scores that differ then do so by 2^16 in their weights or more, either way.
+  __device__ __forceinline__ RowScale(float maximum, float scale_log2)
+      : scale(scale_log2), offset(reference_exponent(maximum, scale_log2)) {
+    if (fabsf(offset) < 0x1p28f) return;
+    scale = __uint_as_float((__float_as_uint(scale_log2) & 0xff800000u) + 0x00800000u);
+    offset = maximum * scale;
+  }
+  __device__ __forceinline__ float weight(float score) const {
+    return ptx::exp2_approx(fmaf(score, scale, -offset));
+  }
+};
+
 template <int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void scale_rows(float (&acc)[kRowTiles][kColumnTiles][4],
                                            const float (&factor)[kRowTiles][2]) {
@@ -59,15 +76,15 @@ struct SoftmaxRows {
         for (int n = 0; n < kColumnTiles; ++n)
           largest = fmaxf(largest, fmaxf(scores[m][n][h * 2], scores[m][n][h * 2 + 1]));
         largest = quad_max(largest);
-        const float exponent = reference_exponent(largest, scale_log2);
-        shrink[m][h] = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
+        const RowScale row(largest, scale_log2);
+        shrink[m][h] = row.weight(maximum[m][h]);
         maximum[m][h] = largest;
         float added = 0.0f;
 #pragma unroll
         for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
           for (int e = h * 2; e < h * 2 + 2; ++e) {
-            scores[m][n][e] = ptx::exp2_approx(fmaf(scores[m][n][e], scale_log2, -exponent));
+            scores[m][n][e] = row.weight(scores[m][n][e]);
             added += scores[m][n][e];
           }
         sum[m][h] = sum[m][h] * shrink[m][h] + added;
@@ -106,17 +123,16 @@ struct SoftmaxRows {
       for (int h = 0; h < 2; ++h) {
         float largest = maximum[m][h], total = sum[m][h];
         if (kKeyWarps > 1) {
-          const float2* row = meeting + first_row + m * 16 + h * 8 + (lane >> 2);
+          const float2* warps = meeting + first_row + m * 16 + h * 8 + (lane >> 2);
 #pragma unroll
-          for (int w = 0; w < kKeyWarps; ++w) largest = fmaxf(largest, row[w * kRows].x);
+          for (int w = 0; w < kKeyWarps; ++w) largest = fmaxf(largest, warps[w * kRows].x);
+          const RowScale row(largest, scale_log2);
           total = 0.0f;
 #pragma unroll
-          for (int w = 0; w < kKeyWarps; ++w)
-            total += row[w * kRows].y * ptx::exp2_approx(fmaf(row[w * kRows].x, scale_log2,
-                                                              -reference_exponent(largest, scale_log2)));
+          for (int w = 0; w < kKeyWarps; ++w) total += warps[w * kRows].y * row.weight(warps[w * kRows].x);
         }
         const float exponent = reference_exponent(largest, scale_log2);
-        const float own = ptx::exp2_approx(fmaf(maximum[m][h], scale_log2, -exponent));
+        const float own = RowScale(largest, scale_log2).weight(maximum[m][h]);
         factor[m][h] = total == 0.0f ? 0.0f : own / total;
         lse[m][h] = total == 0.0f ? -INFINITY : (exponent + ptx::log2_approx(total)) * kLn2;
       }

@@ -185,6 +185,21 @@ TEST(IntervalAttentionPtx, LargeLogits) {
   }
 }
 
+// Where a score's last bit is worth more than any power can be; the first rows see negative ones alone with one of the scales.
+TEST(IntervalAttentionPtx, ScoresOfAnySize) {
+  for (const double magnitude : {1e10, 1e32}) {
+    for (const auto dtype : {at::kBFloat16, at::kFloat})
+      for (const double scale : {0.125, -0.125}) {
+        AttentionCase c = one_head(130, 64);
+        c.magnitude = magnitude, c.scale = scale;
+        for (CudaRun how : {tiles(), decode(2)}) {
+          how.backward = false;
+          expect_cuda_matches(c, dtype, how);
+        }
+      }
+  }
+}
+
 TEST(IntervalAttentionPtx, NegativeAndZeroScale) {
   for (const double scale : {-0.7, 0.0, 0.5})
     for (const auto dtype : {at::kBFloat16, at::kFloat}) {
