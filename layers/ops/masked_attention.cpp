@@ -2,8 +2,8 @@
 #include "layers/ops/masked_attention.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/exp.h>
 #include <ATen/ops/logsumexp.h>
+#include <ATen/ops/softmax.h>
 #include <ATen/ops/zeros.h>
 
 #include <limits>
@@ -64,7 +64,8 @@ MaskedAttention masked_attention(const at::Tensor& q, const at::Tensor& k, const
   const at::Tensor none = visible.any(-1, true).logical_not();
   scores = scores.masked_fill(visible.logical_not() & none.logical_not(), -infinity).masked_fill(none, 0.0);
   const at::Tensor lse = at::logsumexp(scores, {-1});
-  const at::Tensor weights = (scores - lse.unsqueeze(-1)).exp().masked_fill(visible.logical_not(), 0.0);
+  // By the maximum and not by lse, in which the sum of huge scores is lost.
+  const at::Tensor weights = at::softmax(scores, -1).masked_fill(visible.logical_not(), 0.0);
   const at::Tensor o = weighted_values(weights.to(q.scalar_type()), v, visible).transpose(1, 2);
   return {o, lse.masked_fill(none.squeeze(-1), -infinity), weights};
 }

@@ -68,7 +68,9 @@ void gradient_tile(const PairVisibility& seen, int64_t columns, float scale, flo
     const auto lse = hn::Set(d, pairs.lse[j]), delta = hn::Set(d, pairs.delta[j]);
     for (int64_t c = 0; c < columns; c += kLanes) {
       const int64_t at = j * kTile + c;
-      auto p = vec::exp2_bounded(d, hn::MulSub(hn::LoadU(d, s + at), factor, lse));
+      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and more.
+      auto p =
+          vec::exp2_bounded(d, vec::at_most(d, hn::Zero(d), hn::MulSub(hn::LoadU(d, s + at), factor, lse)));
       auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta));
       if constexpr (kMasked) {
         const auto mask = seen.mask(c, j);

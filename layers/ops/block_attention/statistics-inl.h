@@ -60,14 +60,16 @@ class EntryStatistics {
   void reduce(const Statistics& statistics, int64_t column, int64_t count, float* out_max,
               float* out_sum) const {
     const FloatTag d;
-    alignas(64) float log_sum[kTile], weight[kTile];
+    alignas(64) float inverse[kTile], weight[kTile];
     // Queries that see nothing: no weight.
-    for (int64_t c = 0; c < kTile; ++c) log_sum[c] = statistics.sees[c] ? statistics.log_sum(c) : 1e30f;
+    for (int64_t c = 0; c < kTile; ++c) inverse[c] = statistics.sees[c] ? 1.0f / statistics.sum[c] : 0.0f;
     const int64_t first = column / kLanes * kLanes;
     for (int64_t s = 0; s < slots_; ++s) {
       const int64_t at = s * kTile;
       for (int64_t c = first; c < column + count; c += kLanes)
-        hn::StoreU(vec::exp2_bounded(d, hn::Sub(hn::LoadU(d, maximum_ + at + c), hn::LoadU(d, log_sum + c))),
+        hn::StoreU(hn::Mul(vec::exp2_bounded(d, hn::Sub(hn::LoadU(d, maximum_ + at + c),
+                                                        hn::LoadU(d, statistics.maximum + c))),
+                           hn::LoadU(d, inverse + c)),
                    d, weight + c);
       for (int64_t c = column; c < column + count; ++c) {
         if (sum_[at + c] == 0) continue;  // not seen: a weight of NaN is not its own

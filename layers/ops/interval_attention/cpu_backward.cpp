@@ -82,7 +82,9 @@ HWY_INLINE void gradient_columns(const TileVisibility& seen, const RowTerms& ter
   for (int64_t j = 0; j < keys; ++j) {
     for (int v = 0; v < kVectors; ++v) {
       const int64_t at = j * kQueryTile + column + v * kLanes;
-      auto p = vec::exp2_bounded(d, hn::MulSub(hn::LoadU(d, s + at), factor, lse[v]));
+      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and more.
+      auto p = vec::exp2_bounded(
+          d, vec::at_most(d, hn::Zero(d), hn::MulSub(hn::LoadU(d, s + at), factor, lse[v])));
       auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta[v]));
       if constexpr (kMasked) {
         const auto mask = seen.mask(column + v * kLanes, j);

@@ -131,9 +131,7 @@ inline void weigh(const Select& p, const Chunk& chunk, int64_t windows, int64_t 
     most = hn::IfThenElse(hn::Eq(seen, hn::Zero(d)), hn::Zero(d), most);
     auto sum = hn::Zero(d);
     for (int64_t i = 0; i < windows; ++i) {
-      const auto lack = hn::Sub(hn::LoadU(d, logits + i * chunk.padded), most);
-      // NaN stays NaN on every target.
-      const auto power = hn::IfThenElse(hn::IsNaN(lack), lack, vec::exp2_bounded(d, lack));
+      const auto power = vec::exp2_bounded(d, hn::Sub(hn::LoadU(d, logits + i * chunk.padded), most));
       sum = hn::Add(sum, power);
       hn::StoreU(power, d, logits + i * chunk.padded);
     }

@@ -1,7 +1,6 @@
 // Exponentials of fp32 vectors, for every Highway target. Relative error at most 2e-7 where the result is
-// normal; results below 2^-126 become 0, so that exp(-inf) = 0. NaN stays NaN on x86 vectors, whose Max and
-// Min return the second argument then; the emulated target makes it 0. Include after hwy/highway.h in a file
-// that foreach_target compiles once per target.
+// normal; results below 2^-126 become 0, so that exp(-inf) = 0. NaN stays NaN. Include after hwy/highway.h in a file that
+// foreach_target compiles once per target.
 #if defined(LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
 #undef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
@@ -16,6 +15,25 @@
 HWY_BEFORE_NAMESPACE();
 namespace longreach::simd::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
+
+// x where it is NaN, else the larger or the smaller of both. x86's own instructions return their second argument for NaN; other
+// targets may return the number.
+template <class D>
+HWY_INLINE hn::Vec<D> at_least([[maybe_unused]] D d, hn::Vec<D> bound, hn::Vec<D> x) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
+  return hn::Max(bound, x);
+#else
+  return hn::IfThenElse(hn::Lt(x, bound), bound, x);
+#endif
+}
+template <class D>
+HWY_INLINE hn::Vec<D> at_most([[maybe_unused]] D d, hn::Vec<D> bound, hn::Vec<D> x) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR
+  return hn::Min(bound, x);
+#else
+  return hn::IfThenElse(hn::Gt(x, bound), bound, x);
+#endif
+}
 
 // 2^f for |f| <= 1/2: minimax in relative error (9.2e-8) among polynomials of degree 5 that are 1 at 0.
 template <class D>
@@ -41,8 +59,7 @@ HWY_INLINE hn::Vec<D> power_of_two(D d, hn::Vec<D> shifted) {
 // 2^x for x <= 127: the form for softmax and decays, whose exponents are not positive.
 template <class D>
 HWY_INLINE hn::Vec<D> exp2_bounded(D d, hn::Vec<D> x) {
-  x = hn::Max(hn::Set(d, -127.0f),
-              x);  // at -127 the biased exponent is 0; this order of arguments lets NaN through
+  x = at_least(d, hn::Set(d, -127.0f), x);  // at -127 the biased exponent is 0
   const auto magic = hn::Set(d, kRoundToExponent);
   const auto shifted = hn::Add(x, magic);
   const auto f = hn::Sub(x, hn::Sub(shifted, magic));
@@ -52,7 +69,7 @@ HWY_INLINE hn::Vec<D> exp2_bounded(D d, hn::Vec<D> x) {
 // 2^x; +inf from x = 127.5.
 template <class D>
 HWY_INLINE hn::Vec<D> exp2(D d, hn::Vec<D> x) {
-  return exp2_bounded(d, hn::Min(hn::Set(d, 128.0f), x));
+  return exp2_bounded(d, at_most(d, hn::Set(d, 128.0f), x));
 }
 
 // e^x; +inf above 88.37 = 127.5 log 2.
@@ -60,7 +77,7 @@ template <class D>
 HWY_INLINE hn::Vec<D> exp(D d, hn::Vec<D> x) {
   constexpr float kLog2High = 0.693359375f, kLog2Low = -2.12194440e-4f, kLog2e = 1.44269504f;
   const auto magic = hn::Set(d, kRoundToExponent);
-  x = hn::Min(hn::Set(d, 89.0f), hn::Max(hn::Set(d, -88.1f), x));
+  x = at_most(d, hn::Set(d, 89.0f), at_least(d, hn::Set(d, -88.1f), x));
   const auto shifted = hn::MulAdd(x, hn::Set(d, kLog2e), magic);
   const auto n = hn::Sub(shifted, magic);
   auto f = hn::NegMulAdd(n, hn::Set(d, kLog2High), x);

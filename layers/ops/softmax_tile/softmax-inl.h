@@ -35,13 +35,15 @@ struct Statistics {
     std::fill(maximum, maximum + kTile, kNoMaximum);
     std::fill(sum, sum + kTile, 0.0f);
   }
-  // Base 2; only where a key is seen.
-  float log_sum(int64_t i) const { return maximum[i] + std::log2(sum[i]); }
   // Natural; -inf for a query that sees no key.
-  float lse(int64_t i) const { return sees[i] ? log_sum(i) * kLn2 : -std::numeric_limits<float>::infinity(); }
+  float lse(int64_t i) const {
+    return sees[i] ? (maximum[i] + std::log2(sum[i])) * kLn2 : -std::numeric_limits<float>::infinity();
+  }
 };
 
-// Turns kVectors vectors of columns of S^T (products q.k) into P^T. Returns whether O^T must be rescaled.
+// Turns kVectors vectors of columns of S^T (products q.k) into P^T. Returns whether O^T must be rescaled. Scores are rounded before
+// the maximum is subtracted, and stored between: a product and a difference in one instruction would leave what the maximum's own
+// rounding dropped, which is beyond any exponential for scores of 1e9 and more.
 template <int kVectors, bool kMasked, class Visibility>
 HWY_INLINE bool softmax_columns(const Visibility& seen, int64_t keys, int64_t column, float scale, float* s,
                                 Statistics& statistics) {
@@ -51,7 +53,9 @@ HWY_INLINE bool softmax_columns(const Visibility& seen, int64_t keys, int64_t co
   for (int v = 0; v < kVectors; ++v) peak[v] = hn::Set(d, kNoMaximum);
   for (int64_t j = 0; j < keys; ++j) {
     for (int v = 0; v < kVectors; ++v) {
-      auto x = hn::Mul(hn::LoadU(d, s + j * kTile + v * kLanes), factor);
+      float* at = s + j * kTile + v * kLanes;
+      auto x = hn::Mul(hn::LoadU(d, at), factor);
+      hn::StoreU(x, d, at);
       if constexpr (kMasked) x = hn::IfThenElse(seen.mask(column + v * kLanes, j), x, hn::Set(d, kNoMaximum));
       peak[v] = hn::Max(x, peak[v]);
     }
@@ -76,7 +80,7 @@ HWY_INLINE bool softmax_columns(const Visibility& seen, int64_t keys, int64_t co
   for (int64_t j = 0; j < keys; ++j) {
     for (int v = 0; v < kVectors; ++v) {
       float* at = s + j * kTile + v * kLanes;
-      auto p = vec::exp2_bounded(d, hn::MulSub(hn::LoadU(d, at), factor, peak[v]));
+      auto p = vec::exp2_bounded(d, hn::Sub(hn::LoadU(d, at), peak[v]));
       if constexpr (kMasked) p = hn::IfThenElseZero(seen.mask(column + v * kLanes, j), p);
       sum[v] = hn::Add(sum[v], p);
       hn::StoreU(p, d, at);

@@ -97,6 +97,20 @@ TEST_F(Merge, NanStaysWhateverStandsBesideIt) {
   EXPECT_FALSE(results[2].select(1, 3).isnan().any().item<bool>());
 }
 
+// Whatever the size of the scores, only -inf is an empty part.
+TEST_F(Merge, PartsOfHugeScoresCount) {
+  for (const auto join : {merge_attention, merge_attention_reference})
+    for (const double lse : {-1e38, -1e31, -1e29, 1e29}) {
+      Parts parts = draw(at::kFloat);
+      for (auto& part : parts) part.lse.fill_(lse);
+      const auto joined = join(parts);
+      at::Tensor mean = parts[0].o.to(at::kDouble);
+      for (size_t i = 1; i < parts.size(); ++i) mean = mean + parts[i].o.to(at::kDouble);
+      EXPECT_LE(relative_error(joined.o, mean / static_cast<double>(parts.size())), 1e-6) << lse;
+      EXPECT_LE((joined.lse.to(at::kDouble) / lse - 1.0).abs().max().item<double>(), 1e-6) << lse;
+    }
+}
+
 TEST_F(Merge, OnePartAndNoTokens) {
   const Parts one{{normal({1, 4, 2, 3}, 1, at::kFloat), normal({1, 2, 4}, 2, at::kFloat)}};
   const auto [o, lse] = merge_attention(one);
