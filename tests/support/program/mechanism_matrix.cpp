@@ -165,6 +165,18 @@ class Row {
       if (item.value().requires_grad()) {
         EXPECT_FALSE(item.value().equal(before[item.key()])) << item.key() << " has not moved";
       }
+    expect_context_read();
+  }
+
+  // What comes before a token has a part in what follows it; without attention the two rows would be equal.
+  void expect_context_read() const {
+    const at::NoGradGuard no_grad;
+    const at::Tensor tokens = some_tokens(kSeqLen), other = tokens.clone();
+    other.narrow(1, 0, kSeqLen - 1).add_(1);
+    const auto last = [&](const at::Tensor& read) {
+      return saved_->model->logits(read, whole_rows(1, kSeqLen))[0][kSeqLen - 1];
+    };
+    EXPECT_GT(relative_error(last(other), last(tokens)), 1e-5);
   }
 
   std::string step_file(const std::string& run, const char* name) const {
