@@ -30,6 +30,7 @@ struct Options {
   int64_t batch = 1, heads = 8, kv_heads = 0, head_dim = 64;
   int rounds = 7;
   std::string json_path, plot_path;
+  std::vector<std::string> set;
   bool list = false, install = false;
 };
 
@@ -53,6 +54,8 @@ void add_shape(CLI::App& app, Options& options) {
   app.add_option("--head-dim", options.head_dim, "head dimension")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
+  app.add_option("--set", options.set,
+                 "KEY=VALUE, an option of the kinds of attention (longreach info KIND)");
 }
 
 void add_time(CLI::App& app, Options& options) {
@@ -103,8 +106,11 @@ std::vector<Setting> vary(const std::vector<Setting>& settings, const std::vecto
 
 // The settings of every thread count, name, dtype, pass, length and peer, one shape.
 std::vector<Setting> settings_of(const Options& options) {
-  Setting shape{
-      .batch = options.batch, .heads = options.heads, .head_dim = options.head_dim, .rounds = options.rounds};
+  Setting shape{.batch = options.batch,
+                .heads = options.heads,
+                .head_dim = options.head_dim,
+                .rounds = options.rounds,
+                .options = options.set};
   shape.kv_heads = options.kv_heads > 0 ? options.kv_heads : options.heads;
   check(options.heads % shape.kv_heads == 0, "--kv-heads: found ", shape.kv_heads,
         ", allowed: divisors of --heads = ", options.heads);
@@ -117,7 +123,11 @@ std::vector<Setting> settings_of(const Options& options) {
   all = vary(all, options.peers,
              [](Setting& s, const std::string& peer) { s.peer = peer == "none" ? "" : peer; });
   for (const Setting& one : all)
-    if (is_layer(one.name)) expect_layer_peer(one.name, one.peer);
+    if (is_layer(one.name))
+      expect_layer_setting(one);
+    else
+      check(one.options.empty(), "--set: ", one.name,
+            " is an operator, which has no options; expected a kind of attention");
   return all;
 }
 
@@ -205,29 +215,27 @@ bool memory_of(const std::vector<Setting>& settings) {
     const MemoryFigure figure = memory_in_worker(setting);
     const auto extra = static_cast<double>(figure.extra_bytes);
     const auto results = static_cast<double>(figure.counted_bytes());
-    const bool within = memory_within_limit(figure, setting.dtype);
+    const bool limited = !is_layer(setting.name),
+               within = !limited || memory_within_limit(figure, setting.dtype);
     held = held && within;
     sizes.push_back(static_cast<double>(setting.tokens));
     extras.push_back(std::max(extra, 1.0));
     char line[200];
     std::snprintf(line, sizeof line, "%-18s %7lld %-8s %12.1f %12.1f %8.2fx  %s", setting.name.c_str(),
                   static_cast<long long>(setting.tokens), setting.dtype.c_str(), extra / (1 << 20),
-                  results / (1 << 20), extra / results, within ? "within the limit" : "above the limit");
+                  results / (1 << 20), extra / results,
+                  !limited ? "a layer"
+                  : within ? "within the limit"
+                           : "above the limit");
     std::cout << line << std::endl;
   }
   if (sizes.size() < 2) return held;
   const double exponent = growth_exponent(sizes, extras);
-  const bool linear = exponent <= kAllowedGrowth;
+  const double allowed = is_layer(settings[0].name) ? kAllowedLayerGrowth : kAllowedGrowth;
+  const bool linear = exponent <= allowed;
   std::cout << "growth exponent " << std::round(1000 * exponent) / 1000 << (linear ? " (<= " : ", above ")
-            << kAllowedGrowth << (linear ? ")" : "") << std::endl;
+            << allowed << (linear ? ")" : "") << std::endl;
   return held && linear;
-}
-
-std::vector<std::string> memory_names(const Options& options) {
-  const std::vector<BenchCase> cases = bench_cases();
-  std::vector<std::string> names;
-  for (const std::string& word : options.names) names.push_back(find_case(cases, word).name);
-  return names.empty() ? operator_names() : names;
 }
 
 int memory(const Arguments& arguments) {
@@ -237,13 +245,14 @@ int memory(const Arguments& arguments) {
   options.passes = {"both"};
   options.peers = {"none"};
   CLI::App app("Extra peak memory of forward and backward, each figure in a fresh process", "bench memory");
-  app.add_option("names", options.names, "cases [all]");
+  app.add_option("names", options.names, "operators [all], kinds of attention (their whole layers)");
   add_shape(app, options);
   if (!parse_arguments(app, arguments)) return 0;
-  const std::vector<std::string> names = memory_names(options);
+  const std::vector<std::string> names = chosen_names(options);
   std::cout << "extra: peak resident memory during forward and backward less that before; results: o, "
                "gradients and\n"
-               "documented states. Limit: 1.3 (bfloat16: 1.8) times results + 32 MiB\n";
+               "documented states. Limit: 1.3 (bfloat16: 1.8) times results + 32 MiB; of layers, which keep "
+               "activations too,\nthe growth alone is judged\n";
   char header[200];
   std::snprintf(header, sizeof header, "%-18s %7s %-8s %12s %12s %9s", "name", "T", "dtype", "extra MiB",
                 "results MiB", "factor");

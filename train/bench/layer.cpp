@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/config.h"
 #include "core/error.h"
 #include "layers/attention.h"
 #include "layers/attention_config.h"
@@ -34,32 +35,51 @@ LayerSite site_of(const Setting& setting) {
           .seed = 1};
 }
 
-std::shared_ptr<Attention> make_layer(const std::string& kind, const LayerSite& site) {
-  const AttentionConfig config = make_attention_config(kind);
-  expect_fits(config, site);
-  return make_attention(config, site);
+AttentionConfig config_of(const Setting& setting) {
+  ConfigDocument document =
+      ConfigDocument::from_text(text("kind = \"", kind_of_layer(setting.name), "\""), setting.name);
+  for (const std::string& option : setting.options) {
+    const size_t equals = option.find('=');
+    check<UserError>(equals != std::string::npos && equals > 0, "--set: found `", one_line(option, 100),
+                     "`, expected KEY=VALUE");
+    document.override_key(option.substr(0, equals), option.substr(equals + 1));
+  }
+  AttentionEntry entry;
+  document.read(fields_of(entry));
+  return entry.config;
+}
+
+// The layer of the setting: of a benchmark's own kind, or the dense one that it is compared with.
+std::shared_ptr<Attention> layer_of(const Setting& setting,
+                                    Implementation implementation = Implementation::fused) {
+  LayerSite site = site_of(setting);
+  site.implementation = implementation;
+  return make_attention(config_of(setting), site);
+}
+std::shared_ptr<Attention> dense_layer(const Setting& setting) {
+  return make_attention(AttentionConfig(DenseConfig{}), site_of(setting));
 }
 
 Batch whole_rows(const at::Tensor& x) {
   return {.positions = at::arange(x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), x.size(1)})};
 }
 
-using LayerFunction = std::function<at::Tensor(const at::Tensor& x)>;
+using LayerFunction = std::function<AttentionOutput(const at::Tensor& x)>;
 
 LayerFunction function_of(std::shared_ptr<Attention> layer) {
-  return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, whole_rows(x)).y; };
+  return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, whole_rows(x)); };
 }
 
 // The parameters of a dense layer around PyTorch's operator; they are cast once, where ours casts them in each pass.
 LayerFunction sdpa_layer(const Setting& setting) {
   const LayerSite site = site_of(setting);
-  const auto dense = make_layer("dense", site);
+  const auto dense = dense_layer(setting);
   const auto rotary =
       std::make_shared<RotaryEmbedding>(site.rope, site.head_dim, site.max_position_embeddings);
   const at::ScalarType dtype = scalar_type(setting.dtype);
   for (at::Tensor& parameter : dense->parameters()) parameter.set_data(parameter.detach().to(dtype));
   const auto parameters = dense->named_parameters();
-  return [parameters, rotary, head_dim = site.head_dim](const at::Tensor& x) {
+  return [parameters, rotary, head_dim = site.head_dim](const at::Tensor& x) -> AttentionOutput {
     const auto heads = [&](const char* name) {
       return at::linear(x, parameters[name]).unflatten(2, {-1, head_dim});
     };
@@ -69,12 +89,12 @@ LayerFunction sdpa_layer(const Setting& setting) {
                      v = heads("v_proj.weight").transpose(1, 2);
     const at::Tensor o = at::scaled_dot_product_attention(q, k, v, {}, 0.0, /*is_causal=*/true, std::nullopt,
                                                           q.size(1) != k.size(1));
-    return at::linear(o.transpose(1, 2).flatten(2), parameters["o_proj.weight"]);
+    return {at::linear(o.transpose(1, 2).flatten(2), parameters["o_proj.weight"]), {}};
   };
 }
 
 LayerFunction peer_of(const Setting& setting) {
-  return setting.peer == "sdpa" ? sdpa_layer(setting) : function_of(make_layer("dense", site_of(setting)));
+  return setting.peer == "sdpa" ? sdpa_layer(setting) : function_of(dense_layer(setting));
 }
 
 struct Passes {
@@ -92,9 +112,9 @@ class LayerContestant : public Timed {
   Passes once() {
     x_.mutable_grad() = at::Tensor();
     const at::AutoGradMode recording(dy_.defined());
-    const at::Tensor y = function_(x_);
-    if (dy_.defined()) y.backward(dy_);
-    return {y.detach(), x_.grad()};
+    const AttentionOutput out = function_(x_);
+    if (dy_.defined()) differentiate(out);
+    return {out.y.detach(), x_.grad()};
   }
 
   Timing run(int64_t repeats) override {
@@ -104,6 +124,14 @@ class LayerContestant : public Timed {
   }
 
  private:
+  // The mechanism's own losses are part of a training step's backward pass.
+  void differentiate(const AttentionOutput& out) const {
+    if (out.losses.empty()) return out.y.backward(dy_);
+    at::Tensor total = (out.y * dy_).sum();
+    for (const auto& [name, loss] : out.losses) total = total + loss;
+    total.backward();
+  }
+
   LayerFunction function_;
   at::Tensor x_, dy_;
 };
@@ -113,9 +141,7 @@ double require_layer_reference(const Setting& setting, const at::Tensor& x, cons
     return tensor.defined() ? tensor.slice(1, 0, kCheckedTokens).to(dtype) : tensor;
   };
   const auto passes = [&](Implementation implementation, at::ScalarType dtype) {
-    LayerSite site = site_of(setting);
-    site.implementation = implementation;
-    const auto layer = make_layer(kind_of_layer(setting.name), site);
+    const auto layer = layer_of(setting, implementation);
     layer->to(dtype);
     return LayerContestant(function_of(layer), first(x, dtype), first(dy, dtype)).once();
   };
@@ -126,19 +152,19 @@ double require_layer_reference(const Setting& setting, const at::Tensor& x, cons
   return error;
 }
 
-double flops_of(const Setting& setting, const std::string& kind) {
-  const double forward = make_layer(kind, site_of(setting))->flops_per_token(setting.tokens);
-  return forward * static_cast<double>(setting.batch * setting.tokens) * (setting.backward() ? 3 : 1);
+double flops_of(const Setting& setting, const Attention& layer) {
+  return layer.flops_per_token(setting.tokens) * static_cast<double>(setting.batch * setting.tokens) *
+         (setting.backward() ? 3 : 1);
 }
 
 void time_layer(const Setting& setting, const at::Tensor& x, const at::Tensor& dy, Peak peak, Row& row) {
-  const std::string kind = kind_of_layer(setting.name);
-  LayerContestant ours(function_of(make_layer(kind, site_of(setting))), x, dy);
+  const auto layer = layer_of(setting);
+  LayerContestant ours(function_of(layer), x, dy);
   std::unique_ptr<LayerContestant> peer;
   if (!setting.peer.empty()) peer = std::make_unique<LayerContestant>(peer_of(setting), x, dy);
-  row.flops = flops_of(setting, kind);
-  row.peer_same_function = kind == "dense";
-  fill_row(alternate(ours, peer.get(), setting.rounds), flops_of(setting, "dense"), peak, row);
+  row.flops = flops_of(setting, *layer);
+  row.peer_same_function = kind_of_layer(setting.name) == "dense";
+  fill_row(alternate(ours, peer.get(), setting.rounds), flops_of(setting, *dense_layer(setting)), peak, row);
 }
 
 }  // namespace
@@ -158,10 +184,12 @@ bool is_layer(const std::string& name) {
 
 std::vector<std::string> layer_peer_names() { return {"sdpa", "dense"}; }
 
-void expect_layer_peer(const std::string& name, const std::string& peer) {
+void expect_layer_setting(const Setting& setting) {
   const std::vector<std::string> known = layer_peer_names();
-  check<UserError>(peer.empty() || std::ranges::find(known, peer) != known.end(), "--peer: found ", peer,
-                   " for ", name, ", allowed: ", join(known), ", none");
+  check<UserError>(setting.peer.empty() || std::ranges::find(known, setting.peer) != known.end(),
+                   "--peer: found ", setting.peer, " for ", setting.name, ", allowed: ", join(known),
+                   ", none");
+  expect_fits(config_of(setting), site_of(setting));
 }
 
 Row measure_layer(const Setting& setting, Peak peak) {
@@ -180,6 +208,24 @@ Row measure_layer(const Setting& setting, Peak peak) {
   } catch (const std::exception& error) {
     return Row{.setting = setting, .refused = one_line(error.what())};
   }
+}
+
+MemoryFigure layer_memory_figure(const Setting& setting) {
+  const auto contestant = [](const Setting& one) {
+    const Problem problem = make_problem(one);
+    return LayerContestant(function_of(layer_of(one)), problem.q.flatten(2), problem.grad_o.flatten(2));
+  };
+  Setting small = setting;
+  small.tokens = std::min<int64_t>(kCheckedTokens, setting.tokens);
+  contestant(small).once();
+  LayerContestant layer = contestant(setting);
+  Passes kept;
+  MemoryFigure figure{.tokens = setting.tokens};
+  figure.extra_bytes = extra_memory_of([&] { kept = layer.once(); });
+  figure.result_bytes = static_cast<int64_t>(kept.y.nbytes() + kept.dx.nbytes());
+  for (const at::Tensor& parameter : layer_of(setting)->parameters())
+    figure.result_bytes += static_cast<int64_t>(parameter.nbytes());
+  return figure;
 }
 
 }  // namespace longreach::bench

@@ -37,17 +37,22 @@ bool memory_within_limit(const MemoryFigure& figure, const std::string& dtype) {
   return static_cast<double>(figure.extra_bytes) <= allowed;
 }
 
+int64_t extra_memory_of(const std::function<void()>& pass) {
+  reset_peak();
+  const int64_t before = status_bytes("VmRSS:");
+  pass();
+  return std::max<int64_t>(0, status_bytes("VmHWM:") - before);
+}
+
 MemoryFigure memory_figure(const BenchCase& bench_case, const Setting& setting) {
   Setting small = setting;
   small.tokens = std::min<int64_t>(256, setting.tokens);
   local_contestant(bench_case, make_problem(small), setting.backward())->result();
   const Problem problem = make_problem(setting);
   const auto contestant = local_contestant(bench_case, problem, setting.backward());
-  reset_peak();
-  const int64_t before = status_bytes("VmRSS:");
-  const Result kept = contestant->result();
+  Result kept;
   MemoryFigure figure{.tokens = setting.tokens};
-  figure.extra_bytes = std::max<int64_t>(0, status_bytes("VmHWM:") - before);
+  figure.extra_bytes = extra_memory_of([&] { kept = contestant->result(); });
   figure.result_bytes = problem.bytes_of_results();
   figure.state_bytes = bench_case.state_bytes(setting);
   return figure;

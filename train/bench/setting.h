@@ -16,11 +16,12 @@ struct Setting {
   std::string pass = "forward";   // or both: forward and backward
   int threads = 1;
   int rounds = 7;
+  std::vector<std::string> options;  // KEY=VALUE of a layer's kind
 
   bool backward() const { return pass == "both"; }
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Setting, name, peer, batch, tokens, heads, kv_heads, head_dim,
-                                                dtype, pass, threads, rounds)
+                                                dtype, pass, threads, rounds, options)
 
 // Seconds are process CPU time at one thread and wall time at more.
 struct Row {

@@ -117,7 +117,10 @@ int worker_main() {
     set_num_threads(job.at("threads").get<int>());  // before any parallel work
     if (job.contains("memory")) {
       const auto setting = job.at("memory").get<Setting>();
-      std::cout << json(memory_figure(find_case(bench_cases(), setting.name), setting)).dump() << std::endl;
+      const MemoryFigure figure = is_layer(setting.name)
+                                      ? layer_memory_figure(setting)
+                                      : memory_figure(find_case(bench_cases(), setting.name), setting);
+      std::cout << json(figure).dump() << std::endl;
     } else if (job.contains("training")) {
       const auto setting = job.at("training").get<TrainingSetting>();
       std::cout << json(measure_training(setting, measure_peak())).dump() << std::endl;

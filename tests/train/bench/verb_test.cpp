@@ -107,7 +107,10 @@ TEST(BenchVerb, MeasuresALayerOfEveryKind) {
   std::filesystem::remove(path);
   EXPECT_THAT(refusal_of({"nsa", "--peer", "flex"}), HasSubstr("--peer: found flex for nsa_layer"));
   EXPECT_THAT(refusal_of({"nas"}), HasSubstr("did you mean `nsa`?"));
-  EXPECT_THAT(refusal_of({"memory", "nsa"}), HasSubstr("unknown name `nsa`"));
+  EXPECT_THAT(refusal_of({"nsa", "--set", "block_siz=32"}), HasSubstr("block_size"));
+  EXPECT_THAT(refusal_of({"nsa", "--set", "block_size"}), HasSubstr("expected KEY=VALUE"));
+  EXPECT_THAT(refusal_of({"block_attention", "--set", "window=3"}),
+              HasSubstr("--set: block_attention is an operator"));
 }
 
 TEST(BenchVerb, MeasuresTrainingSteps) {
@@ -173,6 +176,25 @@ TEST_P(FusedMemory, StaysLinearAndWithinItsLimit) {
     extras.push_back(static_cast<double>(figure.extra_bytes));
   }
   EXPECT_LE(growth_exponent(sizes, extras), kAllowedGrowth);
+}
+
+// Dense attention, the gate's truth and its loss: nothing of size T x T, or of rows x blocks.
+TEST(LayerMemory, OfDistillingAGateGrowsWithTheLength) {
+  for (const char* form : {"prefill", "decode"}) {
+    std::vector<double> sizes, extras;
+    for (const int64_t tokens : {2048, 8192}) {
+      const MemoryFigure figure = memory_in_worker({.name = "seer_layer",
+                                                    .tokens = tokens,
+                                                    .heads = 4,
+                                                    .kv_heads = 2,
+                                                    .pass = "both",
+                                                    .options = {"mode=distill", text("form=", form)}});
+      sizes.push_back(static_cast<double>(tokens));
+      extras.push_back(static_cast<double>(figure.extra_bytes));
+      EXPECT_GT(figure.extra_bytes, figure.result_bytes);
+    }
+    EXPECT_LE(growth_exponent(sizes, extras), kAllowedLayerGrowth) << form;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Operators, FusedMemory,
