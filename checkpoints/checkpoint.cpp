@@ -22,9 +22,10 @@ constexpr int64_t kMaxText = int64_t{1} << 30;
 constexpr const char *kModelShard = "model-00000.safetensors",
                      *kOptimizerShard = "optimizer-00000.safetensors";
 
+// Not the folders above: what has been removed or renamed meanwhile is not made again.
 void make_folder(const std::string& path) {
   std::error_code error;
-  fs::create_directories(path, error);
+  fs::create_directory(path, error);
   if (error) throw CheckpointError(one_line(text(path, ": cannot be created: ", error.message())));
 }
 
@@ -33,6 +34,7 @@ class TemporaryFolder {
  public:
   TemporaryFolder(const std::string& root, int64_t step)
       : root_(root), step_(step), path_(step_folder(root, step) + ".tmp") {
+    make_folder(root);
     make_folder(path_);
   }
   ~TemporaryFolder() {
@@ -52,9 +54,12 @@ class TemporaryFolder {
         name == kManifestName || name.starts_with(kModelPrefix) || name.starts_with(kOptimizerPrefix);
     check<CheckpointError>(is_safe_name(name) && !reserved, one_line(path_), ": file name `",
                            one_line(name, 100), "` is not allowed");
-    for (fs::path parent = fs::path(name).parent_path(); !parent.empty(); parent = parent.parent_path())
-      folders_.insert(path_ + "/" + parent.string());
-    make_folder((fs::path(path_) / name).parent_path().string());
+    fs::path parent = path_;
+    for (const fs::path& part : fs::path(name).parent_path()) {
+      parent /= part;
+      make_folder(parent.string());
+      folders_.insert(parent.string());
+    }
     CheckedFile file(path_ + "/" + name);
     file.write(contents);
     manifest_.files.push_back({name, file.finish()});

@@ -28,9 +28,9 @@ struct CheckpointContents {
       texts;  // file name -> contents: state.json, config.toml, tokenizer/tokenizer.json, ...
 };
 
-// Writes root/step-NNNNNNNN atomically and returns its path. An existing checkpoint of that step is replaced
-// only once the new one is complete. Throws CheckpointError (full disk, read-only folder) and leaves
-// everything else as it was.
+// Writes root/step-NNNNNNNN atomically and returns its path; root is made, the folder above it must be there. An
+// existing checkpoint of that step is replaced only once the new one is complete. Throws CheckpointError (full disk,
+// read-only folder) and leaves everything else as it was.
 std::string save_checkpoint(const std::string& root, const CheckpointContents& contents);
 
 // Checks that the manifest is that of the step the folder is named after, and every file's size and checksum.

@@ -33,10 +33,10 @@ class MetricsLog {
   void append(int64_t step, std::optional<double> loss, const NamedNumbers& numbers = {});
   // Makes what was appended durable (with a checkpoint). Throws as append does.
   void sync();
-
- private:
+  // Throws TrainingError when the folder was removed or renamed.
   void expect_folder() const;
 
+ private:
   std::string path_, folder_;
   uint64_t device_ = 0, inode_ = 0;  // of the folder
   int descriptor_ = -1;

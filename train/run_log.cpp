@@ -133,7 +133,9 @@ void RunLog::sync() { sinks_->metrics.sync(); }
 void RunLog::sample(int64_t step, const std::string& sample) {
   sinks_->progress.finish();
   const std::string folder = sinks_->config.job.dump_folder + "/samples";
-  std::filesystem::create_directories(folder);
+  sinks_->metrics.expect_folder();
+  std::error_code error;
+  std::filesystem::create_directory(folder, error);  // a run folder that has vanished is not made again
   const std::string path = text(folder, "/step-", step, ".txt");
   std::ofstream file(path, std::ios::binary);
   file << sample;

@@ -278,6 +278,27 @@ std::string Trainer::state_json() const {
   return state.dump(2) + "\n";
 }
 
+namespace {
+
+// In folders that are made one by one: a run folder that was removed or renamed since the last look is not made again, and
+// is what the error names.
+std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log) {
+  try {
+    fs::path folder = config.job.dump_folder;
+    for (const fs::path& part : fs::path(config.checkpoint.folder)) {
+      std::error_code error;
+      fs::create_directory(folder /= part, error);
+      check<CheckpointError>(!error, folder.string(), ": cannot be created: ", error.message());
+    }
+    return save_checkpoint(config.checkpoint_root(), contents);
+  } catch (const CheckpointError&) {
+    log.sync();
+    throw;
+  }
+}
+
+}  // namespace
+
 void Trainer::save() {
   if (!config_.checkpoint.enable_checkpoint) return;
   const Stage stage(text("checkpoint of step ", step_));
@@ -288,7 +309,7 @@ void Trainer::save() {
   contents.texts = tokenizer_texts(config_.data.tokenizer);
   contents.texts["state.json"] = state_json();
   contents.texts["config.toml"] = to_toml(fields_of(config_));
-  newest_checkpoint_ = save_checkpoint(config_.checkpoint_root(), contents);
+  newest_checkpoint_ = save_below(config_, contents, *log_);
   saved_step_ = step_;
   retention_.saved(step_);
 }

@@ -95,7 +95,12 @@ int in_child(Body body) {
 
 TEST(Checkpoint, RoundTripsBitForBit) {
   TemporaryFolder root;
-  const std::string folder = save_checkpoint(root.path("runs/here"), contents(120));
+  const std::string runs = root.path("runs/here");
+  EXPECT_THROW(save_checkpoint(runs, contents(120)),
+               CheckpointError);  // a run folder that has vanished stays away
+  EXPECT_FALSE(fs::exists(root.path("runs")));
+  fs::create_directory(root.path("runs"));
+  const std::string folder = save_checkpoint(runs, contents(120));
   EXPECT_EQ(folder, root.path("runs/here/step-00000120"));
   EXPECT_TRUE(same(load_checkpoint(folder), contents(120)));
   const CheckpointContents light = load_checkpoint(folder, false);

@@ -26,6 +26,7 @@ void write_large_run(const TemporaryFolder& folder) {
   config.resolve_model(257, "run.toml");
   Transformer model(config.model, 1);
   const NamedTensors tensors = model_tensors(model);
+  std::filesystem::create_directory(folder.path("run"));
   save_checkpoint(folder.path("run/checkpoint"), {.step = 1,
                                                   .model = tensors,
                                                   .optimizer = tensors,

@@ -1,6 +1,7 @@
 // Losses, gradients, updates and checkpoints that are not finite: what is kept, to the bit, and how a run ends.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <limits>
 
 #include "checkpoints/checkpoint.h"
@@ -88,6 +89,7 @@ TEST_F(NonFinite, ACheckpointThatHoldsANanIsRefusedByName) {
   CheckpointContents contents = load_checkpoint(step_folder(folder_, "run", 2));
   contents.model[1].second = contents.model[1].second.clone();
   contents.model[1].second.view(-1)[3] = std::numeric_limits<float>::quiet_NaN();
+  std::filesystem::create_directory(folder_.path("poisoned"));
   save_checkpoint(folder_.path("poisoned/checkpoint"), contents);
   const ProgramResult resumed =
       train(write_tiny_run(folder_), {"--job.dump_folder", folder_.path("poisoned")});

@@ -209,7 +209,9 @@ TEST_F(Resume, AMovedRunIsEvaluatedWhereItLies) {
 }
 
 TEST_F(Resume, AFolderThatVanishesEndsTheRun) {
-  const RunningProgram program = start_program({"train", config_, "--training.steps", "100000"}, folder_);
+  // Each step is saved, so that the folder goes at any point of that too.
+  const RunningProgram program =
+      start_program({"train", config_, "--training.steps", "100000", "--checkpoint.interval", "1"}, folder_);
   while (losses(folder_.path("run")).size() < 3) usleep(20000);
   fs::rename(folder_.path("run"), folder_.path("elsewhere"));
   const ProgramResult result = wait_program(program);
