@@ -68,12 +68,13 @@ std::vector<OpenSource> open_all(const std::vector<Entry>& entries, const DataCo
     return !holds_tokens(entry.name) &&
            (is_named_corpus(entry.name) || std::filesystem::exists(entry.name, error));
   };
+  std::vector<size_t> order(entries.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_partition(order, [&](size_t i) { return !costs_time(entries[i]); });
   std::vector<OpenSource> sources(entries.size());
-  for (const bool slow : {false, true})
-    for (size_t i = 0; i < entries.size(); ++i)
-      if (costs_time(entries[i]) == slow)
-        sources[i] = naming<DataError>(
-            entries[i].key, [&] { return open_source(entries[i].name, config, tokenizer, cache_folder); });
+  for (const size_t i : order)
+    sources[i] = naming<DataError>(
+        entries[i].key, [&] { return open_source(entries[i].name, config, tokenizer, cache_folder); });
   return sources;
 }
 

@@ -1,7 +1,6 @@
 #include "train/bench/layer.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
@@ -14,6 +13,7 @@
 #include "layers/attention_config.h"
 #include "layers/ops/matmul/matmul.h"
 #include "layers/rope.h"
+#include "models/transformer.h"
 #include "train/bench/agreement.h"
 #include "train/bench/measure.h"
 #include "train/bench/statistics.h"
@@ -60,14 +60,12 @@ std::shared_ptr<Attention> dense_layer(const Setting& setting) {
   return make_attention(AttentionConfig(DenseConfig{}), site_of(setting));
 }
 
-Batch whole_rows(const at::Tensor& x) {
-  return {.positions = at::arange(x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), x.size(1)})};
-}
+Batch batch_of(const at::Tensor& x) { return whole_rows(x.size(0), x.size(1)); }
 
 using LayerFunction = std::function<AttentionOutput(const at::Tensor& x)>;
 
 LayerFunction function_of(std::shared_ptr<Attention> layer) {
-  return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, whole_rows(x)); };
+  return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, batch_of(x)); };
 }
 
 // The parameters of a dense layer around PyTorch's operator; they are cast once, where ours casts them in each pass.
@@ -83,7 +81,7 @@ LayerFunction sdpa_layer(const Setting& setting) {
     const auto heads = [&](const char* name) {
       return at::linear(x, parameters[name]).unflatten(2, {-1, head_dim});
     };
-    const Rotation rotation = rotary->at(whole_rows(x).positions, at::kFloat);
+    const Rotation rotation = rotary->at(batch_of(x).positions, at::kFloat);
     const at::Tensor q = rotate(heads("q_proj.weight"), rotation).transpose(1, 2),
                      k = rotate(heads("k_proj.weight"), rotation).transpose(1, 2),
                      v = heads("v_proj.weight").transpose(1, 2);
