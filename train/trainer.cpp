@@ -280,12 +280,12 @@ std::string Trainer::state_json() const {
 
 namespace {
 
-// In folders that are made one by one: a run folder that was removed or renamed since the last look is not made again, and
-// is what the error names.
+// The folders between the run's and the checkpoints' are made one by one: a run folder that was removed or renamed since the
+// last look is not made again, and is what the error names.
 std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log) {
   try {
     fs::path folder = config.job.dump_folder;
-    for (const fs::path& part : fs::path(config.checkpoint.folder)) {
+    for (const fs::path& part : fs::path(config.checkpoint.folder).parent_path()) {
       std::error_code error;
       fs::create_directory(folder /= part, error);
       check<CheckpointError>(!error, folder.string(), ": cannot be created: ", error.message());

@@ -7,6 +7,7 @@
 #include "core/config.h"
 #include "core/error.h"
 #include "tests/support/random_tensors.h"
+#include "tests/support/small_model.h"
 
 namespace longreach {
 namespace {
@@ -16,13 +17,7 @@ using namespace test;
 constexpr int64_t kTokens = 80;
 
 ModelConfig model_of(const AttentionConfig& attention) {
-  ModelConfig config;
-  config.hidden_size = 32;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.intermediate_size = 48;
-  config.initializer_range = 0.2;
+  ModelConfig config = small_model();
   config.attention = {{.layers = "all", .config = attention}};
   config.resolve(50);
   return config;

@@ -17,6 +17,7 @@
 #include "layers/loss.h"
 #include "models/generate.h"
 #include "tests/support/random_tensors.h"
+#include "tests/support/small_model.h"
 
 namespace longreach {
 namespace {
@@ -24,13 +25,8 @@ namespace {
 using namespace test;
 
 ModelConfig hybrid() {
-  ModelConfig config;
-  config.hidden_size = 32;
+  ModelConfig config = small_model();
   config.num_hidden_layers = 4;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.intermediate_size = 48;
-  config.initializer_range = 0.2;
   config.qk_norm = true;
   config.attention = {{.layers = "0,2", .config = LightningConfig{.chunk = 16}},
                       {.layers = "1", .config = SlidingConfig{.window = 7, .sinks = 1}},

@@ -9,6 +9,7 @@
 #include "layers/module.h"
 #include "models/adapter.h"
 #include "models/transformer.h"
+#include "tests/support/small_model.h"
 
 namespace longreach {
 namespace {
@@ -28,12 +29,7 @@ std::set<std::string> last_words(const ModelConfig& config, bool decayed, const 
 }
 
 ModelConfig model_of(const AttentionConfig& attention) {
-  ModelConfig config;
-  config.hidden_size = 32;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.intermediate_size = 16;
+  ModelConfig config = test::small_model();
   config.attention = {{.layers = "all", .config = attention}};
   config.resolve(50);
   return config;

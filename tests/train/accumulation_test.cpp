@@ -13,6 +13,7 @@
 #include "tests/support/program.h"
 #include "tests/support/program/mechanism_matrix.h"
 #include "tests/support/random_tensors.h"
+#include "tests/support/small_model.h"
 #include "tests/support/tiny_run.h"
 #include "train/model_input.h"
 
@@ -112,13 +113,8 @@ bool packs(const AttentionConfig& config) {
 // In float64, where sums in another order differ in the last digits alone and no choice of blocks hangs on them.
 TEST(Accumulation, CutsOfAStepGiveOneLossAndOneGradient) {
   for (const AttentionConfig& attention : kinds()) {
-    ModelConfig config;
-    config.hidden_size = 32;
+    ModelConfig config = small_model();
     config.num_hidden_layers = 1;
-    config.num_attention_heads = 4;
-    config.num_key_value_heads = 2;
-    config.intermediate_size = 32;
-    config.initializer_range = 0.2;
     config.head_dim = 16;
     config.max_position_embeddings = kTokens;
     config.attention = {{.layers = "all", .config = attention}};
