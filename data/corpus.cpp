@@ -70,7 +70,7 @@ std::vector<OpenSource> open_all(const std::vector<Entry>& entries, const DataCo
   };
   std::vector<size_t> order(entries.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_partition(order, [&](size_t i) { return !costs_time(entries[i]); });
+  std::stable_partition(order.begin(), order.end(), [&](size_t i) { return !costs_time(entries[i]); });
   std::vector<OpenSource> sources(entries.size());
   for (const size_t i : order)
     sources[i] = naming<DataError>(
