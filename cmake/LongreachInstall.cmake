@@ -32,7 +32,7 @@ endif()
 
 # Kernels and what only our own .cpp files share stay at home.
 install(DIRECTORY core data distributed layers models checkpoints DESTINATION include/longreach COMPONENT library FILES_MATCHING PATTERN "*.h"
-        PATTERN "cpu*.h" EXCLUDE PATTERN "kernels.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "layers/*/module.h" EXCLUDE)
+        PATTERN "cpu" EXCLUDE PATTERN "kernels.h" EXCLUDE PATTERN "*-inl.h" EXCLUDE PATTERN "attention/*/module.h" EXCLUDE)
 configure_package_config_file(cmake/LongreachConfig.cmake.in ${CMAKE_BINARY_DIR}/LongreachConfig.cmake
                               INSTALL_DESTINATION lib/cmake/Longreach)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/LongreachConfigVersion.cmake COMPATIBILITY SameMinorVersion)

@@ -1,10 +1,10 @@
 # The functions that turn folders into targets. Naming decides everything:
 #   DIR/**/*.cpp                         library longreach_DIR
-#   layers/**/cpu*.cpp                   library longreach_kernels: no torch header; Google Highway
-#   layers/ops/parallel.cpp              library longreach_parallel: the threads of kernels
-#   layers/**/cpu*_avx512bf16.cpp        the same, compiled for AVX-512-BF16; entered behind a run-time check only
-#   layers/**/cpu*_amx.cpp               the same for AMX
-#   train/main.cpp                       the program build/bin/longreach
+#   layers/ops/**/cpu/*.cpp              library longreach_kernels: no torch header; Google Highway
+#   layers/ops/cpu/parallel.cpp          library longreach_parallel: the threads of kernels
+#   layers/ops/**/cpu/*_avx512bf16.cpp   the same, compiled for AVX-512-BF16; entered behind a run-time check only
+#   layers/ops/**/cpu/*_amx.cpp          the same for AMX
+#   train/program/main.cpp               the program build/bin/longreach
 #   tests/A/B/*_test.cpp                 executable A_B_test; *_slow_test.cpp, *_ptx_test.cpp, *_gpu_test.cpp and
 #                                        *_interop_test.cpp go to A_B_slow_test, ... with that CTest label
 set(LONGREACH_HEAVY_PCH <torch/nn/module.h>)
@@ -28,7 +28,7 @@ endfunction()
 function(longreach_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX
-       "/layers/.*/cpu[^/]*\\.cpp$|/layers/ops/parallel\\.cpp$|/layers/ops/cuda/plugin/|/train/main\\.cpp$")
+       "/layers/ops/(.*/)?cpu/[^/]*\\.cpp$|/layers/ops/cuda/plugin/|/train/program/main\\.cpp$")
   if(NOT sources)
     add_library(longreach_${name} INTERFACE)
     target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})
@@ -69,7 +69,9 @@ function(longreach_highway_target)
 endfunction()
 
 function(longreach_kernel_library)
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/cpu*.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/ops/cpu/*.cpp
+       ${PROJECT_SOURCE_DIR}/layers/ops/*/cpu/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/layers/ops/cpu/parallel\\.cpp$")
   if(NOT sources)
     add_library(longreach_kernels INTERFACE)
     return()
@@ -82,7 +84,7 @@ function(longreach_kernel_library)
   endif()
   target_link_libraries(longreach_kernels PRIVATE longreach_highway)
   # Kernels call parallel_for: its object needs torch, their compilation must not see it.
-  add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/parallel.cpp)
+  add_library(longreach_parallel STATIC ${PROJECT_SOURCE_DIR}/layers/ops/cpu/parallel.cpp)
   longreach_common(longreach_parallel)
   target_link_libraries(longreach_parallel PRIVATE longreach_torch)
   # Without it at::parallel_for quietly runs on one thread.
@@ -107,7 +109,7 @@ function(longreach_finds_plugin target)
 endfunction()
 
 function(longreach_program)
-  add_executable(longreach ${PROJECT_SOURCE_DIR}/train/main.cpp)
+  add_executable(longreach ${PROJECT_SOURCE_DIR}/train/program/main.cpp)
   target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
   longreach_reuse_pch(longreach)
   longreach_finds_plugin(longreach)
@@ -126,7 +128,7 @@ set(LONGREACH_TESTS_USE_models longreach_models longreach_checkpoints)
 function(longreach_link_test target source)
   string(REGEX MATCH "^[^/]+" folder ${source})
   set(libraries ${LONGREACH_TESTS_USE_${folder}})
-  if(NOT libraries)
+  if(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
     set(libraries longreach_test_program_support longreach_train)
     add_dependencies(${target} longreach)
   endif()
@@ -176,10 +178,9 @@ function(longreach_nvdisasm target)
   endif()
 endfunction()
 
-# The PTX interpreter: tests/ptx/*.cpp but the tests. Tests see the folder of the compiled kernels as LONGREACH_CUDA_FOLDER.
+# The PTX interpreter: tests/ptx/interpreter. Tests see the folder of the compiled kernels as LONGREACH_CUDA_FOLDER.
 function(longreach_ptx_library)
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/ptx/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "_test\\.cpp$")
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/ptx/interpreter/*.cpp)
   if(NOT sources)
     return()
   endif()

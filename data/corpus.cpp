@@ -6,12 +6,12 @@
 
 #include "core/error.h"
 #include "core/naming.h"
-#include "data/fetch.h"
+#include "data/corpora/fetch.h"
+#include "data/corpora/token_bin.h"
+#include "data/corpora/token_store.h"
+#include "data/corpora/tokenize.h"
 #include "data/loader.h"
 #include "data/split.h"
-#include "data/token_bin.h"
-#include "data/token_store.h"
-#include "data/tokenize.h"
 
 namespace longreach::data {
 namespace {

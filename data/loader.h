@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "core/fields.h"
-#include "data/token_source.h"
-#include "data/tokenizer.h"
+#include "data/corpora/token_source.h"
+#include "data/tokenizers/tokenizer.h"
 
 namespace longreach::data {
 

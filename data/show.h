@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <iosfwd>
 
-#include "data/token_store.h"
-#include "data/tokenizer.h"
+#include "data/corpora/token_store.h"
+#include "data/tokenizers/tokenizer.h"
 
 namespace longreach::data {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "data/fingerprint.h"
+#include "data/common/fingerprint.h"
 
 namespace longreach::data {
 namespace {

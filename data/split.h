@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "data/token_source.h"
+#include "data/corpora/token_source.h"
 
 namespace longreach::data {
 

@@ -5,8 +5,8 @@
 #include <set>
 
 #include "core/error.h"
-#include "layers/initialization.h"
-#include "layers/linear.h"
+#include "layers/basic/initialization.h"
+#include "layers/basic/linear.h"
 
 namespace longreach {
 namespace {

@@ -8,8 +8,8 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "layers/initialization.h"
-#include "layers/rope.h"
+#include "layers/basic/initialization.h"
+#include "layers/basic/rope.h"
 
 namespace longreach {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "core/config_place.h"
 #include "core/error.h"
-#include "layers/rope.h"
+#include "layers/basic/rope.h"
 
 namespace longreach {
 namespace {

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/fields.h"
-#include "layers/attention_config.h"
-#include "layers/layer_site.h"
+#include "layers/attention/mechanisms.h"
+#include "layers/basic/layer_site.h"
 
 namespace longreach {
 

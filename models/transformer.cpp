@@ -6,14 +6,14 @@
 
 #include <map>
 
-#include "layers/embedding.h"
-#include "layers/initialization.h"
-#include "layers/loss.h"
-#include "layers/mlp.h"
-#include "layers/norm.h"
-#include "layers/ops/check.h"
-#include "layers/ops/recompute.h"
-#include "layers/rope.h"
+#include "layers/basic/embedding.h"
+#include "layers/basic/initialization.h"
+#include "layers/basic/loss.h"
+#include "layers/basic/mlp.h"
+#include "layers/basic/norm.h"
+#include "layers/basic/rope.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/recompute.h"
 
 namespace longreach {
 namespace {

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "layers/attention.h"
+#include "layers/attention/attention.h"
 #include "models/model_config.h"
 
 namespace longreach {

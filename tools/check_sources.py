@@ -24,12 +24,12 @@ TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
 # Headers that cost seconds in every file that sees them: the files that may.
 HEAVY = {
     "torch/torch.h": (),
-    "torch/csrc/autograd/custom_function.h": ("layers/ops/autograd.cpp", "models/activation_checkpoint.cpp"),
-    "ATen/Parallel.h": ("layers/ops/parallel.cpp",),
+    "torch/csrc/autograd/custom_function.h": ("layers/ops/common/autograd.cpp", "models/activation_checkpoint.cpp"),
+    "ATen/Parallel.h": ("layers/ops/cpu/parallel.cpp",),
     "ATen/native/CPUBlas.h": ("layers/ops/brgemm.cpp",),
     "ATen/ATen.h": (),
 }
-KERNEL = re.compile(r"layers/(.*/)?(cpu[^/]*\.(cpp|h)|kernels\.h|[^/]*\.cuh)$")
+KERNEL = re.compile(r"layers/ops/(.*/)?(cpu/(?!parallel\.cpp)[^/]*|kernels\.h|[^/]*\.cuh)$")
 FUSED = re.compile(r"layers/(.*/)?op\.cpp$")
 # Arithmetic on whole tensors, which in a fused operator would mean a tensor of scores or a pass over memory too many.
 TENSOR_ARITHMETIC = re.compile(

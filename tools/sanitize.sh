@@ -9,10 +9,10 @@ source "$longreach_root/tools/setup.sh"
 preset=$1
 shift
 # Every folder that holds CPU kernels, as the beginning of its tests' names: layers_ops_merge|...
-kernel_folders=$(cd "$longreach_root" && find layers -name 'cpu*.cpp' -printf '%h\n' | sort -u | tr / _ | paste -sd '|')
+kernel_folders=$(cd "$longreach_root" && find layers -path '*/cpu/*.cpp' -printf '%h\n' | sed 's|/cpu$||' | sort -u | tr / _ | paste -sd '|')
 case $preset in
   asan) left_out=() tests="^(core|data|checkpoints|layers_ops|$kernel_folders)(_[a-z0-9_]+)?_test\$" ;;
-  tsan) left_out=(-E 'Killed|FileLock') tests='^(core|data)_test$' ;;
+  tsan) left_out=(-E 'Killed|FileLock') tests='^(core|data|data_corpora)_test$' ;;
   *) fail "sanitize: $preset is neither asan nor tsan" ;;
 esac
 support=$longreach_root/tests/support

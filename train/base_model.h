@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "checkpoints/checkpoint.h"
-#include "data/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "layers/module.h"
+#include "layers/basic/module.h"
 
 namespace longreach {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "layers/seer/trial.h"
+#include "layers/attention/seer/trial.h"
 #include "train/evaluate.h"
 
 namespace longreach {

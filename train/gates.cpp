@@ -8,7 +8,7 @@
 
 #include "checkpoints/checked_file.h"
 #include "checkpoints/safetensors.h"
-#include "layers/seer/gate.h"
+#include "layers/attention/seer/gate.h"
 #include "train/new_folder.h"
 #include "train/saved_model.h"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "data/chat.h"
-#include "data/known_ids.h"
+#include "data/corpora/chat.h"
+#include "data/tokenizers/known_ids.h"
 #include "train/text_stream.h"
 
 namespace longreach {

@@ -11,7 +11,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "train/bench/peak.h"
 
 namespace longreach {

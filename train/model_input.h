@@ -3,7 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "data/loader.h"
-#include "layers/attention.h"
+#include "layers/attention/attention.h"
 
 namespace longreach {
 

@@ -33,7 +33,7 @@ double clip_gradients(const NamedParameters& parameters, double norm, double max
 
 class AdamW {
  public:
-  // undecayed: names among the parameters (undecayed_parameters of layers/module.h).
+  // undecayed: names among the parameters (undecayed_parameters of layers/basic/module.h).
   AdamW(NamedParameters parameters, const std::set<std::string>& undecayed, const OptimizerConfig& config);
 
   // One update from the gradients, whose norm is given, at the given learning rate; a parameter without a gradient is

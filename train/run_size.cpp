@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <iomanip>
 
-#include "layers/initial_values.h"
+#include "layers/basic/initial_values.h"
 #include "train/gates.h"
 
 namespace longreach {

@@ -11,7 +11,7 @@
 #include <sstream>
 
 #include "core/verbose.h"
-#include "layers/initial_values.h"
+#include "layers/basic/initial_values.h"
 #include "train/warn.h"
 
 namespace longreach {

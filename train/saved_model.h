@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "checkpoints/checkpoint.h"
-#include "data/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
 

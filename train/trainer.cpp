@@ -12,7 +12,7 @@
 
 #include "checkpoints/folders.h"
 #include "core/verbose.h"
-#include "layers/module.h"
+#include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
 #include "train/finite.h"

@@ -19,8 +19,8 @@
 #include <cmath>
 #include <cstdio>
 
-#include "layers/attention.h"
-#include "layers/lightning/lightning.h"
+#include "layers/attention/attention.h"
+#include "layers/attention/lightning/lightning.h"
 
 constexpr int64_t kTokens = 16, kWidth = 64, kLength = 64, kBatch = 16, kSkip = 8, kSteps = 600, kLast = 50;
 constexpr double kRate = 0.5, kMaxNorm = 0.25;

@@ -9,8 +9,8 @@
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
-#include "data/token_source.h"
-#include "data/tokenizer.h"
+#include "data/corpora/token_source.h"
+#include "data/tokenizers/tokenizer.h"
 
 namespace longreach::data::testing {
 

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "models/transformer.h"
-#include "tests/layers/cuda/interpreted_device.h"
+#include "tests/layers/ops/cuda/interpreted_device.h"
 #include "tests/support/random_tensors.h"
 
 namespace longreach {

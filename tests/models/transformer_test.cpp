@@ -14,7 +14,7 @@
 
 #include "checkpoints/safetensors.h"
 #include "core/error.h"
-#include "layers/loss.h"
+#include "layers/basic/loss.h"
 #include "models/generate.h"
 #include "tests/support/random_tensors.h"
 #include "tests/support/small_model.h"

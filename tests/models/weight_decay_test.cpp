@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "layers/module.h"
+#include "layers/basic/module.h"
 #include "models/adapter.h"
 #include "models/transformer.h"
 #include "tests/support/small_model.h"

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "tests/ptx/one_block.h"
+#include "tests/ptx/interpreter/one_block.h"
 
 namespace longreach::ptx {
 namespace {

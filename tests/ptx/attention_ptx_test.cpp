@@ -5,9 +5,9 @@
 #include <cmath>
 #include <random>
 
-#include "tests/ptx/interpreter.h"
+#include "tests/ptx/interpreter/interpreter.h"
+#include "tests/ptx/interpreter/types.h"
 #include "tests/ptx/kernels/attention.h"
-#include "tests/ptx/types.h"
 
 namespace longreach::ptx {
 namespace {

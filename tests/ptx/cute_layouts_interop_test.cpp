@@ -2,8 +2,8 @@
 // The headers are optional: tools/fetch_cutlass.py fetches them.
 #include <gtest/gtest.h>
 
-#include "tests/ptx/tensor_core.h"
-#include "tests/ptx/wgmma.h"
+#include "tests/ptx/interpreter/tensor_core.h"
+#include "tests/ptx/interpreter/wgmma.h"
 
 #if __has_include(<cute/layout.hpp>)
 #include <cute/tensor.hpp>  // before the rest, which leans on it

@@ -1,6 +1,6 @@
 // The mutation gate can fail: an edit that changes nothing, a fault that shows nothing and one that shows otherwise than it
 // says are failures.
-#include "tests/ptx/mutation.h"
+#include "tests/ptx/interpreter/mutation.h"
 
 #include <cmath>
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <random>
 
-#include "tests/ptx/interpreter.h"
+#include "tests/ptx/interpreter/interpreter.h"
 #include "tests/ptx/kernels/split_sums.h"
 
 namespace longreach::ptx {

@@ -1,6 +1,6 @@
 // Micro-tests of tensor-core and bulk-copy instructions: PTX written by hand, results from plain loops. The layouts used here
 // are checked against CuTe in cute_layouts_interop_test.cpp.
-#include "tests/ptx/tensor_core.h"
+#include "tests/ptx/interpreter/tensor_core.h"
 
 #include <gtest/gtest.h>
 
@@ -9,9 +9,9 @@
 #include <functional>
 #include <limits>
 
-#include "tests/ptx/one_block.h"
-#include "tests/ptx/types.h"
-#include "tests/ptx/wgmma.h"
+#include "tests/ptx/interpreter/one_block.h"
+#include "tests/ptx/interpreter/types.h"
+#include "tests/ptx/interpreter/wgmma.h"
 
 namespace longreach::ptx {
 namespace {

@@ -4,7 +4,7 @@
 #include <bit>
 
 #include "core/error.h"
-#include "tests/ptx/one_block.h"
+#include "tests/ptx/interpreter/one_block.h"
 
 namespace longreach::ptx {
 namespace {

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <random>
 
-#include "tests/ptx/interpreter.h"
+#include "tests/ptx/interpreter/interpreter.h"
+#include "tests/ptx/interpreter/mutation.h"
+#include "tests/ptx/interpreter/types.h"
 #include "tests/ptx/kernels/wgmma.h"
-#include "tests/ptx/mutation.h"
-#include "tests/ptx/types.h"
 
 namespace longreach::ptx {
 namespace {

@@ -10,7 +10,7 @@
 #include <torch/nn/module.h>
 
 #include "core/error.h"
-#include "layers/attention.h"
+#include "layers/attention/attention.h"
 #include "tests/support/random_tensors.h"
 
 namespace longreach::test {

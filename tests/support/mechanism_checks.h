@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "layers/attention_config.h"
+#include "layers/attention/mechanisms.h"
 
 namespace longreach::test {
 

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "train/machine.h"
 
 namespace longreach {

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "tests/support/errors.h"
 #include "tests/support/program.h"
-#include "train/example_config.h"
+#include "train/program/example_config.h"
 
 namespace longreach {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
-#include "layers/initial_values.h"
-#include "layers/initialization.h"
+#include "layers/basic/initial_values.h"
+#include "layers/basic/initialization.h"
 #include "tests/support/errors.h"
 #include "train/machine.h"
 

@@ -9,10 +9,10 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "layers/attention.h"
-#include "layers/attention_config.h"
+#include "layers/attention/attention.h"
+#include "layers/attention/mechanisms.h"
+#include "layers/basic/rope.h"
 #include "layers/ops/matmul/matmul.h"
-#include "layers/rope.h"
 #include "models/transformer.h"
 #include "train/bench/agreement.h"
 #include "train/bench/measure.h"

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <ctime>
 
-#include "layers/ops/simd/amx.h"
+#include "layers/ops/cpu/amx.h"
 #include "train/bench/clock.h"
 
 #if defined(__x86_64__)

@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
-#include "layers/module.h"
+#include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "models/transformer.h"
 #include "train/bench/agreement.h"

@@ -5,7 +5,7 @@
 #include <iostream>
 
 #include "core/error.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "train/bench/child_process.h"
 #include "train/bench/layer.h"
 #include "train/bench/measure.h"

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "layers/biformer/biformer.h"
+#include "layers/attention/biformer/biformer.h"
 #include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/selection/selection.h"

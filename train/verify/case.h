@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "layers/implementation.h"
+#include "layers/ops/common/implementation.h"
 #include "train/verify/vector_file.h"
 
 namespace longreach::verify {

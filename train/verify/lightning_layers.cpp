@@ -3,9 +3,9 @@
 #include <ATen/ops/embedding.h>
 #include <cmath>
 
-#include "layers/lightning/lightning.h"
-#include "layers/linear.h"
-#include "layers/norm.h"
+#include "layers/attention/lightning/lightning.h"
+#include "layers/basic/linear.h"
+#include "layers/basic/norm.h"
 #include "models/transformer.h"
 #include "train/verify/runners.h"
 

@@ -1,6 +1,6 @@
 // Cases of native sparse attention: the operators of flash-linear-attention and of XunhaoLai's code, and the
 // layer of lucidrains'.
-#include "layers/nsa/block_counts.h"
+#include "layers/attention/nsa/block_counts.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -12,9 +12,9 @@
 #include <cmath>
 #include <limits>
 
-#include "layers/linear.h"
-#include "layers/norm.h"
-#include "layers/rope.h"
+#include "layers/basic/linear.h"
+#include "layers/basic/norm.h"
+#include "layers/basic/rope.h"
 #include "train/verify/runners.h"
 
 namespace longreach::verify {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "layers/lightning/lightning.h"
+#include "layers/attention/lightning/lightning.h"
 #include "layers/ops/recurrence/recurrence.h"
 #include "train/verify/runners.h"
 

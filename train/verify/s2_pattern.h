@@ -1,6 +1,6 @@
 // S2-Attention's pattern as configs of vector files name it.
 #pragma once
-#include "layers/s2/s2.h"
+#include "layers/attention/s2/s2.h"
 #include "train/verify/vector_file.h"
 
 namespace longreach::verify {

@@ -8,7 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "layers/seer/gate.h"
+#include "layers/attention/seer/gate.h"
 #include "train/verify/runners.h"
 
 namespace longreach::verify {

@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/basic/rope.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/merge/merge.h"
-#include "layers/rope.h"
 #include "train/verify/runners.h"
 #include "train/verify/s2_pattern.h"
 

@@ -12,7 +12,7 @@
 #include <ostream>
 #include <set>
 
-#include "data/files.h"
+#include "data/corpora/files.h"
 #include "train/verify/compare.h"
 #include "train/verify/runners.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "layers/implementation.h"
+#include "layers/ops/common/implementation.h"
 
 namespace longreach::verify {
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "layers/ops/check.h"
-#include "layers/ops/document_rows.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/document_rows.h"
 
 namespace longreach {
 

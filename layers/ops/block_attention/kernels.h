@@ -3,9 +3,9 @@
 #pragma once
 #include <cstdint>
 
+#include "layers/ops/cpu/softmax_inputs.h"
 #include "layers/ops/document.h"
 #include "layers/ops/dtype.h"
-#include "layers/ops/softmax_tile/inputs.h"
 
 namespace longreach::block {
 

@@ -4,14 +4,14 @@
 #include <cmath>
 #include <utility>
 
-#include "layers/ops/autograd.h"
 #include "layers/ops/block_attention/checks.h"
-#include "layers/ops/block_attention/cuda_op.h"
+#include "layers/ops/block_attention/cuda/op.h"
 #include "layers/ops/block_attention/kernels.h"
-#include "layers/ops/check.h"
-#include "layers/ops/document_rows.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/softmax_tile/tensors.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/common/softmax_tensors.h"
 
 namespace longreach {
 namespace {

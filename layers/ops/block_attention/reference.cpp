@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "layers/ops/block_attention/checks.h"
-#include "layers/ops/check.h"
-#include "layers/ops/document_rows.h"
-#include "layers/ops/masked_attention.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/masked_attention.h"
 
 namespace longreach {
 namespace {

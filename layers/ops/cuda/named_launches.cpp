@@ -7,12 +7,12 @@
 #include <set>
 
 #include "core/error.h"
-#include "layers/cuda/plan.h"
-#include "layers/ops/block_attention/cuda_plan.h"
-#include "layers/ops/interval_attention/cuda_plan.h"
-#include "layers/ops/merge/cuda_plan.h"
-#include "layers/ops/recurrence/cuda_plan.h"
-#include "layers/ops/selection/cuda_plan.h"
+#include "layers/ops/block_attention/cuda/plan.h"
+#include "layers/ops/interval_attention/cuda/plan.h"
+#include "layers/ops/merge/cuda/plan.h"
+#include "layers/ops/recurrence/cuda/plan.h"
+#include "layers/ops/rows/cuda/plan.h"
+#include "layers/ops/selection/cuda/plan.h"
 
 namespace longreach::cuda {
 namespace {

@@ -19,7 +19,7 @@ namespace longreach::cuda {
 //   selection    NSA's choice, one list and key head: windows of 32 in strides of 16, 16 of the blocks of 64; pools of 64
 //   misaligned   head dims 64, rows an element too long: copies
 //   recurrence   Dk = Dv = 128, a decay per token, states kept: forward, backward and one step
-//   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/cuda
+//   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/ops/rows/cuda
 struct NamedLaunch {
   Launch launch;
   std::string problem;

@@ -4,7 +4,7 @@
 //
 // without low low, which is below 2^-22 of a b. low has up to 12 bits, of which the tensor core reads 11: 2^-23 of x.
 //
-// Tensor cores truncate (tests/ptx/tensor_sum.h): what an instruction adds is cut off at the last bit of the sum that it is added
+// Tensor cores truncate (tests/ptx/interpreter/tensor_sum.h): what an instruction adds is cut off at the last bit of the sum that it is added
 // to, always toward zero. In one long sum that is half of its last bit on average each time, n / 2 in n, all in one
 // direction, and small terms vanish. So the three products of a step have a sum of their own, small terms first, and an addition
 // that rounds (FADD) promotes it. A step of 8 elements is then cut off twice at its full size (an A100 adds four products at

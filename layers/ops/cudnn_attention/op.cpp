@@ -5,8 +5,8 @@
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
 
-#include "layers/ops/autograd.h"
-#include "layers/ops/check.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
 #include "layers/ops/cudnn_attention/cudnn_attention.h"
 
 namespace longreach {

@@ -1,7 +1,7 @@
 // Argument checks of interval attention.
 #include "layers/ops/interval_attention/checks.h"
 
-#include "layers/ops/check.h"
+#include "layers/ops/common/check.h"
 
 namespace longreach {
 namespace {

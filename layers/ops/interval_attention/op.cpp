@@ -3,13 +3,13 @@
 
 #include <cmath>
 
-#include "layers/ops/autograd.h"
-#include "layers/ops/check.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/common/softmax_tensors.h"
 #include "layers/ops/interval_attention/checks.h"
-#include "layers/ops/interval_attention/cuda_op.h"
+#include "layers/ops/interval_attention/cuda/op.h"
 #include "layers/ops/interval_attention/kernels.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/softmax_tile/tensors.h"
 
 namespace longreach {
 namespace {

@@ -7,9 +7,9 @@
 
 #include <cmath>
 
-#include "layers/ops/check.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/masked_attention.h"
 #include "layers/ops/interval_attention/checks.h"
-#include "layers/ops/masked_attention.h"
 
 namespace longreach {
 namespace {

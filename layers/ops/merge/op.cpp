@@ -3,11 +3,11 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include "layers/ops/autograd.h"
-#include "layers/ops/check.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/kernel_input.h"
 #include "layers/ops/cuda/run_plan.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/merge/cuda_plan.h"
+#include "layers/ops/merge/cuda/plan.h"
 #include "layers/ops/merge/kernels.h"
 #include "layers/ops/merge/merge.h"
 

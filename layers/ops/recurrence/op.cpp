@@ -11,10 +11,10 @@
 #include <algorithm>
 #include <numeric>
 
-#include "layers/ops/autograd.h"
-#include "layers/ops/check.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/recurrence/cuda_op.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/recurrence/cuda/op.h"
 #include "layers/ops/recurrence/kernels.h"
 #include "layers/ops/recurrence/recurrence.h"
 

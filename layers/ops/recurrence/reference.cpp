@@ -6,7 +6,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
-#include "layers/ops/check.h"
+#include "layers/ops/common/check.h"
 #include "layers/ops/recurrence/recurrence.h"
 
 namespace longreach {

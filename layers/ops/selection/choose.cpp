@@ -1,7 +1,7 @@
 // choose_blocks: from a tensor of scores to lists.
-#include "layers/ops/check.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/selection/cuda_op.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/selection/cuda/op.h"
 #include "layers/ops/selection/rows.h"
 
 namespace longreach {

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 
-#include "layers/ops/autograd.h"
-#include "layers/ops/check.h"
-#include "layers/ops/kernel_input.h"
-#include "layers/ops/selection/cuda_op.h"
+#include "layers/ops/common/autograd.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/selection/cuda/op.h"
 #include "layers/ops/selection/tensors.h"
 #include "layers/ops/selection/windows.h"
 

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <limits>
 
-#include "layers/ops/check.h"
+#include "layers/ops/common/check.h"
 #include "layers/ops/selection/rows.h"
 #include "layers/ops/selection/windows.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "layers/ops/check.h"
+#include "layers/ops/common/check.h"
 #include "layers/ops/selection/windows.h"
 
 namespace longreach::selection {

@@ -3,7 +3,7 @@
 #include <optional>
 #include <vector>
 
-#include "layers/ops/document_rows.h"
+#include "layers/ops/common/document_rows.h"
 #include "layers/ops/selection/kernels.h"
 #include "layers/ops/selection/selection.h"
 

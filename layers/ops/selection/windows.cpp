@@ -3,8 +3,8 @@
 
 #include <ATen/ops/empty.h>
 
-#include "layers/ops/check.h"
-#include "layers/ops/document_rows.h"
+#include "layers/ops/common/check.h"
+#include "layers/ops/common/document_rows.h"
 
 namespace longreach {
 namespace {

@@ -14,7 +14,7 @@
 #include <sstream>
 
 #include "core/config.h"
-#include "layers/attention.h"
+#include "layers/attention/attention.h"
 #include "tests/support/random_tensors.h"
 #include "tests/support/tiny_run.h"
 #include "train/saved_model.h"

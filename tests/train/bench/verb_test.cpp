@@ -10,13 +10,13 @@
 #include <set>
 
 #include "core/error.h"
-#include "layers/attention_config.h"
+#include "layers/attention/mechanisms.h"
 #include "train/bench/child_process.h"
 #include "train/bench/layer.h"
 #include "train/bench/machine.h"
 #include "train/bench/statistics.h"
 #include "train/bench/worker.h"
-#include "train/verbs.h"
+#include "train/program/verbs.h"
 
 namespace longreach::bench {
 namespace {

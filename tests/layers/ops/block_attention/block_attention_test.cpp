@@ -7,12 +7,12 @@
 #include <ATen/ops/full.h>
 
 #include "layers/ops/block_attention/kernels.h"
+#include "layers/ops/common/softmax_tensors.h"
 #include "layers/ops/interval_attention/interval_attention.h"
-#include "layers/ops/softmax_tile/tensors.h"
 #include "tests/layers/ops/block_attention/cases.h"
-#include "tests/layers/ops/cpu_target.h"
-#include "tests/layers/ops/huge_scores.h"
-#include "tests/layers/ops/nan_cases.h"
+#include "tests/layers/ops/common/huge_scores.h"
+#include "tests/layers/ops/common/nan_cases.h"
+#include "tests/layers/ops/cpu/cpu_target.h"
 #include "tests/support/errors.h"
 #include "tests/support/gradients.h"
 

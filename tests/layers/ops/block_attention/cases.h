@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "layers/ops/block_attention/block_attention.h"
-#include "layers/ops/document_rows.h"
-#include "tests/layers/ops/attention_cases.h"
+#include "layers/ops/common/document_rows.h"
+#include "tests/layers/ops/common/attention_cases.h"
 
 namespace longreach::test {
 

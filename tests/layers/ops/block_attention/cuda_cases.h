@@ -5,8 +5,8 @@
 #include <random>
 
 #include "layers/ops/block_attention/block_attention.h"
-#include "layers/ops/block_attention/cuda_plan.h"
-#include "layers/ops/document_rows.h"
+#include "layers/ops/block_attention/cuda/plan.h"
+#include "layers/ops/common/document_rows.h"
 #include "tests/layers/ops/interval_attention/cuda_cases.h"
 
 namespace longreach::test {

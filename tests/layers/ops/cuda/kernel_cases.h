@@ -5,10 +5,10 @@
 #include <random>
 
 #include "core/error.h"
-#include "layers/ops/interval_attention/cuda_plan.h"
-#include "layers/ops/recurrence/cuda_plan.h"
-#include "tests/ptx/mutation.h"
-#include "tests/ptx/types.h"
+#include "layers/ops/interval_attention/cuda/plan.h"
+#include "layers/ops/recurrence/cuda/plan.h"
+#include "tests/ptx/interpreter/mutation.h"
+#include "tests/ptx/interpreter/types.h"
 
 namespace longreach::test {
 
@@ -124,10 +124,10 @@ inline std::string file_of(const std::string& kernel) {
     if (kernel.starts_with(stem)) return text(stem, "_sm90a");
   if (kernel.starts_with("interval_attention_rows")) return "interval_attention_rows";
   if (kernel.starts_with("recurrence_output") || kernel.starts_with("recurrence_grad_"))
-    return "recurrence_cuda_outputs";
+    return "recurrence_outputs";
   if (kernel.starts_with("recurrence_"))
-    return kernel.starts_with("recurrence_step") ? "recurrence_cuda_step" : "recurrence_cuda_states";
-  return "cuda_kernels";
+    return kernel.starts_with("recurrence_step") ? "recurrence_step" : "recurrence_states";
+  return "rows_kernels";
 }
 
 // Causal attention of `queries` last tokens of `keys`, two heads on one key head, its float64 results and its launches.

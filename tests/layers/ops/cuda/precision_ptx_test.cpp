@@ -1,4 +1,4 @@
-// What fp32 kernels lose to tensor cores that truncate (tests/ptx/tensor_sum.h), where all terms of the sums are positive and
+// What fp32 kernels lose to tensor cores that truncate (tests/ptx/interpreter/tensor_sum.h), where all terms of the sums are positive and
 // nothing cancels out.
 #include "tests/layers/ops/cuda/kernel_cases.h"
 

@@ -12,7 +12,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "layers/dense/module.h"
+#include "layers/attention/dense/module.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 
 namespace longreach::test {

@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "layers/ops/interval_attention/interval_attention.h"
-#include "tests/layers/ops/attention_cases.h"
+#include "tests/layers/ops/common/attention_cases.h"
 
 namespace longreach::test {
 

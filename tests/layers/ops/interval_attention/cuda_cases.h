@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "layers/ops/interval_attention/cuda_plan.h"
+#include "layers/ops/interval_attention/cuda/plan.h"
 #include "tests/layers/ops/interval_attention/cases.h"
-#include "tests/ptx/interpreter.h"
+#include "tests/ptx/interpreter/interpreter.h"
 
 namespace longreach::test {
 

@@ -1,5 +1,5 @@
 // Launch plans of interval attention without a device: which kernels, how many blocks, what is refused.
-#include "layers/ops/interval_attention/cuda_plan.h"
+#include "layers/ops/interval_attention/cuda/plan.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

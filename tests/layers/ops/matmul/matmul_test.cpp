@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "layers/projection.h"
+#include "layers/basic/projection.h"
 #include "tests/support/errors.h"
 #include "tests/support/random_tensors.h"
 

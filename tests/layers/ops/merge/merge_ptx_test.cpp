@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "tests/layers/cuda/interpreted_device.h"
+#include "tests/layers/ops/cuda/interpreted_device.h"
 #include "tests/layers/ops/merge/cases.h"
 
 namespace longreach::test {

@@ -1,7 +1,7 @@
 // The mutation gate over the join of partial attentions that ships.
 #include <array>
 
-#include "layers/ops/merge/cuda_plan.h"
+#include "layers/ops/merge/cuda/plan.h"
 #include "tests/layers/ops/cuda/kernel_cases.h"
 
 namespace longreach::test {

@@ -5,9 +5,9 @@
 
 #include <cstring>
 
-#include "layers/ops/recurrence/cuda_plan.h"
+#include "layers/ops/recurrence/cuda/plan.h"
 #include "tests/layers/ops/recurrence/cases.h"
-#include "tests/ptx/interpreter.h"
+#include "tests/ptx/interpreter/interpreter.h"
 
 namespace longreach::test {
 
@@ -85,9 +85,9 @@ class CudaRun {
 
  private:
   static const ptx::Module& module_of(const std::string& kernel) {
-    static const ptx::Module outputs = ptx::load_kernels("recurrence_cuda_outputs"),
-                             states = ptx::load_kernels("recurrence_cuda_states"),
-                             step = ptx::load_kernels("recurrence_cuda_step");
+    static const ptx::Module outputs = ptx::load_kernels("recurrence_outputs"),
+                             states = ptx::load_kernels("recurrence_states"),
+                             step = ptx::load_kernels("recurrence_step");
     if (kernel.starts_with("recurrence_output") || kernel.starts_with("recurrence_grad_")) return outputs;
     return kernel.starts_with("recurrence_step") ? step : states;
   }

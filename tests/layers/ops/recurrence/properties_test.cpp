@@ -13,7 +13,7 @@
 #include <filesystem>
 #include <limits>
 
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "tests/layers/ops/recurrence/cases.h"
 
 namespace longreach::test {

@@ -8,7 +8,7 @@
 #include <random>
 
 #include "core/error.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "tests/layers/ops/recurrence/cuda_run.h"
 
 namespace longreach::test {

@@ -9,9 +9,9 @@
 #include <limits>
 
 #include "core/error.h"
-#include "layers/mlp.h"
-#include "layers/norm.h"
-#include "tests/layers/ops/cpu_target.h"
+#include "layers/basic/mlp.h"
+#include "layers/basic/norm.h"
+#include "tests/layers/ops/cpu/cpu_target.h"
 #include "tests/support/random_tensors.h"
 
 namespace longreach {

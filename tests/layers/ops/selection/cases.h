@@ -12,7 +12,7 @@
 #include <set>
 #include <vector>
 
-#include "layers/ops/document_rows.h"
+#include "layers/ops/common/document_rows.h"
 #include "layers/ops/selection/selection.h"
 #include "tests/support/random_tensors.h"
 

@@ -4,7 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "core/error.h"
-#include "tests/layers/cuda/interpreted_device.h"
+#include "tests/layers/ops/cuda/interpreted_device.h"
 #include "tests/layers/ops/selection/cases.h"
 
 namespace longreach::test {

@@ -11,7 +11,7 @@
 #include <random>
 
 #include "core/error.h"
-#include "layers/ops/parallel.h"
+#include "layers/ops/cpu/parallel.h"
 #include "layers/ops/selection/selection.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensors.h"

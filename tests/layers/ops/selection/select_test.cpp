@@ -10,8 +10,8 @@
 #include <random>
 
 #include "core/error.h"
-#include "layers/ops/parallel.h"
-#include "tests/layers/ops/cpu_target.h"
+#include "layers/ops/cpu/parallel.h"
+#include "tests/layers/ops/cpu/cpu_target.h"
 #include "tests/layers/ops/selection/cases.h"
 
 namespace longreach::test {

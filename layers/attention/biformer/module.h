@@ -1,0 +1,22 @@
+// The module of causal region routing, shared by biformer.cpp (forward) and decode.cpp; not a public header.
+#pragma once
+#include "layers/attention/biformer/biformer.h"
+#include "layers/attention/common/softmax_attention.h"
+
+namespace longreach::biformer {
+
+class BiformerAttention : public SoftmaxAttention {
+ public:
+  BiformerAttention(const BiformerConfig& config, const LayerSite& site)
+      : SoftmaxAttention(site, config.rope), routing_{.region = config.region, .topk = config.topk} {}
+
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
+  at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
+  double flops_per_token(int64_t seq_len) const override;
+
+ private:
+  BiformerRouting routing_;
+};
+
+}  // namespace longreach::biformer

@@ -1,0 +1,61 @@
+// What the softmax mechanisms share: q, k, v, o projections under Hugging Face's names, optional QK-norm,
+// rotary embedding, grouped heads.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <memory>
+
+#include "layers/attention/attention.h"
+#include "layers/basic/layer_site.h"
+#include "layers/basic/linear.h"
+#include "layers/basic/norm.h"
+#include "layers/basic/rope.h"
+#include "layers/ops/interval_attention/interval_attention.h"
+
+namespace longreach {
+
+struct Heads {
+  at::Tensor q, k, v;  // [B, T, H, D], [B, T, HK, D], [B, T, HK, D]
+};
+
+class SoftmaxAttention : public Attention {
+ public:
+  // rope: rotate q and k. Throws ConfigError when the sizes of the site do not fit each other.
+  SoftmaxAttention(const LayerSite& site, bool rope);
+
+ protected:
+  // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
+  Heads project(const at::Tensor& x, const at::Tensor& positions, int64_t length = 0) const;
+  // The halves of `project`: projections with QK-norm, and the rotation of a tensor in x's dtype and place.
+  Heads split_heads(const at::Tensor& x) const;
+  Rotation rotation_at(const at::Tensor& positions, const at::Tensor& x, int64_t length = 0) const;
+  // q and k turned to their positions, where the mechanism has a rotary embedding.
+  Heads rotated(Heads heads, const at::Tensor& positions, int64_t length = 0) const;
+  at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
+  // Decoding: positions [B, n] of the tokens x [B, n, C] that follow `seen` ones. Throws ConfigError when the rotary
+  // embedding cannot turn them beside the keys that are there.
+  at::Tensor next_positions(const at::Tensor& x, int64_t seen) const;
+  // Floating-point operations a token, when a query sees `keys` keys on average.
+  double flops(double keys) const;
+
+  const LayerSite site_;
+
+ private:
+  bool rope_;
+  std::shared_ptr<RotaryEmbedding> rotary_;
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+  std::shared_ptr<Norm> q_norm_, k_norm_;
+};
+
+// interval_attention by the fused kernel or by its reference.
+at::Tensor attend(const Heads& heads, const IntervalMask& mask, Implementation implementation);
+
+// f over each document of packed heads (B = 1), outputs joined; over all of it when cu_seqlens is undefined.
+at::Tensor each_document(const Heads& heads, const at::Tensor& cu_seqlens,
+                         const std::function<at::Tensor(const Heads&)>& f);
+
+// softmax(scale q k^T + mask) v from the formula; visible: bool [T, T], query by key.
+at::Tensor masked_softmax_attention(const Heads& heads, const at::Tensor& visible);
+
+}  // namespace longreach

@@ -1,0 +1,31 @@
+// Dense attention: projections, rotary embedding, one call of the fused operator or of cuDNN's.
+#include "layers/attention/dense/dense.h"
+
+#include "layers/attention/dense/module.h"
+#include "layers/ops/cudnn_attention/cudnn_attention.h"
+
+namespace longreach {
+namespace dense {
+
+AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch) {
+  expect_whole_sequence(batch, DenseConfig::kind);
+  const Heads heads = project(x, batch.positions);
+  if (site_.implementation == Implementation::reference)
+    return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
+  if (takes_cudnn(backend_, heads, batch.cu_seqlens))
+    return {merge(cudnn_attention(heads.q, heads.k, heads.v, /*causal=*/true).o), {}};
+  const IntervalMask mask{.cu_seqlens_q = batch.cu_seqlens, .cu_seqlens_k = batch.cu_seqlens};
+  return {merge(attend(heads, mask, Implementation::fused)), {}};
+}
+
+double DenseAttention::flops_per_token(int64_t seq_len) const {
+  return flops(static_cast<double>(seq_len + 1) / 2.0);
+}
+
+}  // namespace dense
+
+std::shared_ptr<Attention> make_attention(const DenseConfig& config, const LayerSite& site) {
+  return std::make_shared<dense::DenseAttention>(config, site);
+}
+
+}  // namespace longreach

@@ -1,0 +1,39 @@
+// Dense causal softmax attention: every query sees every earlier key of its document. See README.md.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/fields.h"
+#include "layers/basic/layer_site.h"
+
+namespace longreach {
+
+class Attention;
+
+struct DenseConfig {
+  static constexpr std::string_view kind = "dense";
+  static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
+  bool rope = true;
+  std::string backend = "auto";
+  void fields(FieldVisitor& visit) {
+    visit.field("rope", rope,
+                {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
+    visit.field("backend", backend,
+                {.help = "kernels on CUDA: longreach, cudnn (LibTorch's SDPA), or auto: cudnn where it takes "
+                         "the case and "
+                         "training.deterministic is off, else longreach. The CPU has longreach alone",
+                 .allowed = one_of({"auto", "longreach", "cudnn"})});
+  }
+};
+
+// The plain formula: softmax over the earlier keys of each document. q [B, T, H, D], k and v [B, T, HK, D] of
+// any floating dtype, cu_seqlens as in Batch -> [B, T, H, D]. Memory T x T.
+at::Tensor dense_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const at::Tensor& cu_seqlens = {});
+
+std::shared_ptr<Attention> make_attention(const DenseConfig& config, const LayerSite& site);
+
+}  // namespace longreach

@@ -1,0 +1,26 @@
+// The module of dense attention, shared by dense.cpp (forward), decode.cpp and backend.cpp; not a public header.
+#pragma once
+#include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/dense/dense.h"
+
+namespace longreach::dense {
+
+// Whether cuDNN computes these heads. "longreach": never. "auto": where it takes the case, on CUDA, in a process that does not
+// ask for determinism. "cudnn": always; throws ConfigError that says why it cannot.
+bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tensor& cu_seqlens);
+
+class DenseAttention : public SoftmaxAttention {
+ public:
+  DenseAttention(const DenseConfig& config, const LayerSite& site)
+      : SoftmaxAttention(site, config.rope), backend_(config.backend) {}
+
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
+  at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
+  double flops_per_token(int64_t seq_len) const override;
+
+ private:
+  std::string backend_;
+};
+
+}  // namespace longreach::dense

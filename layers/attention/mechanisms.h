@@ -1,0 +1,66 @@
+// The closed list of attention mechanisms: one line each. Everything that must know all of them (parsing,
+// printing, `longreach info`, the matrix tests) reads this variant; a kind without a factory does not
+// compile.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/fields.h"
+#include "layers/attention/biformer/biformer.h"
+#include "layers/attention/dense/dense.h"
+#include "layers/attention/lightning/lightning.h"
+#include "layers/attention/limitation.h"
+#include "layers/attention/nsa/nsa.h"
+#include "layers/attention/s2/s2.h"
+#include "layers/attention/seer/seer.h"
+#include "layers/attention/sliding/sliding.h"
+#include "layers/basic/layer_site.h"
+
+namespace longreach {
+
+class Attention;
+
+using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, SeerConfig, NsaConfig,
+                                     S2Config, BiformerConfig>;
+
+// One [[model.attention]] table: which layers, which mechanism, its options.
+struct AttentionEntry {
+  std::string layers = "all";  // "0-2", "0,3,6-8" or "all"
+  AttentionConfig config;
+
+  std::string_view kind() const;
+  // Visits `kind`, `layers`, then the options of that kind. An unknown kind is rejected with the nearest
+  // name.
+  void fields(FieldVisitor& visit);
+};
+
+// Every kind in the order of the variant, default-constructed.
+std::vector<AttentionConfig> all_attention_configs();
+std::vector<std::string> attention_kinds();
+AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigError with the nearest name
+
+std::string_view kind_of(const AttentionConfig& config);
+std::vector<Limitation> limitations_of(const AttentionConfig& config);
+
+// The layer numbers of "0-2", "0,3,6-8" or "all" among num_layers. Throws ConfigError for anything else.
+std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers);
+
+// One config a layer: every layer must be named exactly once. An empty list is dense everywhere.
+std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries,
+                                                 int64_t num_layers);
+
+// Throws ConfigError that begins with `asked` when one of the mechanisms of a model lacks the ability, with the reason
+// that it gives.
+void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked);
+
+// Throws ConfigError for keys that exclude each other or do not fit the sizes of the layer: what the config's
+// validate(site) refuses, where it has one. Builds nothing.
+void expect_fits(const AttentionConfig& config, const LayerSite& site);
+
+// Builds the module of one layer.
+std::shared_ptr<Attention> make_attention(const AttentionConfig& config, const LayerSite& site);
+
+}  // namespace longreach

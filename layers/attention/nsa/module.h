@@ -1,0 +1,47 @@
+// The module of native sparse attention, shared by nsa.cpp (forward) and decode.cpp; not a public header.
+#pragma once
+#include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/nsa/nsa.h"
+
+namespace longreach::nsa {
+
+inline constexpr std::array<double, 3> kAllBranches{1.0, 1.0, 1.0};
+
+class NsaAttention : public SoftmaxAttention {
+ public:
+  NsaAttention(const NsaConfig& config, const LayerSite& site);
+
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
+  at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
+  double flops_per_token(int64_t seq_len) const override;
+
+  NsaProbe probe(const at::Tensor& x, const Batch& batch, const std::array<double, 3>& branches) const;
+
+ private:
+  // What a piece of tokens gives: heads before and after the rotary embedding.
+  struct Piece {
+    Heads plain, turned;
+  };
+
+  void register_phi(const NsaConfig& config);
+  Piece piece(const at::Tensor& x, const at::Tensor& positions, int64_t length) const;
+  at::Tensor turn(const at::Tensor& x, const at::Tensor& positions, int64_t length) const;
+  at::Tensor gate(const at::Tensor& x) const;  // [B, T, H or 1, 3]
+  NsaCompression key_phi() const;
+  NsaCompression value_phi() const;
+  // Compressed keys [B, M, HK, D] get the positions of their windows, int64 [1, M], where the form says so.
+  at::Tensor place(const at::Tensor& k_cmp, const at::Tensor& positions, int64_t length) const;
+  // The rest of the layer: attention, gates, output projection.
+  NsaProbe finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const;
+
+  NsaConfig config_;
+  NsaOptions options_;
+  bool compress_turned_ = false;  // phi reads keys after the rotary embedding
+  std::shared_ptr<Linear> gate_;
+  at::Tensor compress_key_, compress_value_;                // weighted, linear
+  std::shared_ptr<torch::nn::Module> mlp_key_, mlp_value_;  // mlp
+  at::Tensor key_positions_, value_positions_, memory_;
+};
+
+}  // namespace longreach::nsa

@@ -1,0 +1,108 @@
+// What the gate learns from: the largest probability of each block, out of block attention's own pass.
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+
+#include "layers/attention/seer/documents.h"
+#include "layers/attention/seer/operators.h"
+#include "layers/ops/document.h"
+
+namespace longreach {
+namespace {
+
+constexpr double kSumFloor = 1e-9;  // the authors' guard, decode form
+
+// indices without what the row does not score: the decode form's own block.
+at::Tensor scored(const SeerGateForm& form, const at::Tensor& indices, const at::Tensor& own) {
+  if (!form.decode) return indices;
+  return at::where(indices < own.to(indices.device()).unsqueeze(1), indices, at::full_like(indices, -1));
+}
+
+// The truth of a chunk of rows, by block attention over every causal block of theirs.
+class ChunkTruth {
+ public:
+  ChunkTruth(const SeerGateForm& form, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+             Implementation implementation)
+      : form_(form), q_(q.detach()), k_(k.detach()), v_(v.detach()), implementation_(implementation) {}
+
+  SeerTruth operator()(const SeerChunk& chunk) const {
+    const int64_t first_row = chunk.row - chunk.document.row, begin = chunk.document.token,
+                  first = first_row * form_.query_block(),
+                  end = std::min(first + chunk.rows * form_.query_block(), chunk.document.tokens);
+    const at::Tensor rows = at::arange(first_row, first_row + chunk.rows, at::kLong),
+                     own = form_.decode ? rows.floor_divide(form_.block_size) : rows,
+                     all = causal_blocks(own, ceil_div(end, form_.block_size));
+    const BlockLists lists{.indices = all, .query_block = form_.query_block(), .key_block = form_.block_size};
+    const at::NoGradGuard no_grad;
+    const BlockAttentionOutput out = seer::attend(q_.narrow(1, begin + first, end - first),
+                                                  k_.narrow(1, begin, end), v_.narrow(1, begin, end), lists,
+                                                  {.statistics = BlockStatistics::per_list}, implementation_);
+    const at::Tensor listed = scored(form_, all, own);
+    return {listed, seer_scored_target(form_, out.block_max, listed)};
+  }
+
+ private:
+  at::Tensor causal_blocks(const at::Tensor& own, int64_t count) const {
+    const at::Tensor blocks = at::arange(count, at::kLong);
+    const at::Tensor listed =
+        at::where(blocks <= own.unsqueeze(1), blocks, at::full_like(blocks, -1)).to(at::kInt);
+    return listed.expand({1, form_.map_heads(), listed.size(0), listed.size(1)}).contiguous().to(q_.device());
+  }
+
+  const SeerGateForm& form_;
+  const at::Tensor q_, k_, v_;
+  const Implementation implementation_;
+};
+
+}  // namespace
+
+SeerAttended seer_attend(const SeerGateForm& form, const at::Tensor& q, const at::Tensor& k,
+                         const at::Tensor& v, const at::Tensor& indices, const SeerPlaces& places,
+                         bool statistics, Implementation implementation) {
+  const BlockLists lists{.indices = indices.to(q.device()),
+                         .query_block = form.query_block(),
+                         .key_block = form.block_size,
+                         .cu_seqlens_q = places.cu_seqlens,
+                         .cu_seqlens_k = places.cu_seqlens};
+  BlockAttentionOptions options;
+  if (statistics) options.statistics = BlockStatistics::per_list;
+  const BlockAttentionOutput out = seer::attend(q, k, v, lists, options, implementation);
+  return {out.o, out.block_max};
+}
+
+at::Tensor seer_scored_target(const SeerGateForm& form, const at::Tensor& block_max,
+                              const at::Tensor& listed) {
+  const at::Tensor zero = at::zeros_like(block_max), kept = at::where(listed >= 0, block_max, zero),
+                   sum = kept.sum(-1, true);
+  if (form.decode) return kept / (sum + kSumFloor);
+  return at::where(sum > 0, kept / sum, zero);
+}
+
+at::Tensor seer_gate_target(const SeerGateForm& form, const at::Tensor& block_max, const at::Tensor& indices,
+                            const SeerPlaces& places) {
+  return seer_scored_target(form, block_max, scored(form, indices, seer_own_blocks(form, places)));
+}
+
+at::Tensor seer_gate_loss(const SeerGateForm& form, const at::Tensor& gate_q, const at::Tensor& gate_k,
+                          const at::Tensor& target, const at::Tensor& indices, const SeerPlaces& places,
+                          double slice_ratio) {
+  const at::Tensor listed = scored(form, indices, seer_own_blocks(form, places)).to(gate_q.device()),
+                   wanted = target.detach();
+  return seer_gate_loss_by_chunks(form, gate_q, gate_k, places, slice_ratio, [&](const SeerChunk& chunk) {
+    return SeerTruth{listed.narrow(2, chunk.row, chunk.rows), wanted.narrow(2, chunk.row, chunk.rows)};
+  });
+}
+
+at::Tensor seer_distillation_loss(const SeerGateForm& form, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const at::Tensor& gate_q, const at::Tensor& gate_k,
+                                  const SeerPlaces& places, double slice_ratio,
+                                  Implementation implementation) {
+  return seer_gate_loss_by_chunks(form, gate_q, gate_k, places, slice_ratio,
+                                  ChunkTruth(form, q, k, v, implementation));
+}
+
+}  // namespace longreach

@@ -1,0 +1,22 @@
+// The module of sliding attention, shared by sliding.cpp (forward) and decode.cpp; not a public header.
+#pragma once
+#include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/sliding/sliding.h"
+
+namespace longreach::sliding {
+
+class SlidingAttention : public SoftmaxAttention {
+ public:
+  SlidingAttention(const SlidingConfig& config, const LayerSite& site)
+      : SoftmaxAttention(site, config.rope), config_(config) {}
+
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
+  at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
+  double flops_per_token(int64_t seq_len) const override;
+
+ private:
+  SlidingConfig config_;
+};
+
+}  // namespace longreach::sliding

@@ -1,0 +1,33 @@
+// The gated feed-forward block: SwiGLU (arXiv 2002.05202) or SGLU, the same without an activation (arXiv
+// 2307.14995).
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "layers/basic/layer_site.h"
+#include "layers/basic/linear.h"
+
+namespace longreach {
+
+// silu(gate) * up of one shape, saving only its inputs for the gradient; the dtype of gate. Throws ShapeError for
+// shapes that differ.
+at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up);
+
+class Mlp : public torch::nn::Module {
+ public:
+  // kind: "swiglu", down(silu(gate x) * up x), or "sglu", down((gate x) * (up x)).
+  Mlp(const std::string& kind, int64_t intermediate_size, const LayerSite& site);
+
+  at::Tensor forward(const at::Tensor& x) const;  // [..., C] -> [..., C]
+  double flops() const { return gate_proj_->flops() + up_proj_->flops() + down_proj_->flops(); }
+
+ private:
+  bool activation_;
+  std::shared_ptr<Linear> gate_proj_, up_proj_, down_proj_;
+};
+
+}  // namespace longreach

@@ -1,0 +1,35 @@
+// Root-mean-square normalisation, with a weight (RMSNorm, arXiv 1910.07467) or without (SRMSNorm, arXiv
+// 2307.14995).
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "layers/basic/module.h"
+
+namespace longreach {
+
+// y = x rsqrt(mean(x^2) + eps) weight over the last dimension. x [..., C] of any floating dtype; weight [C]
+// or undefined (1). Statistics and products in float32 (float64 for float64 x); y in `dtype`, default the
+// dtype of x. Differentiable in x and weight. Throws ShapeError when weight does not fit.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
+                    std::optional<at::ScalarType> dtype = std::nullopt);
+
+class Norm : public Module {
+ public:
+  // kind: "rmsnorm" (weight, ones at first) or "srmsnorm" (no parameter).
+  Norm(const std::string& kind, int64_t size, double eps);
+
+  at::Tensor forward(const at::Tensor& x, std::optional<at::ScalarType> dtype = std::nullopt) const {
+    return rms_norm(x, weight_, eps_, dtype);
+  }
+  const at::Tensor& weight() const { return weight_; }
+
+ private:
+  double eps_;
+  at::Tensor weight_;
+};
+
+}  // namespace longreach

@@ -1,0 +1,43 @@
+#include "layers/basic/projection.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+
+#include "layers/ops/matmul/matmul.h"
+
+namespace longreach {
+namespace {
+
+at::Tensor dropped(const at::Tensor& x, const LowRank& adapter) {
+  if (adapter.dropout == 0.0) return x;
+  const double kept = 1.0 - adapter.dropout;
+  at::Tensor mask = at::empty(x.sizes(), at::kFloat);
+  mask.bernoulli_(kept, at::detail::createCPUGenerator(adapter.seed)).div_(kept);
+  return x * mask.to(x.options());
+}
+
+}  // namespace
+
+at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const at::ScalarType dtype = x.scalar_type();
+  const at::Tensor w = weight.to(dtype), b = bias.defined() ? bias.to(dtype) : bias;
+  if (!chooses_matmul_library(x)) return at::linear(x, w, b);
+  const at::Tensor y = linear_product(x, w);
+  return b.defined() ? y + b : y;
+}
+
+at::Tensor merged(const at::Tensor& weight, const LowRank& adapter) {
+  const at::Tensor product = adapter.b.to(at::kDouble).matmul(adapter.a.to(at::kDouble));
+  return weight.to(at::kDouble).add(product, adapter.scale).to(weight.scalar_type());
+}
+
+at::Tensor linear_map(const at::Tensor& x, const Projection& projection) {
+  const at::Tensor y = linear_map(x, projection.weight, projection.bias);
+  if (!projection.adapter) return y;
+  const LowRank& adapter = *projection.adapter;
+  const at::Tensor narrow = linear_map(dropped(x, adapter), adapter.a);
+  return y.add(linear_map(narrow, adapter.b), adapter.scale);
+}
+
+}  // namespace longreach

@@ -1,0 +1,29 @@
+// Gradients of queries, fp32: tiles of 16 and 64 rows of queries and heads; head dims 64, 128, and 192 with
+// values of 128. Smaller ones are filled up. Two blocks a multiprocessor: left alone, ptxas aims at three for
+// some and spills. Where registers are named, it takes more left alone, for no further block.
+#include "layers/ops/block_attention/cuda/backward.cuh"
+
+namespace longreach::block {
+
+extern "C" __global__ void __launch_bounds__(128, 4)
+    block_attention_query_gradient_16_fp32_64_64(const __grid_constant__ CudaBackward p) {
+  query_gradient<cuda::Float32, 64, 64, 16>(p);
+}
+extern "C" __global__ void __launch_bounds__(128, 2)
+    block_attention_query_gradient_64_fp32_64_64(const __grid_constant__ CudaBackward p) {
+  query_gradient<cuda::Float32, 64, 64, 64>(p);
+}
+extern "C" __global__ void __launch_bounds__(64)
+    block_attention_query_gradient_16_fp32_128_128(const __grid_constant__ CudaBackward p) {
+  query_gradient<cuda::Float32, 128, 128, 16>(p);
+}
+extern "C" __global__ void __maxnreg__(184)
+    block_attention_query_gradient_64_fp32_128_128(const __grid_constant__ CudaBackward p) {
+  query_gradient<cuda::Float32, 128, 128, 64>(p);
+}
+extern "C" __global__ void __maxnreg__(232)
+    block_attention_query_gradient_64_fp32_192_128(const __grid_constant__ CudaBackward p) {
+  query_gradient<cuda::Float32, 192, 128, 64>(p);
+}
+
+}  // namespace longreach::block

@@ -1,0 +1,333 @@
+// Backward pass of interval attention on tensor cores (FlashAttention-2, arXiv 2307.08691), without atomics: every
+// gradient is summed by one block in a fixed order.
+//
+//   P = exp(scale Q K^T - lse)    dP = dO V^T    dS = P (dP - delta)    delta = dO . O - d(lse)
+//   dQ = scale dS K               dK = scale dS^T Q               dV = P^T dO
+//
+// Work: query_gradient has one tile of queries and walks over keys, key_gradient one tile of keys and walks over
+// queries with S^T = K Q^T, so that in both the second product takes P or dS from registers: nothing of the size
+// of a score tile passes through shared memory, at the price of two products made twice. lse and delta come from
+// row_terms (rows.cuh). The held tiles lie in shared memory, the streamed ones have two buffers.
+// P and dS are rounded to the input dtype between products; all sums are fp32.
+// Grouped heads: a block of key_gradient adds up the query heads that share its key and value head; where these
+// groups differ for keys and values, it writes fp32 parts that sum_heads (rows.cuh) adds.
+#pragma once
+#include "layers/ops/interval_attention/cuda/forward.cuh"
+
+namespace longreach::interval {
+
+// Scores become weights, gradients of weights become gradients of scores (without the scale).
+// terms(m, n, e): lse and delta of an element; sees(m, n, e): is it visible? Asked where `border` is set.
+template <bool kWithScores, int kRowTiles, int kColumnTiles, class Terms, class Sees>
+__device__ __forceinline__ void weights_and_gradients(float (&scores)[kRowTiles][kColumnTiles][4],
+                                                      float (&gradients)[kRowTiles][kColumnTiles][4],
+                                                      float scale_log2, bool border, Terms terms, Sees sees) {
+#pragma unroll
+  for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        scores[m][n][e] = ptx::exp2_approx(fmaf(scores[m][n][e], scale_log2, -terms(m, n, e).lse));
+  if (border) {
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) scores[m][n][e] = sees(m, n, e) ? scores[m][n][e] : 0.0f;
+  }
+  if constexpr (kWithScores) {
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          gradients[m][n][e] = scores[m][n][e] * (gradients[m][n][e] - terms(m, n, e).delta);
+  }
+}
+
+template <int kRowTiles>
+__device__ __forceinline__ void fill(float (&factor)[kRowTiles][2], float value) {
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = value;
+}
+
+template <int kElementBytes, int kQk, int kV>
+struct QueryGradientSizes {
+  static constexpr TileShape kShape = query_gradient_shape(kElementBytes, kQk, kV);
+  static constexpr int kRows = kShape.rows(), kThreads = kShape.threads();
+  static constexpr int kIntervals = query_gradient_shared(kShape, kElementBytes, kQk, kV) - kRows * 8;
+};
+
+template <class Element, int kQk, int kV>
+__device__ __forceinline__ void query_gradient(const CudaBackward& params) {
+  using Sizes = QueryGradientSizes<Element::kBytes, kQk, kV>;
+  constexpr TileShape kShape = Sizes::kShape;
+  constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
+  constexpr int kColumns = kShape.columns;
+  constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  constexpr int kHeldBytes = kRows * (kQkBytes + kVBytes), kStageBytes = kColumns * (kQkBytes + kVBytes);
+  extern __shared__ __align__(128) char shared[];
+  const CudaProblem& p = params.problem;
+
+  const BlockPlace place(blockIdx.x, p.tile_count, p.heads);
+  const CudaTile tile = tile_at(p.tiles, p.tile_count - 1 - place.tile, kRows, p.queries, p.keys);
+  const RowPlaces<false> places(tile, kRows, place.head, 1);
+  const RowMask mask(p.mask, tile, p.queries, place.batch, place.head, p.heads);
+  const BlockIntervals<false> block_intervals{p, tile, places, mask, place.batch};
+  const int first_row = warp_id() * kRowTiles * 16, first_query = places.query(0);
+
+  const uint32_t queries = ptx::shared_address(shared), d_outputs = queries + kRows * kQkBytes;
+  cuda::load_tile<kRows, kQkBytes, kThreads>(queries, places.count, p.q.size * Element::kBytes,
+                                             row_pointer(p.q, place.batch, first_query, place.head),
+                                             p.q.token);
+  cuda::load_tile<kRows, kVBytes, kThreads>(d_outputs, places.count, p.v.size * Element::kBytes,
+                                            row_pointer(params.d_o, place.batch, first_query, place.head),
+                                            params.d_o.token);
+  ptx::cp_async_commit();
+  const CudaHull hull = block_intervals.template hull<kRows>();
+  int2* intervals = reinterpret_cast<int2*>(shared + Sizes::kIntervals);
+  block_intervals.template write<kRows, kThreads>(intervals);
+  CudaTerms terms[kRowTiles][2];
+  const CudaTerms* head_terms =
+      params.terms + (static_cast<int64_t>(place.batch) * p.heads + place.head) * p.queries + first_query;
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = first_row + m * 16 + h * 8 + (lane_id() >> 2);
+      terms[m][h] = {0.0f, 0.0f};
+      if (row < places.count) terms[m][h] = head_terms[row];
+    }
+
+  const char* keys = row_pointer(p.k, place.batch, tile.k_begin, place.head * p.key_heads / p.heads);
+  const char* values = row_pointer(p.v, place.batch, tile.k_begin, place.head * p.value_heads / p.heads);
+  const KeyWalk walk(hull, mask, kColumns);
+  float acc[kRowTiles][kQk / 8][4];
+  cuda::clear(acc);
+  cuda::stream_tiles<kShape.stages>(
+      walk,
+      [&](const KeyWalk& at, int stage) {
+        const int first = at.tile() * kColumns, count = tile.k_end - tile.k_begin - first;
+        const uint32_t to = queries + kHeldBytes + stage * kStageBytes;
+        cuda::load_tile<kColumns, kQkBytes, kThreads>(to, count, p.k.size * Element::kBytes,
+                                                      keys + first * p.k.token, p.k.token);
+        cuda::load_tile<kColumns, kVBytes, kThreads>(to + kColumns * kQkBytes, count,
+                                                     p.v.size * Element::kBytes, values + first * p.v.token,
+                                                     p.v.token);
+      },
+      [&](const KeyWalk& at, int stage) {
+        const int first = tile.k_begin + at.tile() * kColumns, base = kHeldBytes + stage * kStageBytes;
+        float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
+        cuda::clear(scores);
+        cuda::clear(gradients);
+        cuda::multiply_rows<Element, kQkBytes>(
+            scores, cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes}, queries + base);
+        cuda::multiply_rows<Element, kVBytes>(gradients,
+                                              cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
+                                              queries + base + kColumns * kQkBytes);
+        const int key = first + (lane_id() & 3) * 2;
+        weights_and_gradients<true>(
+            scores, gradients, p.scale_log2, !sees_all(hull, mask.sink_end, first, first + kColumns),
+            [&](int m, int, int e) { return terms[m][e >> 1]; },
+            [&](int m, int n, int e) {
+              const int2 ends = intervals[first_row + m * 16 + (e >> 1) * 8 + (lane_id() >> 2)];
+              return mask.sees({ends.x, ends.y}, key + n * 8 + (e & 1));
+            });
+        cuda::multiply_weights<Element, kQkBytes>(acc, gradients, shared + base);
+      });
+
+  float factor[kRowTiles][2];
+  fill(factor, params.scale);
+  float* staging = reinterpret_cast<float*>(shared);
+  stage<kQk>(staging, first_row, acc, factor);
+  __syncthreads();
+  store_staged<Element, kRows, kQk, 1, kThreads>(staging, places.count, params.dq, [&](int row) {
+    return row_pointer(params.dq, place.batch, first_query + row, place.head);
+  });
+}
+
+// The tiles of queries of a group of heads that perhaps see a tile of keys, head by head. Each lane looks at one
+// tile of 32; all lanes of the block come to the same tiles.
+struct QueryScan {
+  const CudaBackward& params;
+  const CudaTile& tile;
+  int batch, first_head, end_head, columns, tiles, key, key_end;
+
+  __device__ __forceinline__ RowMask mask(int head) const {
+    return RowMask(params.problem.mask, tile, params.problem.queries, batch, head, params.problem.heads);
+  }
+  __device__ __forceinline__ CudaHull hull(const RowMask& mask, int head, int index) const {
+    if (params.hulls == nullptr) {
+      const int first = tile.q_begin + index * columns;
+      return mask.rising_hull(first, min(first + columns, tile.q_end) - 1);
+    }
+    const CudaMask& m = params.problem.mask;
+    const int64_t mask_head = static_cast<int64_t>(m.batches > 1 ? batch : 0) * m.heads +
+                              static_cast<int64_t>(head) * m.heads / params.problem.heads;
+    const CudaHull* from = params.hulls + mask_head * params.hull_count + tile.query_tile + index;
+    const int4 a = *reinterpret_cast<const int4*>(from);
+    return {a.x, a.y, a.z, a.w, from->visible_end, {}};
+  }
+};
+
+struct QueryWalk {
+  const QueryScan* scan;
+  int head, base;
+  unsigned pending;
+
+  __device__ __forceinline__ explicit QueryWalk(const QueryScan& s)
+      : scan(&s), head(s.tiles > 0 ? s.first_head : s.end_head), base(-32), pending(0) {
+    settle();
+  }
+  __device__ __forceinline__ bool valid() const { return head < scan->end_head; }
+  __device__ __forceinline__ int tile() const { return base + __popc((pending - 1) & ~pending); }
+  __device__ __forceinline__ void advance() {
+    pending &= pending - 1;
+    settle();
+  }
+
+ private:
+  __device__ __forceinline__ void settle() {
+#pragma unroll 1
+    while (pending == 0 && valid()) {
+      base += 32;
+      if (base >= scan->tiles) {
+        base = -32;
+        ++head;
+        continue;
+      }
+      const int index = base + lane_id();
+      bool seen = false;
+      if (index < scan->tiles) {
+        const RowMask mask = scan->mask(head);
+        seen = sees_some(scan->hull(mask, head, index), mask.sink_end, scan->key, scan->key_end);
+      }
+      pending = __ballot_sync(kAllLanes, seen);
+    }
+  }
+};
+
+template <int kElementBytes, int kQk, int kV, KeyGradients kParts>
+struct KeyGradientSizes {
+  static constexpr TileShape kShape = key_gradient_shape(kElementBytes, kQk, kV);
+  static constexpr int kRows = kShape.rows(), kThreads = kShape.threads();
+  static constexpr int kHeldBytes =
+      kRows * (kQk + (kParts == KeyGradients::kValues ? 0 : kV)) * kElementBytes;
+  static constexpr int kTerms = key_gradient_shared(kShape, kParts, kElementBytes, kQk, kV) -
+                                kShape.stages * kShape.columns * static_cast<int>(sizeof(CudaTerms));
+};
+
+// Writes one of a block's two results.
+template <class Element, int kRows, int kThreads, int kSize, int kRowTiles>
+__device__ __forceinline__ void store_key_gradient(char* shared, const float (&acc)[kRowTiles][kSize / 8][4],
+                                                   float scale, const CudaRows& out, int batch, int first_key,
+                                                   int count, int head) {
+  float factor[kRowTiles][2];
+  fill(factor, scale);
+  float* staging = reinterpret_cast<float*>(shared);
+  stage<kSize>(staging, warp_id() * kRowTiles * 16, acc, factor);
+  __syncthreads();
+  store_staged<Element, kRows, kSize, 1, kThreads>(
+      staging, count, out, [&](int row) { return row_pointer(out, batch, first_key + row, head); });
+  __syncthreads();
+}
+
+template <class Element, int kQk, int kV, KeyGradients kParts>
+__device__ __forceinline__ void key_gradient(const CudaBackward& params) {
+  using Sizes = KeyGradientSizes<Element::kBytes, kQk, kV, kParts>;
+  constexpr TileShape kShape = Sizes::kShape;
+  constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
+  constexpr int kColumns = kShape.columns;
+  constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  constexpr int kStageBytes = kColumns * (kQkBytes + kVBytes);
+  constexpr bool kKeys = kParts != KeyGradients::kValues, kValues = kParts != KeyGradients::kKeys;
+  extern __shared__ __align__(128) char shared[];
+  const CudaProblem& p = params.problem;
+
+  const BlockPlace place(blockIdx.x, p.tile_count, p.heads / p.group);
+  const CudaTile tile = tile_at(p.tiles, place.tile, kRows, p.queries, p.keys);
+  const int first_key = tile.k_begin + tile.first, count = min(kRows, tile.k_end - first_key);
+  const int first_head = place.head * p.group, first_row = warp_id() * kRowTiles * 16;
+  const uint32_t keys = ptx::shared_address(shared), values = keys + kRows * kQkBytes;
+  cuda::load_tile<kRows, kQkBytes, kThreads>(
+      keys, count, p.k.size * Element::kBytes,
+      row_pointer(p.k, place.batch, first_key, first_head * p.key_heads / p.heads), p.k.token);
+  if constexpr (kKeys)
+    cuda::load_tile<kRows, kVBytes, kThreads>(
+        values, count, p.v.size * Element::kBytes,
+        row_pointer(p.v, place.batch, first_key, first_head * p.value_heads / p.heads), p.v.token);
+  ptx::cp_async_commit();
+
+  const QueryScan scan{params,
+                       tile,
+                       place.batch,
+                       first_head,
+                       first_head + p.group,
+                       kColumns,
+                       (tile.q_end - tile.q_begin + kColumns - 1) / kColumns,
+                       first_key,
+                       first_key + count};
+  float acc_k[kRowTiles][kKeys ? kQk / 8 : 1][4], acc_v[kRowTiles][kValues ? kV / 8 : 1][4];
+  cuda::clear(acc_k);
+  cuda::clear(acc_v);
+  cuda::stream_tiles<kShape.stages>(
+      QueryWalk(scan),
+      [&](const QueryWalk& at, int stage) {
+        const int first = tile.q_begin + at.tile() * kColumns, rows = tile.q_end - first;
+        const uint32_t to = keys + Sizes::kHeldBytes + stage * kStageBytes;
+        cuda::load_tile<kColumns, kQkBytes, kThreads>(
+            to, rows, p.q.size * Element::kBytes, row_pointer(p.q, place.batch, first, at.head), p.q.token);
+        cuda::load_tile<kColumns, kVBytes, kThreads>(
+            to + kColumns * kQkBytes, rows, p.v.size * Element::kBytes,
+            row_pointer(params.d_o, place.batch, first, at.head), params.d_o.token);
+        const CudaTerms* from =
+            params.terms + (static_cast<int64_t>(place.batch) * p.heads + at.head) * p.queries + first;
+        const int row = static_cast<int>(threadIdx.x), bytes = static_cast<int>(sizeof(CudaTerms));
+        if (row < kColumns)
+          ptx::cp_async_8(keys + Sizes::kTerms + (stage * kColumns + row) * bytes, from + row,
+                          row < rows ? bytes : 0);
+      },
+      [&](const QueryWalk& at, int stage) {
+        const uint32_t query_tile = keys + Sizes::kHeldBytes + stage * kStageBytes;
+        const char* tile_bytes = shared + Sizes::kHeldBytes + stage * kStageBytes;
+        float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
+        cuda::clear(scores);
+        cuda::multiply_rows<Element, kQkBytes>(
+            scores, cuda::SharedRows<kQkBytes>{keys + first_row * kQkBytes}, query_tile);
+        if constexpr (kKeys) {
+          cuda::clear(gradients);
+          cuda::multiply_rows<Element, kVBytes>(gradients,
+                                                cuda::SharedRows<kVBytes>{values + first_row * kVBytes},
+                                                query_tile + kColumns * kQkBytes);
+        }
+        const RowMask mask = scan.mask(at.head);
+        const bool border =
+            !sees_all(scan.hull(mask, at.head, at.tile()), mask.sink_end, scan.key, scan.key_end);
+        const CudaTerms* terms = reinterpret_cast<const CudaTerms*>(shared + Sizes::kTerms) +
+                                 stage * kColumns + (lane_id() & 3) * 2;
+        const int query = tile.q_begin + at.tile() * kColumns + (lane_id() & 3) * 2;
+        const int key = first_key + first_row + (lane_id() >> 2);
+        weights_and_gradients<kKeys>(
+            scores, gradients, p.scale_log2, border,
+            [&](int, int n, int e) { return terms[n * 8 + (e & 1)]; },
+            [&](int m, int n, int e) {
+              const Interval seen = mask.of(min(query + n * 8 + (e & 1), tile.q_end - 1));
+              return mask.sees(seen, key + m * 16 + (e >> 1) * 8);
+            });
+        if constexpr (kValues)
+          cuda::multiply_weights<Element, kVBytes>(acc_v, scores, tile_bytes + kColumns * kQkBytes);
+        if constexpr (kKeys) cuda::multiply_weights<Element, kQkBytes>(acc_k, gradients, tile_bytes);
+      });
+
+  if constexpr (kValues)
+    store_key_gradient<Element, kRows, kThreads, kV>(shared, acc_v, 1.0f, params.dv, place.batch, first_key,
+                                                     count, place.head);
+  if constexpr (kKeys)
+    store_key_gradient<Element, kRows, kThreads, kQk>(shared, acc_k, params.scale, params.dk, place.batch,
+                                                      first_key, count, place.head);
+}
+
+}  // namespace longreach::interval

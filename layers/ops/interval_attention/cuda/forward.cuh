@@ -1,0 +1,212 @@
+// Forward pass of interval attention on tensor cores (FlashAttention-2, arXiv 2307.08691), and decoding.
+//
+//   S = Q K^T    P = exp(scale S - running maximum)    O = P V / sum P    lse = maximum + log sum P
+//
+// Work: a block has one tile of queries of one head and walks over the tiles of keys that some of its rows see;
+// its warps stand below one another. Q stays in shared memory (in registers where they suffice), K and V stream
+// through two buffers by cp.async. P is rounded to the input dtype between the two products; everything else is
+// fp32. Border tiles alone are masked.
+// Decoding: rows are the queries of all heads that share a key and a value head; the warps of a block share out
+// the keys of each tile, and blocks (splits) the tiles; merge_splits (rows.cuh) joins the splits.
+// Memory traffic: Q and O once, K and V once for every tile of queries that sees them.
+// Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v are
+// 16-byte aligned (plans copy those that are not).
+#pragma once
+#include <type_traits>
+
+#include "layers/ops/cuda/attention/softmax.cuh"
+
+namespace longreach::interval {
+
+// Row `r` of a block as a query of a head: consecutive queries, or all heads of one query after another.
+template <bool kPacked>
+struct RowPlaces {
+  int first, group, q_begin, first_head, count;
+
+  __device__ __forceinline__ RowPlaces(const CudaTile& tile, int rows, int head_group, int heads_a_group)
+      : first(tile.first),
+        group(kPacked ? heads_a_group : 1),
+        q_begin(tile.q_begin),
+        first_head(head_group * group),
+        count(min(rows, (tile.q_end - tile.q_begin) * group - tile.first)) {}
+  __device__ __forceinline__ int query(int row) const {
+    return q_begin + (kPacked ? (first + row) / group : first + row);
+  }
+  __device__ __forceinline__ int head(int row) const {
+    return kPacked ? first_head + (first + row) % group : first_head;
+  }
+};
+
+// Changes the sign of a tile of Q: a negative scale as a positive one.
+template <class Element, int kBytes, int kThreads>
+__device__ __forceinline__ void negate_tile(char* tile) {
+  const uint32_t signs = Element::kBytes == 4 ? 0x80000000u : 0x80008000u;
+  ptx::cp_async_wait<0>();
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < kBytes; i += kThreads * 4)
+    *reinterpret_cast<uint32_t*>(tile + i) ^= signs;
+  __syncthreads();
+}
+
+template <int kRowTiles, int kColumnTiles>
+__device__ __forceinline__ void mask_scores(float (&scores)[kRowTiles][kColumnTiles][4],
+                                            const int2* intervals, const RowMask& mask, int first_key) {
+  const int key = first_key + (lane_id() & 3) * 2;
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int2 ends = intervals[m * 16 + h * 8 + (lane_id() >> 2)];
+      const Interval interval{ends.x, ends.y};
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& score = scores[m][n][h * 2 + e];
+          score = mask.sees(interval, key + n * 8 + e) ? score : -INFINITY;
+        }
+    }
+}
+
+// The intervals of all rows of a block, and their hull.
+template <bool kPacked>
+struct BlockIntervals {
+  const CudaProblem& p;
+  const CudaTile& tile;
+  const RowPlaces<kPacked>& places;
+  const RowMask& mask;
+  int batch;
+
+  // Rows past the end repeat the last one.
+  __device__ __forceinline__ Interval of(int row) const {
+    const int inside = min(row, places.count - 1);
+    if (!kPacked || p.mask.lo == nullptr) return mask.of(places.query(inside));
+    return RowMask(p.mask, tile, p.queries, batch, places.head(inside), p.heads).of(places.query(inside));
+  }
+  template <int kRows>
+  __device__ __forceinline__ CudaHull hull() const {
+    if (p.mask.lo == nullptr) return mask.rising_hull(places.query(0), places.query(places.count - 1));
+    CudaHull hull = empty_hull(mask);
+#pragma unroll 1
+    for (int row = lane_id(); row < kRows; row += 32) add_row(hull, of(row));
+    return combine_lanes(hull);
+  }
+  // Only border tiles read them: shared memory keeps them out of the registers.
+  template <int kRows, int kThreads>
+  __device__ __forceinline__ void write(int2* intervals) const {
+    for (int row = static_cast<int>(threadIdx.x); row < kRows; row += kThreads) {
+      const Interval interval = of(row);
+      intervals[row] = make_int2(interval.lo, interval.hi);
+    }
+  }
+};
+
+// The sizes of one kernel. (A constant of a class: device code may not call the functions that give the shapes.)
+template <int kElementBytes, int kQk, int kV, bool kDecode>
+struct ForwardSizes {
+  static constexpr TileShape kShape =
+      kDecode ? decode_shape(kElementBytes, kQk, kV) : forward_shape(kElementBytes, kQk, kV);
+  static constexpr int kRows = kShape.rows(), kThreads = kShape.threads();
+  // Intervals of the rows; once the loop is over, the place where warps meet.
+  static constexpr int kIntervals =
+      forward_shared(kShape, kElementBytes, kQk, kV) - kRows * kShape.key_warps * 8;
+};
+
+template <class Element, int kQk, int kV, bool kDecode>
+__device__ __forceinline__ void forward(const CudaForward& params) {
+  using Sizes = ForwardSizes<Element::kBytes, kQk, kV, kDecode>;
+  constexpr TileShape kShape = Sizes::kShape;
+  constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
+  constexpr int kKeyWarps = kShape.key_warps, kColumns = kShape.columns, kOwn = kColumns / kKeyWarps;
+  constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  constexpr int kStageBytes = kColumns * (kQkBytes + kVBytes);
+  constexpr bool kHoldQueries = Element::kBytes == 2 && kRowTiles * kQk <= 64;
+  extern __shared__ __align__(128) char shared[];
+  const CudaProblem& p = params.problem;
+
+  const unsigned block = kDecode ? blockIdx.x / static_cast<unsigned>(params.splits) : blockIdx.x;
+  const int split = kDecode ? static_cast<int>(blockIdx.x % static_cast<unsigned>(params.splits)) : 0;
+  const BlockPlace place(block, p.tile_count, kDecode ? p.heads / p.group : p.heads);
+  // Under a causal mask the last tiles are the longest: they begin first.
+  const CudaTile tile = tile_at(p.tiles, p.tile_count - 1 - place.tile, kRows, p.queries, p.keys);
+  const RowPlaces<kDecode> places(tile, kRows, place.head, p.group);
+  const RowMask mask(p.mask, tile, p.queries, place.batch, places.first_head, p.heads);
+  const BlockIntervals<kDecode> block_intervals{p, tile, places, mask, place.batch};
+  const int key_warp = warp_id() / kShape.row_warps;
+  const int first_row = warp_id() % kShape.row_warps * kRowTiles * 16;
+
+  const uint32_t queries = ptx::shared_address(shared), stages = queries + kRows * kQkBytes;
+  cuda::gather_tile<kRows, kQkBytes, kThreads>(
+      queries, places.count, p.q.size * Element::kBytes,
+      [&](int row) { return row_pointer(p.q, place.batch, places.query(row), places.head(row)); });
+  ptx::cp_async_commit();
+  if (p.negate) negate_tile<Element, kRows * kQkBytes, kThreads>(shared);
+
+  const CudaHull hull = block_intervals.template hull<kRows>();
+  int2* intervals = reinterpret_cast<int2*>(shared + Sizes::kIntervals);
+  block_intervals.template write<kRows, kThreads>(intervals);
+  const char* keys = row_pointer(p.k, place.batch, tile.k_begin, places.first_head * p.key_heads / p.heads);
+  const char* values =
+      row_pointer(p.v, place.batch, tile.k_begin, places.first_head * p.value_heads / p.heads);
+  const KeyWalk walk(hull, mask, kColumns, split, kDecode ? params.splits : 1);
+
+  float acc[kRowTiles][kV / 8][4];
+  cuda::clear(acc);
+  SoftmaxRows<kRowTiles> softmax;
+  softmax.clear();
+  cuda::HeldRows<kHoldQueries ? kRowTiles : 1, kHoldQueries ? kQkBytes : 32> held;
+  cuda::stream_tiles<kShape.stages>(
+      walk,
+      [&](const KeyWalk& at, int stage) {
+        const int first = at.tile() * kColumns, count = tile.k_end - tile.k_begin - first;
+        const uint32_t to = stages + stage * kStageBytes;
+        cuda::load_tile<kColumns, kQkBytes, kThreads>(to, count, p.k.size * Element::kBytes,
+                                                      keys + first * p.k.token, p.k.token);
+        cuda::load_tile<kColumns, kVBytes, kThreads>(to + kColumns * kQkBytes, count,
+                                                     p.v.size * Element::kBytes, values + first * p.v.token,
+                                                     p.v.token);
+      },
+      [&](const KeyWalk& at, int stage) {
+        const int first = tile.k_begin + at.tile() * kColumns, own = key_warp * kOwn;
+        const int base = kRows * kQkBytes + stage * kStageBytes;
+        float scores[kRowTiles][kOwn / 8][4];
+        cuda::clear(scores);
+        const uint32_t own_queries = queries + first_row * kQkBytes,
+                       own_keys = queries + base + own * kQkBytes;
+        if constexpr (kHoldQueries) {
+          if (at.position == walk.position) held.load(own_queries);
+          cuda::multiply_rows<Element, kQkBytes>(scores, held, own_keys);
+        } else {
+          cuda::multiply_rows<Element, kQkBytes>(scores, cuda::SharedRows<kQkBytes>{own_queries}, own_keys);
+        }
+        if (!sees_all(hull, mask.sink_end, first, first + kColumns))
+          mask_scores(scores, intervals + first_row, mask, first + own);
+        softmax.step(scores, acc, p.scale_log2);
+        cuda::multiply_weights<Element, kVBytes>(acc, scores,
+                                                 shared + base + kColumns * kQkBytes + own * kVBytes);
+      });
+
+  float factor[kRowTiles][2], lse[kRowTiles][2];
+  float* staging = reinterpret_cast<float*>(shared);
+  softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(intervals), key_warp,
+                                            first_row, factor, lse);
+  stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
+  __syncthreads();
+  CudaRows out = params.o;
+  out.data += split * params.split_o;
+  store_staged<Element, kRows, kV, kKeyWarps, kThreads>(staging, places.count, out, [&](int row) {
+    return row_pointer(out, place.batch, places.query(row), places.head(row));
+  });
+  if (key_warp != 0 || (lane_id() & 3) != 0) return;
+#pragma unroll
+  for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = first_row + m * 16 + h * 8 + (lane_id() >> 2);
+      if (row >= places.count) continue;
+      const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
+      params.lse[split * params.split_lse + head_row * p.queries + places.query(row)] = lse[m][h];
+    }
+}
+
+}  // namespace longreach::interval

@@ -1,0 +1,101 @@
+// Bytes and tokenizer.json: ids of the original library, exact round trips, special tokens, threads.
+#include "data/tokenizers/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "core/error.h"
+#include "core/temporary_folder.h"
+#include "tests/data/tokenizers/tokenizer_cases.h"
+
+namespace longreach::data {
+namespace {
+
+const std::string kFiles = LONGREACH_SOURCE_DIR "/tests/data/files";
+
+TEST(Tokenizer, FilesEncodeAndDecodeAsTheirLibraries) { test::expect_cases(kFiles); }
+
+TEST(Tokenizer, BytesAreTheirOwnIds) {
+  const auto tokenizer = load_tokenizer("bytes");
+  EXPECT_EQ(tokenizer->vocab_size(), 257);
+  EXPECT_EQ(tokenizer->encode(std::string("A\0\xFF", 3)), (std::vector<Token>{65, 0, 255}));
+  EXPECT_EQ(tokenizer->eos(), 256);
+  EXPECT_EQ(tokenizer->id_of("<|endoftext|>"), 256);
+  EXPECT_EQ(tokenizer->encode("<|endoftext|>").size(), 13u);
+  EXPECT_THROW(tokenizer->decode(std::vector<Token>{257}), DataError);
+  EXPECT_THROW(tokenizer->decode(std::vector<Token>{-1}), DataError);
+}
+
+TEST(Tokenizer, AnyBytesComeBack) {
+  uint64_t state = 7;
+  for (const std::string spec :
+       {"bytes", "bpe_gpt2.json", "bpe_llama3.json", "bpe_qwen2.json", "bpe_smollm.json"}) {
+    const auto tokenizer = load_tokenizer(spec == "bytes" ? spec : kFiles + "/" + spec);
+    for (int i = 0; i < 300; ++i) {
+      const std::string bytes = test::random_bytes(state, 80);
+      EXPECT_EQ(tokenizer->decode(tokenizer->encode(bytes)), bytes) << spec;
+      EXPECT_EQ(tokenizer->decode(tokenizer->encode(bytes, false)), bytes) << spec;
+    }
+    std::string broken = "\xED\xA0\x80 \xC0\x80 caf\xE9 \xF0\x9F\x98 \xF4\x90\x80\x80 end\xE2\x82";
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(broken)), broken) << spec;
+  }
+}
+
+TEST(Tokenizer, SpecialTokensAreTextWhenNotAskedFor) {
+  const auto tokenizer = load_tokenizer(kFiles + "/bpe_smollm.json");
+  const std::string text = "a<|im_end|>b";
+  EXPECT_EQ(tokenizer->encode(text)[1], tokenizer->id_of("<|im_end|>"));
+  const auto plain = tokenizer->encode(text, false);
+  EXPECT_EQ(std::count(plain.begin(), plain.end(), *tokenizer->id_of("<|im_end|>")), 0);
+  EXPECT_EQ(tokenizer->decode(plain), text);
+}
+
+TEST(Tokenizer, EndsComeFromTheConfigOrTheUsualNames) {
+  const TemporaryFolder folder;
+  std::filesystem::copy_file(kFiles + "/bpe_smollm.json", folder.path("tokenizer.json"));
+  EXPECT_EQ(load_tokenizer(folder.path())->eos(), load_tokenizer(folder.path())->id_of("<|endoftext|>"));
+  folder.write("tokenizer_config.json",
+               R"({"bos_token": null, "eos_token": {"content": "<|im_end|>", "special": true}})");
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_FALSE(tokenizer->bos().has_value());
+  EXPECT_EQ(tokenizer->eos(), tokenizer->id_of("<|im_end|>"));
+}
+
+TEST(Tokenizer, FingerprintsTellVocabulariesApart) {
+  std::vector<std::string> prints;
+  for (const char* file :
+       {"bpe_gpt2.json", "bpe_llama3.json", "bpe_smollm.json", "unigram_rules.model", "pairs_unknown.model"})
+    prints.push_back(load_tokenizer(kFiles + "/" + file)->fingerprint());
+  prints.push_back(load_tokenizer("bytes")->fingerprint());
+  for (const std::string& print : prints) {
+    EXPECT_EQ(print.size(), 16u);
+    EXPECT_EQ(std::count(prints.begin(), prints.end(), print), 1) << print;
+  }
+  EXPECT_EQ(prints[0], load_tokenizer(kFiles + "/bpe_gpt2.json")->fingerprint());
+}
+
+TEST(Tokenizer, EncodesFromSeveralThreads) {
+  const auto tokenizer = load_tokenizer(kFiles + "/bpe_llama3.json");
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "the river ran past word" + std::to_string(i * i) + "\n";
+  const auto expected = tokenizer->encode(text);
+  std::vector<std::vector<Token>> results(4);
+  std::vector<std::jthread> threads;
+  for (auto& result : results) threads.emplace_back([&] { result = tokenizer->encode(text); });
+  threads.clear();
+  for (const auto& result : results) EXPECT_EQ(result, expected);
+}
+
+TEST(Tokenizer, LongWordsTakeLinearithmicTime) {
+  const auto tokenizer = load_tokenizer(kFiles + "/bpe_gpt2.json");
+  const std::string word(1 << 20, 'e'), spaces(1 << 20, ' ');
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode(word)), word);
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode(spaces + "x")), spaces + "x");
+}
+
+}  // namespace
+}  // namespace longreach::data

@@ -1,0 +1,143 @@
+// `longreach eval CHECKPOINT`: likelihood of held-out text by position in the document, or under gates.
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "train/evaluate.h"
+#include "train/evaluate_gates.h"
+#include "train/held_out.h"
+#include "train/program/command_line.h"
+#include "train/progress.h"
+
+namespace longreach {
+namespace {
+
+nlohmann::ordered_json to_json(const SavedModel& saved, const Evaluation& evaluation) {
+  nlohmann::ordered_json json;
+  json["checkpoint"] = saved.path;
+  json["step"] = saved.step;
+  json["tokens"] = evaluation.tokens;
+  json["nll"] = evaluation.nll;
+  json["perplexity"] = evaluation.perplexity;
+  json["bits_per_byte"] = evaluation.bits_per_byte;
+  for (const PositionBucket& bucket : evaluation.buckets)
+    json["positions"].push_back(
+        {{"first", bucket.first}, {"last", bucket.last}, {"tokens", bucket.tokens}, {"nll", bucket.nll}});
+  return json;
+}
+
+void print_table(const Evaluation& evaluation) {
+  std::cout << "  position            tokens        nll  perplexity\n" << std::fixed;
+  for (const PositionBucket& bucket : evaluation.buckets)
+    std::cout << std::setw(8) << bucket.first << " - " << std::left << std::setw(8) << bucket.last
+              << std::right << std::setw(9) << bucket.tokens << std::setw(11) << std::setprecision(4)
+              << bucket.nll << std::setw(12) << std::exp(bucket.nll) << "\n";
+  std::cout << "all " << evaluation.tokens << " tokens: nll " << std::setprecision(6) << evaluation.nll
+            << ", perplexity " << evaluation.perplexity << ", " << evaluation.bits_per_byte
+            << " bits per byte\n";
+}
+
+// "10,20,30,50" per cent.
+std::vector<double> parse_densities(const std::vector<int64_t>& percents) {
+  std::vector<double> densities;
+  for (const int64_t percent : percents) densities.push_back(static_cast<double>(percent) / 100.0);
+  return densities;
+}
+
+nlohmann::ordered_json to_json(const SavedModel& saved, const std::vector<GateTrial>& trials) {
+  nlohmann::ordered_json json;
+  json["checkpoint"] = saved.path;
+  json["step"] = saved.step;
+  for (const GateTrial& trial : trials)
+    json["trials"].push_back({{"policy", trial.policy},
+                              {"density", trial.asked},
+                              {"measured_density", trial.measured},
+                              {"nll", trial.nll},
+                              {"perplexity", trial.perplexity}});
+  return json;
+}
+
+// One line a density, one column a choice of blocks; behind it, relative to dense attention.
+void print_table(const std::vector<GateTrial>& trials) {
+  const double dense = trials.front().perplexity;
+  std::cout << std::fixed << "perplexity, and above dense attention (" << std::setprecision(4) << dense
+            << ")\n"
+            << "density   read          oracle            gate          window          random";
+  for (size_t i = 1; i < trials.size(); ++i) {
+    const GateTrial& trial = trials[i];
+    if (i == 1 || trial.asked != trials[i - 1].asked)
+      std::cout << "\n"
+                << std::setw(6) << std::setprecision(0) << 100 * trial.asked << "%" << std::setw(6)
+                << std::setprecision(1) << 100 * trial.measured << "%";
+    std::cout << std::setw(9) << std::setprecision(4) << trial.perplexity << std::showpos << std::setw(6)
+              << std::setprecision(1) << 100 * (trial.perplexity / dense - 1) << "%" << std::noshowpos;
+  }
+  std::cout << "\n";
+}
+
+void write_json(const std::string& path, const nlohmann::ordered_json& json) {
+  if (path.empty()) return;
+  std::ofstream file(path);
+  // A path is any bytes; what is no UTF-8 in it becomes U+FFFD.
+  file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  check(file.flush().good(), path, ": cannot be written");
+}
+
+}  // namespace
+
+int eval_verb(const Arguments& arguments) {
+  std::string checkpoint, json_file, dtype = "float32", tasks = "ppl";
+  std::vector<std::string> files;
+  std::vector<int64_t> percents{10, 20, 30, 50};
+  int64_t seq_len = 0, rows = 0, batch_size = 1;
+  CLI::App app("perplexity of held-out text, by position in the document or under gates", "eval");
+  app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
+  app.add_option(
+         "--tasks", tasks,
+         "what to measure: ppl, by position; gates: perplexity of `seer` layers under their gates beside "
+         "other choices of as many blocks")
+      ->check(CLI::IsMember({"ppl", "gates"}));
+  app.add_option("--density", percents, "gates: per cent of the causal map, such as 10,20,30,50")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 100));
+  app.add_option("--data", files, "held-out text or token stores; default: the run's own held-out split");
+  app.add_option("--seq-len", seq_len, "tokens a row; default: the run's")->check(CLI::NonNegativeNumber);
+  app.add_option("--rows", rows, "rows to read, spread evenly; 0: all")->check(CLI::NonNegativeNumber);
+  app.add_option("--batch-size", batch_size, "rows a forward pass")->check(CLI::PositiveNumber);
+  app.add_option("--dtype", dtype, "dtype of matmuls and attention")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--json", json_file, "write the figures here too");
+  if (!parse_arguments(app, arguments)) return 0;
+
+  SavedModel saved = load_saved_model(checkpoint);
+  if (dtype == "bfloat16")
+    expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
+  const data::Corpus corpus = held_out_corpus(saved, files);
+  const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
+                                          .seed = static_cast<uint64_t>(saved.config.training.seed),
+                                          .varlen = saved.config.training.varlen});
+  const LossOptions options{.autocast_bf16 = dtype == "bfloat16"};
+  EvaluationClock clock;
+  ProgressLine line(stderr);
+  const EvaluationProgress progress = [&](int64_t done, int64_t all) {
+    line.activity(clock.at(done, all));
+    return true;
+  };
+  if (tasks == "gates") {
+    const auto trials =
+        evaluate_gates(*saved.model, loader, parse_densities(percents), rows, batch_size, options, progress);
+    line.finish();
+    print_table(trials);
+    write_json(json_file, to_json(saved, trials));
+    return 0;
+  }
+  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress);
+  line.finish();
+  expect_tokens(evaluation);
+  print_table(evaluation);
+  write_json(json_file, to_json(saved, evaluation));
+  return 0;
+}
+
+}  // namespace longreach

@@ -1,0 +1,68 @@
+// `longreach generate CHECKPOINT --prompt TEXT`: samples, and prints the text as it grows.
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "train/generate_text.h"
+#include "train/program/command_line.h"
+#include "train/saved_model.h"
+
+namespace longreach {
+namespace {
+
+std::string read_prompt(const std::string& file) {
+  std::ostringstream contents;
+  if (file == "-") {
+    contents << std::cin.rdbuf();
+  } else {
+    std::ifstream stream(file, std::ios::binary);
+    check(stream.good() && (stream.peek() == EOF || contents << stream.rdbuf()), "--prompt-file: ", file,
+          ": cannot be read");
+  }
+  return contents.str();
+}
+
+}  // namespace
+
+int generate_verb(const Arguments& arguments) {
+  std::string checkpoint, prompt_file;
+  TextRequest request;
+  SamplingOptions& options = request.sampling;
+  bool ids = false;
+  CLI::App app("samples from a checkpoint, token by token", "generate");
+  app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
+  auto* given = app.add_option("--prompt", request.prompt, "text to continue");
+  app.add_option("--prompt-file", prompt_file, "file with the text to continue; - is standard input")
+      ->excludes(given);
+  app.add_option("--max-new-tokens", options.max_new_tokens, "tokens to sample")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--temperature", options.temperature, "0: greedy")->check(CLI::Range(0.0, 100.0));
+  app.add_option("--top-k", options.top_k, "draw from the k likeliest; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-p", options.top_p, "draw from the smallest set of this mass")
+      ->check(CLI::Range(1e-9, 1.0));
+  app.add_option(
+         "--stop", request.stop,
+         "text that ends generation and is not printed; may be given more than once. eos and the end of a "
+         "turn in the run's chat template always end it")
+      ->allow_extra_args(false);
+  app.add_option("--seed", options.seed, "the same seed draws the same text");
+  app.add_flag("--ids", ids, "print token ids instead of text");
+  if (!parse_arguments(app, arguments)) return 0;
+
+  for (const std::string& stop : request.stop)
+    check(!stop.empty(), "--stop: expected a text, found an empty one");
+  if (!prompt_file.empty()) request.prompt = read_prompt(prompt_file);
+
+  const SavedModel saved = load_saved_model(checkpoint);
+  request.chat_template = saved.config.data.chat_template;
+  if (ids)
+    request.on_token = [](data::Token id) { std::cout << id << " " << std::flush; };
+  else
+    request.on_text = [](std::string_view piece) { std::cout << piece << std::flush; };
+  generate_text(*saved.model, *saved.tokenizer, request);
+  std::cout << std::endl;
+  return 0;
+}
+
+}  // namespace longreach

@@ -1,0 +1,266 @@
+// `longreach train CONFIG [--print-config | --dry-run] [--section.key value ...]`
+
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <sstream>
+
+#include "core/file_lock.h"
+#include "core/naming.h"
+#include "core/verbose.h"
+#include "data/ngram.h"
+#include "layers/ops/cpu/parallel.h"
+#include "layers/ops/cuda/backend.h"
+#include "layers/ops/matmul/matmul.h"
+#include "train/base_model.h"
+#include "train/decay_groups.h"
+#include "train/export.h"
+#include "train/generate_text.h"
+#include "train/labels.h"
+#include "train/machine.h"
+#include "train/program/command_line.h"
+#include "train/program/example_config.h"
+#include "train/program/last_words.h"
+#include "train/program/plot/gnuplot.h"
+#include "train/program/standard_streams.h"
+#include "train/program/terminal.h"
+#include "train/run_size.h"
+#include "train/signals.h"
+#include "train/trainer.h"
+
+namespace longreach {
+namespace {
+
+void print_header(const RunConfig& config, const data::Corpus& corpus, Transformer& model) {
+  int64_t parameters = 0, trained = 0;
+  for (const auto& parameter : model.parameters()) {
+    parameters += parameter.numel();
+    trained += parameter.requires_grad() ? parameter.numel() : 0;
+  }
+  int64_t train_tokens = 0, valid_tokens = 0;
+  for (const auto& source : corpus.train) train_tokens += source->num_tokens();
+  for (const auto& source : corpus.valid) valid_tokens += source->num_tokens();
+  std::vector<std::string> layers;
+  for (const auto& layer : attention_per_layer(config.model.attention, config.model.num_hidden_layers))
+    layers.emplace_back(kind_of(layer));
+  std::ostringstream frozen;
+  if (trained < parameters)
+    frozen << ", " << std::fixed << std::setprecision(2) << static_cast<double>(trained) / 1e6
+           << " of them train";
+  const TrainingConfig& training = config.training;
+  const DecayGroups decay = decay_groups(model);
+  std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
+            << " million parameters" << frozen.str() << "; attention by layer: " << join(layers, " ") << "\n"
+            << "data       " << train_tokens << " training tokens, " << valid_tokens
+            << " held out; tokenizer " << corpus.tokenizer->name() << "\n"
+            << "decay      " << text(config.optimizer.weight_decay) << " x lr on " << decay.decayed << "\n"
+            << "           none on " << decay.left << "\n"
+            << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
+            << training.gradient_accumulation_steps << " micro-batches = "
+            << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "
+            << training.mixed_precision_param << ", " << num_threads() << " threads, products by "
+            << name_of(matmul_library()) << "; " << training.steps << " steps\n"
+            << std::flush;
+}
+
+void warn_of_long_warmup(const RunConfig& config) {
+  const int64_t warmup = config.lr_scheduler.warmup_steps, steps = config.training.steps;
+  if (warmup <= steps) return;
+  std::cerr << "warning: lr_scheduler.warmup_steps = " << warmup << " is more than training.steps = " << steps
+            << ": the learning rate ends at " << 100 * steps / warmup << " % of optimizer.lr" << std::endl;
+}
+
+// Both orders, with a word while they are counted: that takes minutes where there is much text.
+std::pair<double, double> ngram_baselines(const data::Corpus& corpus, RunLog& log) {
+  log.say("counting   the bytes of the training text, for the baselines");
+  const auto bits = [&](int order) {
+    return data::ngram_bits_per_byte(corpus, order, [&](int64_t bytes) {
+      log.working(text("counting   ", bytes / 1'000'000, " MB of text, order ", order));
+    });
+  };
+  const double order2 = bits(2), order3 = bits(3);
+  log.finish();
+  return {order2, order3};
+}
+
+void print_final(const RunConfig& config, const data::Corpus& corpus, const Evaluation& held_out,
+                 RunLog& log) {
+  std::cout << std::fixed << std::setprecision(4) << "held out   " << held_out.bits_per_byte
+            << " bits per byte, perplexity " << held_out.perplexity << " a token over " << held_out.tokens
+            << " tokens\n"
+            << std::flush;
+  if (!config.validation.ngram) return;
+  const auto [order2, order3] = ngram_baselines(corpus, log);
+  std::cout << "baselines  " << order2 << " bits per byte: order-2 byte n-gram; " << order3
+            << ": order-3 (interpolated Witten-Bell, same split)\n"
+            << "margin     " << std::showpos << order2 - held_out.bits_per_byte << " below order 2, "
+            << order3 - held_out.bits_per_byte << " below order 3\n"
+            << std::noshowpos;
+}
+
+void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer) {
+  const SampleConfig& sample = config.sample;
+  if (sample.tokens == 0) return;
+  TextRequest request{.prompt = sample.prompt, .chat_template = config.data.chat_template};
+  request.sampling = {.max_new_tokens = sample.tokens,
+                      .temperature = sample.temperature,
+                      .top_k = sample.top_k,
+                      .top_p = sample.top_p,
+                      .seed = static_cast<uint64_t>(config.training.seed)};
+  trainer.model().eval();  // nothing is dropped
+  try {
+    const std::string written = generate_text(trainer.model(), *corpus.tokenizer, request);
+    trainer.log().sample(trainer.step(), written);
+    std::cout << "sample     ---\n" << written << "\n           ---\n";
+  } catch (const UserError& error) {  // the run itself has done its work
+    std::cout << "sample     none: " << error.what() << "\n";
+  }
+}
+
+void print_places(const RunConfig& config, const Trainer& trainer) {
+  if (!trainer.newest_checkpoint().empty()) std::cout << "checkpoint " << trainer.newest_checkpoint() << "\n";
+  std::cout << "metrics    " << config.job.dump_folder << "/metrics.jsonl\n";
+  if (config.metrics.plot) {
+    try {
+      const std::string file = config.job.dump_folder + "/loss.png";
+      const auto curves = plot::read_run(config.job.dump_folder, "step", {"loss"});
+      plot::draw(file, [&](const std::string& drawn) {
+        return plot::curves_script(drawn, "step", {"loss"}, {curves});
+      });
+      std::cout << "plot       " << file << "\n";
+    } catch (const Error& error) {  // no gnuplot is no reason to fail a finished run
+      std::cout << "plot       none: " << error.what() << "\n";
+    }
+  }
+  if (config.metrics.enable_tensorboard)
+    std::cout << "tensorboard --logdir " << config.job.dump_folder << "/" << config.metrics.save_tb_folder
+              << "\n";
+}
+
+// What `train` was asked for.
+struct Asked {
+  Arguments words;  // CONFIG and overrides
+  bool help = false, print_config = false, dry_run = false;
+};
+
+// Flags may stand anywhere but where they are the value of an override.
+Asked parse_flags(const Arguments& arguments) {
+  Asked asked;
+  bool value_follows = false, verbose = false;
+  const std::map<std::string, bool*> flags = {{"-v", &verbose},
+                                              {"--verbose", &verbose},
+                                              {"-h", &asked.help},
+                                              {"--help", &asked.help},
+                                              {"--print-config", &asked.print_config},
+                                              {"--dry-run", &asked.dry_run}};
+  for (const std::string& word : arguments) {
+    const auto flag = value_follows ? flags.end() : flags.find(word);
+    if (flag != flags.end()) {
+      *flag->second = true;
+      continue;
+    }
+    value_follows = !value_follows && word.starts_with("--") && word.find('=') == std::string::npos;
+    asked.words.push_back(word);
+  }
+  if (verbose) set_verbose(true);
+  check(!asked.print_config || !asked.dry_run,
+        "train: expected one of --print-config and --dry-run, found both");
+  return asked;
+}
+
+// Before anything is read, written or allocated. True when that was all that was asked for.
+bool answered(const Asked& asked, RunConfig& config) {
+  if (asked.print_config) {
+    std::cout << to_toml(fields_of(config));
+    return true;
+  }
+  const RunSize size = size_of_run(config);
+  const int64_t available = available_memory_bytes();
+  if (asked.dry_run) print_run_size(size, config, available, std::cout);
+  expect_memory(size, config, available);
+  return asked.dry_run;
+}
+
+// What training needs of the machine beside memory for the model: a device, threads.
+void expect_device(const RunConfig& config) {
+  if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
+  const auto threads =
+      static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());
+  expect_threads(2 * threads + 2);  // LibTorch has two pools
+  if (config.training.threads > 0) set_num_threads(threads);
+}
+
+// "FILE: ", where a key of an error was read; "--" where one of `keys` was given on the command line instead.
+std::string place_of(const Arguments& words, const std::vector<std::string>& keys) {
+  for (const auto& [key, value] : parse_overrides({words.begin() + 1, words.end()}))
+    if (std::ranges::find(keys, key) != keys.end()) return "--";
+  return words[0] + ": ";
+}
+
+data::Corpus corpus_of(const RunConfig& config, const Arguments& words,
+                       const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  try {
+    return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer);
+  } catch (const DataError& error) {
+    throw DataError(one_line(place_of(words, {"data.train", "data.valid"}) + error.what()));
+  }
+}
+
+}  // namespace
+
+int train_verb(const Arguments& arguments) {
+  take_stop_signals_on_a_thread();
+  outlive_readers();
+  const Asked asked = parse_flags(arguments);
+  const Arguments& words = asked.words;
+  if (words.empty() || asked.help) {
+    std::cout << (asked.help ? example_config(terminal_width()) : train_usage() + "\n");
+    return asked.help ? 0 : 2;
+  }
+  RunConfig config =
+      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
+  if (!asked.print_config && !asked.dry_run) expect_device(config);
+  const auto timed = [](const char* what, const auto& work) {
+    const Stage stage(what);
+    return work();
+  };
+  const std::shared_ptr<const data::Tokenizer> tokenizer = timed("tokenizer", [&] {
+    return naming<DataError>(place_of(words, {"data.tokenizer"}) + "data.tokenizer",
+                             [&] { return data::load_tokenizer(config.data.tokenizer); });
+  });
+  config.resolve_model(tokenizer->vocab_size(), words[0]);
+  if (answered(asked, config)) return 0;
+  prepare_run_folder(config.job.dump_folder);
+  const FileLock only_run =
+      FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);
+  const data::Corpus corpus = timed("data", [&] { return corpus_of(config, words, tokenizer); });
+  if (config.job.task != "distill")
+    timed("labels", [&] {
+      return expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});
+    });
+  const auto made = timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus); });
+  Trainer& trainer = *made;
+  print_header(config, corpus, trainer.model());
+  warn_of_long_warmup(config);
+  watch_stop_signals();
+  const RunOutcome outcome = trainer.run();
+  forget_stop_signals();  // what is left to do needs no saving
+  if (stop_requested() || outcome != RunOutcome::kFinished) {
+    std::cout << (stop_requested() ? "interrupted" : "stopped") << " after step " << trainer.step() << "; "
+              << (config.checkpoint.enable_checkpoint
+                      ? "the same command goes on from there"
+                      : "nothing was saved (checkpoint.enable_checkpoint = false)")
+              << "\n";
+  } else {
+    if (config.validation.final && trainer.held_out())
+      print_final(config, corpus, *trainer.held_out(), trainer.log());
+    print_sample(config, corpus, trainer);
+    export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format);
+  }
+  print_places(config, trainer);
+  return stop_requested() ? 128 + stop_signal() : 0;
+}
+
+}  // namespace longreach
