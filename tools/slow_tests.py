@@ -49,8 +49,9 @@ def run_ctest(folder, names, seconds):
     forget_failures(folder)
     expression = "^(" + "|".join(re.sub(r"([.+*?()\[\]|^$\\])", r"\\\1", name) for name in names) + ")$"
     stop = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
-    process = subprocess.Popen(["ctest", "--test-dir", folder, "-L", "^slow$", "-R", expression, "-j", "2",
-                                "--output-on-failure", "--stop-time", stop], stdout=subprocess.PIPE, text=True, errors="replace")
+    report = os.path.join(os.path.abspath(folder), "Testing", "slow.xml")
+    process = subprocess.Popen(["ctest", "--test-dir", folder, "-L", "^slow$", "-R", expression, "-j", "2", "--output-on-failure",
+                                "--output-junit", report, "--stop-time", stop], stdout=subprocess.PIPE, text=True, errors="replace")
     verdicts = {}
     for line in process.stdout:
         print(line, end="", flush=True)

@@ -1,12 +1,18 @@
-# `./longreach test [--preset NAME] [ctest arguments]`, sourced by ./longreach: every check and test in a fixed order, each
-# with its time. With ctest arguments only the matching tests are built and run.
+# `./longreach test [--changed [COMMIT]] [--preset NAME] [ctest arguments]`, sourced by ./longreach: every check and test in a
+# fixed order, each with its time. --changed builds and runs what tools/changed_tests.py chooses.
 readonly slow_deadline=$((80 * 60))  # slow tests start until then, in seconds of the whole run
 failed_steps=()
 
 print_test_help() {
   cat <<'EOF'
 ./longreach test                     every check and test: set-up, format, includes and sizes, build, clang-tidy, tests, then slow
-                                     tests, cheapest first, until minute 80; each with its time
+                                     tests, cheapest first, until minute 80; each with its time, and the 20 slowest tests.
+                                     Where all passed and git knows every file, build/passed names the tree and the commit
+./longreach test --changed [COMMIT]  the same, but of the tests those that depend on files changed since COMMIT (else: since
+                                     build/passed), slow ones too, and not the sanitizers and the package's consumer. A test
+                                     depends on what its program is built from; a change of one mechanism's object counts
+                                     for its own tests, those of layers/attention, models and train/verify, and the test files
+                                     that name it
 ./longreach test CTEST-ARGUMENTS     set-up, build, then ctest with these: -R NAME, -L LABEL, --verbose, ...
 ./longreach test --preset PRESET     release, debug, asan (address + undefined) or tsan (our own threads); may precede ctest's arguments
 EOF
@@ -49,6 +55,51 @@ run_slow_tests() {
   python3 "$longreach_root/tools/slow_tests.py" "$1" $((slow_deadline - SECONDS))
 }
 
+# commit_of_clean_tree: prints `tree HASH` and `commit HASH` where git knows every file as it lies there, else nothing.
+commit_of_clean_tree() {
+  local git=(git -C "$longreach_root" -c safe.directory='*')
+  [[ -z $("${git[@]}" status --porcelain 2>&1) ]] || return 0
+  echo "tree $("${git[@]}" rev-parse 'HEAD^{tree}')"
+  echo "commit $("${git[@]}" rev-parse HEAD)"
+}
+
+# run_every_test PRESET
+run_every_test() {
+  local folder reports clean
+  folder=$(build_folder "$1") reports=$folder/Testing clean=$(commit_of_clean_tree)
+  rm -f "$folder/passed" "$reports"/{tests,slow}.xml
+  step "format" check_format
+  step "includes, sizes, words" python3 tools/check_sources.py
+  step "build" build "$1" all
+  step "clang-tidy" check_tidy "$1"
+  step "tests" ctest --test-dir "$folder" -LE '^slow$' -j 2 --output-on-failure --output-junit "$reports/tests.xml"
+  step "slow tests" run_slow_tests "$folder"
+  step "slowest tests" python3 tools/test_times.py "$reports"/{tests,slow}.xml
+  if ((${#failed_steps[@]} == 0)) && [[ -n $clean && $clean == "$(commit_of_clean_tree)" ]]; then
+    echo "$clean" >"$folder/passed"
+  fi
+}
+
+# run_changed_tests PRESET [COMMIT]
+run_changed_tests() {
+  local folder commit=${2:-} chosen targets tests
+  folder=$(build_folder "$1")
+  [[ -n $commit || -f $folder/passed ]] ||
+    fail "test --changed: no whole run has passed here (no $folder/passed); name a commit, or run ./longreach test"
+  commit=${commit:-$(sed -n 's/^tree //p' "$folder/passed")}
+  step "format" check_format
+  step "includes, sizes, words" python3 tools/check_sources.py
+  build "$1" build.ninja  # configures where that is due, so that new files are known
+  chosen=$(python3 tools/changed_tests.py "$folder" "$commit") || fail "test --changed: cannot compare with $commit (see above)"
+  mapfile -t targets < <(sed -n 's/^build //p' <<<"$chosen")
+  mapfile -t tests < <(sed -n 's/^test //p' <<<"$chosen")
+  echo "== since $commit: ${#targets[@]} test programs${targets[*]:+: ${targets[*]}}"
+  step "build" build "$1" longreach "${targets[@]}"
+  step "clang-tidy" check_tidy "$1"
+  ((${#tests[@]} == 0)) ||
+    step "tests" ctest --test-dir "$folder" -j 2 --output-on-failure -R "$(IFS='|' && echo "${tests[*]}")"
+}
+
 run_tests() {
   local preset=release
   [[ ${1:-} != --help && ${1:-} != -h ]] || { print_test_help; return; }
@@ -58,23 +109,18 @@ run_tests() {
     preset=$2
     shift 2
   fi
+  [[ ${1:-} != --changed || $preset =~ ^(release|debug)$ ]] || fail "test: --changed goes with --preset release or debug"
   step "set-up" set_up_all
   if [[ $preset == asan || $preset == tsan ]]; then
     exec "$longreach_root/tools/sanitize.sh" "$preset" "$@"
-  fi
-  local folder
-  folder=$(build_folder "$preset")
-  if (($# == 0)); then
-    step "format" check_format
-    step "includes, sizes, words" python3 tools/check_sources.py
-  fi
-  step "build" build "$preset" all
-  if (($#)); then
-    step "ctest $*" ctest --test-dir "$folder" -j 2 --output-on-failure "$@"
+  elif (($# == 0)); then
+    run_every_test "$preset"
+  elif [[ $1 == --changed ]]; then
+    (($# <= 2)) || fail "test: --changed takes one commit at most"
+    run_changed_tests "$preset" "${2:-}"
   else
-    step "clang-tidy" check_tidy "$preset"
-    step "tests" ctest --test-dir "$folder" -LE '^slow$' -j 2 --output-on-failure
-    step "slow tests" run_slow_tests "$folder"
+    step "build" build "$preset" all
+    step "ctest $*" ctest --test-dir "$(build_folder "$preset")" -j 2 --output-on-failure "$@"
   fi
   ((${#failed_steps[@]} == 0)) || { echo "longreach test: failed: ${failed_steps[*]}"; exit 1; }
 }

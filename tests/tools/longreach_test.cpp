@@ -15,7 +15,9 @@ namespace longreach::test {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using Words = std::vector<std::string>;
@@ -41,7 +43,7 @@ class Door : public testing::Test {
     fs::permissions(file, fs::perms::owner_all);
   }
 
-  // As CMake configures: the program is a copy of program.sh, and the globs are checked before everything else.
+  // As CMake configures: the program is a copy of a script, and the globs are checked before everything else.
   void configure() {
     folder_.write("CMakeLists.txt", "");
     folder_.write("build/CMakeCache.txt", "LONGREACH_TORCH_ROOT:PATH=" + folder_.path("torch") +
@@ -61,7 +63,8 @@ class Door : public testing::Test {
         "build CMakeFiles/force: phony\n"
         "build CMakeFiles/cmake.verify_globs: VERIFY_GLOBS | CMakeFiles/force\n"
         "build build.ninja: RERUN_CMAKE CMakeFiles/cmake.verify_globs | CMakeCache.txt ../CMakeLists.txt\n"
-        "build bin/longreach: copy ../program.sh\nbuild longreach: phony bin/longreach\n");
+        "build bin/longreach: copy ../program.sh\nbuild longreach: phony bin/longreach\n"
+        "build all: phony bin/longreach\nbuild core_test: phony bin/longreach\n");
   }
 
   Words shell(const std::string& script) const {
@@ -90,6 +93,32 @@ class Door : public testing::Test {
   }
 
   const TemporaryFolder folder_;
+};
+
+// `./longreach test` with checkers and CTest that only write down how they were called.
+class WholeRun : public Door {
+ protected:
+  WholeRun() {
+    configure();
+    folder_.write("core/a.cpp", "");
+    folder_.write("core/a.h", "");
+    fs::create_directories(folder_.path("data"));
+    fs::create_directories(folder_.path("layers"));
+    for (const char* name : {"clang-format-14", "clang-tidy-14", "ctest"}) fake(name, "");
+    fake("python3", "case \"$*\" in *changed_tests*) echo 'build core_test'; echo 'test ^core_test.';; esac");
+    fake_git("");
+  }
+  void fake_git(const std::string& status) {
+    fake("git", "case \"$*\" in *status*) echo \"" + status +
+                    "\";; *tree*) echo 1234;; *rev-parse*) echo 5678;; esac");
+  }
+  // The calls of one command.
+  Words calls_of(const std::string& name) {
+    Words found;
+    for (const std::string& line : calls())
+      if (line.starts_with(name + " ")) found.push_back(line);
+    return found;
+  }
 };
 
 class HeldLock {
@@ -221,6 +250,133 @@ TEST_F(Door, FailuresSayWhatToDo) {
   EXPECT_EQ(nobody.code, 2);
   EXPECT_THAT(nobody.err, HasSubstr("as root, run: apt-get install -y"));
   EXPECT_THAT(nobody.err, HasSubstr("docs/setup.md"));
+}
+
+TEST_F(WholeRun, NamesTheTreeThatPassed) {
+  const std::string passed = folder_.path("build/passed");
+  const ProgramResult result = call("test");
+  EXPECT_EQ(result.code, 0) << result.out << result.err;
+  EXPECT_EQ(read_text(passed), "tree 1234\ncommit 5678\n");
+  EXPECT_THAT(calls_of("python3").back(), HasSubstr("test_times.py"));
+  fake_git(" M core/a.cpp");
+  EXPECT_EQ(call("test").code, 0);
+  EXPECT_FALSE(fs::exists(passed)) << "what lay there has no name";
+  fake_git("");
+  fake("ctest", "exit 8");
+  EXPECT_EQ(call("test").code, 1);
+  EXPECT_FALSE(fs::exists(passed));
+}
+
+TEST_F(WholeRun, ChangedBuildsAndRunsWhatIsChosen) {
+  ProgramResult result = call("test --changed");
+  EXPECT_EQ(result.code, 2);
+  EXPECT_THAT(result.err, HasSubstr("no whole run has passed here"));
+  folder_.write("build/passed", "tree 1234\ncommit 5678\n");
+  calls();
+  result = call("test --changed");
+  EXPECT_EQ(result.code, 0) << result.out << result.err;
+  EXPECT_THAT(result.out, HasSubstr("since 1234: 1 test programs: core_test"));
+  const Words lines = calls();
+  EXPECT_THAT(lines, Contains(HasSubstr("changed_tests.py " + folder_.path("build") + " 1234")));
+  EXPECT_THAT(lines, Contains(EndsWith("-R ^core_test.")));
+  EXPECT_THAT(lines, Contains(StartsWith("clang-format-14")));
+  EXPECT_THAT(lines, Contains(StartsWith("clang-tidy-14")));
+  call("test --changed HEAD~2");
+  EXPECT_THAT(calls(), Contains(EndsWith("build HEAD~2")));
+  fake("python3", "case \"$*\" in *changed_tests*) exit 1;; esac");
+  EXPECT_EQ(call("test --changed nothing").code, 2);
+  EXPECT_EQ(call("test --preset asan --changed").code, 2);
+}
+
+// A tree of three test programs over two libraries, built by rules that write lists of headers as compilers do.
+class Changed : public Door {
+ protected:
+  Changed() {
+    fs::create_directories(folder_.path("tools"));
+    fs::copy_file(LONGREACH_SOURCE_DIR "/tools/changed_tests.py", folder_.path("tools/changed_tests.py"));
+    std::string text =
+        "rule CXX_COMPILER__x\n  command = echo \"$out: $in $header\" > $out.d && touch $out\n"
+        "  deps = gcc\n  depfile = $out.d\nrule join\n  command = touch $out\n";
+    const auto object = [&](const std::string& source, const std::string& header, const std::string& body) {
+      folder_.write(source, body);
+      folder_.write(header, "");
+      text += "build " + source + ".o: CXX_COMPILER__x " + folder_.path(source) +
+              " || order\n  header = ../" + header + "\n";
+    };
+    object("core/a.cpp", "core/a.h", "");
+    object("layers/attention/sliding/sliding.cpp", "core/a.h", "");
+    object("layers/basic/b.cpp", "layers/basic/b.h", "");
+    object("tests/core/a_test.cpp", "core/a.h", "#include \"core/pages/a.h\"\n\"/docs/page.md\"");
+    object("tests/layers/attention/sliding/x_test.cpp", "layers/attention/sliding/sliding.h", "");
+    object("tests/train/run_test.cpp", "core/other.h", "TEST(Run, A) { \"sliding\"; }\nTEST_F(More, B) {}");
+    object("tests/train/rest_test.cpp", "core/other.h", "TEST(Rest, A) {}");
+    text +=
+        "build order: phony\n"
+        "build libcore.a: join core/a.cpp.o\n"
+        "build liblayers.a: join layers/attention/sliding/sliding.cpp.o layers/basic/b.cpp.o || libcore.a\n"
+        "build bin/core_test: join tests/core/a_test.cpp.o | libcore.a\n"
+        "build bin/layers_attention_sliding_test: join tests/layers/attention/sliding/x_test.cpp.o | "
+        "liblayers.a\n"
+        "build bin/train_test: join tests/train/run_test.cpp.o tests/train/rest_test.cpp.o | liblayers.a || "
+        "order\n";
+    folder_.write("build/build.ninja", text);
+    EXPECT_EQ(run("ninja -C build").code, 0);
+  }
+  // What a change of these files builds and runs.
+  Words chosen(const Words& files) {
+    fake("git", "case \"$*\" in *diff*) printf '%s\\0' " + files[0] +
+                    (files.size() > 1 ? " " + files[1] : "") + ";; esac");
+    const ProgramResult result = run("python3 tools/changed_tests.py build HEAD");
+    EXPECT_EQ(result.code, 0) << result.err;
+    std::istringstream lines(result.out);
+    Words all;
+    for (std::string line; std::getline(lines, line);)
+      if (!line.empty()) all.push_back(line);
+    return all;
+  }
+};
+
+TEST_F(Changed, FollowsObjectsLibrariesAndHeaders) {
+  const Words core = {"build core_test", "test ^core_test\\."};
+  EXPECT_EQ(chosen({"tests/core/a_test.cpp"}), core);
+  EXPECT_THAT(chosen({"layers/basic/b.h"}),
+              ElementsAre("build layers_attention_sliding_test", "build train_test",
+                          "test ^layers_attention_sliding_test\\.", "test ^train_test\\."));
+  EXPECT_THAT(chosen({"core/a.cpp"}), testing::SizeIs(6)) << "by order alone, too";
+  EXPECT_THAT(chosen({"CMakeLists.txt"}), testing::SizeIs(6));
+  fs::remove(folder_.path("core/a.h"));
+  EXPECT_THAT(chosen({"core/a.h"}), testing::SizeIs(6)) << "a deleted header";
+  EXPECT_THAT(chosen({"layers/basic/gone.cpp"}), testing::SizeIs(4)) << "its neighbours' library";
+}
+
+TEST_F(Changed, OneMechanismsObjectCountsForTheTestsThatNameIt) {
+  const Words expected = {"build layers_attention_sliding_test", "build train_test",
+                          "test ^layers_attention_sliding_test\\.",
+                          "test ^train_test\\.(.*/)?(More|Run)(/[^.]*)?\\."};
+  EXPECT_EQ(chosen({"layers/attention/sliding/sliding.cpp"}), expected);
+  EXPECT_EQ(chosen({"tests/layers/attention/sliding/vectors/a.safetensors"}), expected);
+}
+
+TEST_F(Changed, PagesAndDataCountForTheFilesThatNameThem) {
+  EXPECT_THAT(chosen({"docs/page.md"}), ElementsAre("build core_test", "test ^core_test\\."));
+  EXPECT_THAT(chosen({"README.md", "core/pages/x.md"}), ElementsAre());
+}
+
+TEST_F(Changed, WhatWasNeverBuiltCounts) {
+  fs::remove(folder_.path("build/.ninja_deps"));
+  EXPECT_THAT(chosen({"README.md"}), testing::SizeIs(6));
+}
+
+TEST(TestTimes, TheSlowestComeFirst) {
+  const TemporaryFolder folder;
+  const std::string report = folder.write(
+      "tests.xml",
+      "<testsuite><testcase name=\"a.B\" time=\"0.5\"/><testcase name=\"c.D\" time=\"12\"/></testsuite>");
+  const ProgramResult result =
+      run_command({"python3", LONGREACH_SOURCE_DIR "/tools/test_times.py", report, folder.path("slow.xml")});
+  EXPECT_EQ(result.out,
+            "2 tests took 12 s, side by side or not; the slowest:\n    12.0 s  c.D\n     0.5 s  a.B\n")
+      << result.err;
 }
 
 TEST(SetUp, TheListOfPackagesIsDocumented) {
