@@ -3,6 +3,7 @@
 check_sources.py          prints a line for each violation; exit code 1 when there is one
 check_sources.py --list   prints the C++ files of the tree, one a line
 """
+import fnmatch
 import os
 import re
 import subprocess
@@ -24,9 +25,8 @@ TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
 # Headers that cost seconds in every file that sees them: the files that may.
 HEAVY = {
     "torch/torch.h": (),
-    "torch/csrc/autograd/custom_function.h": ("layers/ops/common/autograd.cpp", "models/activation_checkpoint.cpp"),
+    "torch/csrc/autograd/custom_function.h": ("layers/ops/common/autograd.cpp",),
     "ATen/Parallel.h": ("layers/ops/cpu/parallel.cpp",),
-    "ATen/native/CPUBlas.h": ("layers/ops/brgemm.cpp",),
     "ATen/ATen.h": (),
 }
 KERNEL = re.compile(r"layers/ops/(.*/)?(cpu/(?!parallel\.cpp)[^/]*|kernels\.h|[^/]*\.cuh)$")
@@ -40,6 +40,13 @@ WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D|PLACE" r"HOL
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|opt/wheels)/")
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|huggingface|deb\.debian|snapshot\.debian|download\.pytorch)\.(org|co|com)\b|\bhf\.co\b")
 CPP = (".cpp", ".h", ".cu", ".cuh")
+# What prose and allow-lists name as a file of the tree; `*`, words of capitals and a leading x stand for any name.
+NAMED_FILE = re.compile(r"(?<![\w./*-])((?:[\w.*-]+/)*[\w.*-]+\.(?:cpp|cuh?|h|py|sh|cmake|md|toml|lock|txt))(?![\w/*-]|\.\w)")
+ANY_NAME = re.compile(r"(?<![A-Za-z0-9])[A-Z]+(?![A-Za-z0-9])|(?<![^/])x(?=[_.])")
+# Files of other programs, and what builds, runs and fetches write.
+FOREIGN_FILE = re.compile(r"(torch|ATen|hwy|asm)/.*|(.*/)?(prepare|data_common)\.py|(config|run)\.toml|images\.cpp|"
+                          r"(.*/)?(static_table|log|LICENSE|SOURCE|requirements|NormalizationTest|CTestCostData|NAME\.ARCH)\.txt")
+DATA = re.compile(r"tests/(vectors|data/files)/|tests/(.*/)?vectors/")
 SKIPPED_FOLDERS = re.compile(r"^(build.*|exp|assets|\.git|__pycache__)$")
 
 
@@ -135,6 +142,65 @@ def check_links(name, lines):
                 yield f"{name}:{number}: link to {target}, which does not exist"
 
 
+def prose(name, line):
+    """What of a line speaks of files: in C++ its comment, elsewhere all of it."""
+    if name.endswith(CPP):
+        begin = next((match.start() for match in re.finditer(r'"(?:\\.|[^"\\])*"|//', line) if match.group(0) == "//"), len(line))
+        line = line[begin:]
+    return re.sub(r"\w+://\S+|\$\{?longreach_root\}?/|\$\{?\w+\}?/\S*", "", line)
+
+
+def file_exists(name, all_names, endings):
+    """As a path from the root, or the end of one; a pattern must fit some file."""
+    if os.path.normpath(name) in endings or FOREIGN_FILE.fullmatch(name):
+        return True
+    pattern = ANY_NAME.sub("*", name).replace("**/", "*")
+    return "*" in pattern and any(fnmatch.fnmatch(other, pattern) or fnmatch.fnmatch(other, "*/" + pattern) for other in all_names)
+
+
+def check_named_files(all_names):
+    """Every file that a comment, a page or an allow-list names exists."""
+    endings = {"/".join(name.split("/")[begin:]) for name in all_names for begin in range(name.count("/") + 1)}
+    for name, lines in texts(all_names):
+        for number, line in enumerate(lines, 1):
+            for named in NAMED_FILE.findall(prose(name, line)):
+                beside = os.path.join(ROOT, os.path.dirname(name), named)
+                if not os.path.exists(beside) and not file_exists(named, all_names, endings):
+                    yield f"{name}:{number}: names {named}, which does not exist"
+
+
+def check_includers(all_names):
+    """Every header has an includer, in the tests or the package's consumer at least."""
+    included = {header for _, lines in texts(all_names) for line in lines
+                for header in re.findall(r'^\s*#\s*include\s+[<"]([^">]+)', line)}
+    for name in all_names:
+        if name.endswith((".h", ".cuh")) and name not in included:
+            yield f"{name}: nobody includes this header"
+
+
+def texts(all_names):
+    """(name, lines) of what people have written."""
+    for name in all_names:
+        if name.endswith(CPP + (".py", ".sh", ".cmake", ".md", ".toml", ".txt")) and not DATA.match(name):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+                yield name, file.read().split("\n")
+
+
+def check_quotes(name, lines):
+    """A block of code under `<!-- quoted from FILE -->` is a piece of that file."""
+    for number, line in enumerate(lines, 1):
+        if not (match := re.fullmatch(r"<!-- quoted from (\S+) -->", line)):
+            continue
+        block = "\n".join(lines[number:]).split("```")
+        path = os.path.join(ROOT, match.group(1))
+        if len(block) < 3 or block[0] or not os.path.exists(path):
+            yield f"{name}:{number}: no block of code, or no file {match.group(1)}, follows the mark"
+            continue
+        with open(path, encoding="utf-8") as file:
+            if block[1].split("\n", 1)[1] not in file.read():
+                yield f"{name}:{number}: this block is not in {match.group(1)} any more"
+
+
 def check_opening(name, lines):
     """A file opens with a comment; the one of x.h speaks for x.cpp too."""
     header = re.sub(r"\.cpp$", ".h", name)
@@ -163,6 +229,7 @@ def violations(name):
         yield from check_includes(name, lines)
     if name.endswith(".md"):
         yield from check_links(name, lines)
+        yield from check_quotes(name, lines)
     if FUSED.match(name):
         yield from check_fused(name, lines)
 
@@ -173,6 +240,7 @@ def main():
         print("\n".join(name for name in names if name.endswith(CPP)))
         return 0
     found = [line for name in names for line in violations(name)]
+    found += [*check_named_files(names), *check_includers(names)]
     print("\n".join(found[:200] + [f"{len(names)} files, {len(found)} violations"]))
     return 1 if found else 0
 

@@ -5,7 +5,7 @@
 
 namespace longreach::nsa {
 
-// The choice of lucidrains' form, chosen.cpp: lists with the query's own block last, scores if asked for.
+// The choice of lucidrains' form, mean_logit.cpp: lists with the query's own block last, scores if asked for.
 Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
                                const std::vector<Document>& documents, bool keep_scores);
 

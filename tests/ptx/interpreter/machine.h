@@ -268,7 +268,7 @@ void finish_warp_checks(Warp& warp, uint32_t lanes);  // in-flight work at exit
 void prepare_registers(Block& block);
 void check_register_changes(Block& block);
 
-std::string source_text(const Kernel& kernel, uint32_t code);    // "kernel.cu:12, inlined at ..."
+std::string source_text(const Kernel& kernel, uint32_t code);    // "FILE.cu:12, inlined at ..."
 std::string location_text(const Kernel& kernel, uint32_t code);  // with the opcode
 
 }  // namespace longreach::ptx

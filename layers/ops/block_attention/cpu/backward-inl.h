@@ -1,5 +1,5 @@
 // Tiles of keys of block attention against the queries that read them, for every Highway target: all five products
-// of the backward pass (cpu_backward.cpp has the equations).
+// of the backward pass (backward.cpp has the equations).
 //
 // The transposed lists say which queries read a block of keys: up to 64 of its keys are packed, dK^T and dV^T of
 // them stay in cache, and the pairs (head, query) that read them come by, 64 at a time, whatever the query block.

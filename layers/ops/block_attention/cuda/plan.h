@@ -1,5 +1,5 @@
 // Launch plans of block attention on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain
-// functions without torch or CUDA, used as those of interval attention (whose cuda_plan.h says how).
+// functions without torch or CUDA, used as those of interval attention (whose plan.h says how).
 //
 // Params and Gradients (kernels.h) hold device pointers, but for documents, which are read here.
 #pragma once

@@ -1,4 +1,4 @@
-// Parameter structs of the CUDA merge kernels: what cuda_plan.cpp fills in and join.cuh reads. No CUDA header.
+// Parameter structs of the CUDA merge kernels: what plan.cpp fills in and join.cuh reads. No CUDA header.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
 // Launch plans of the join of partial attentions on CUDA: from shapes and device pointers to kernels, grids and parameters.
-// Plain functions without torch or CUDA, used as those of interval attention (whose cuda_plan.h says how). Lists of parts are
+// Plain functions without torch or CUDA, used as those of interval attention (whose plan.h says how). Lists of parts are
 // read here; what they point to is device memory.
 #pragma once
 #include "layers/ops/interval_attention/cuda/plan.h"

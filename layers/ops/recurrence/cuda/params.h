@@ -1,4 +1,4 @@
-// Parameter structs of the CUDA recurrence kernels: what cuda_plan.cpp fills in and the kernels read. No CUDA header.
+// Parameter structs of the CUDA recurrence kernels: what plan.cpp fills in and the kernels read. No CUDA header.
 #pragma once
 #include <cstdint>
 

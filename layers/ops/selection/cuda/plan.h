@@ -1,5 +1,5 @@
 // Launch plans of selection on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain functions
-// without torch or CUDA, used as those of interval attention (whose cuda_plan.h says how). All pointers are those of device
+// without torch or CUDA, used as those of interval attention (whose plan.h says how). All pointers are those of device
 // memory, but for documents, spans and pools, which are read here.
 #pragma once
 #include <vector>

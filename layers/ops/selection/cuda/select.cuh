@@ -13,7 +13,7 @@
 // queries are loaded again for each tile of keys, without a buffer ahead.
 // Memory traffic: Q once (chunks: with every tile of keys), K twice for each tile of rows (once without softmax).
 // Limits: head dims in the .cu files, smaller ones are filled up; a row's scores must fit the shared memory beside the
-// tiles (cuda_plan.h). Rows of q and k are 16-byte aligned (plans copy those that are not).
+// tiles (plan.h). Rows of q and k are 16-byte aligned (plans copy those that are not).
 #pragma once
 #include "layers/ops/cuda/fragments.cuh"
 #include "layers/ops/selection/cuda/choose.cuh"

@@ -51,7 +51,7 @@ void run_pad(const uint16_t* from, float* to) { pad_tile(from, 5, 3, 4, to, 32, 
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-#include "tests/layers/ops/cpu/cpu_target.h"  // brings highway.h, before which foreach_target.h must stand
+#include "tests/layers/ops/cpu/cpu_target.h"  // brings hwy/highway.h, which hwy/foreach_target.h precedes
 
 namespace longreach::simd {
 namespace {
