@@ -60,7 +60,7 @@ class Graph:
     def read_headers(self):
         """The lists of the compilers; what has none yet, and is no C++ object either, needs none."""
         listed, target = set(), None
-        listing = subprocess.run(["ninja", "-C", self.folder, "-t", "deps"], capture_output=True, text=True).stdout
+        listing = subprocess.run(["ninja", "-C", self.folder, "-n", "-t", "deps"], capture_output=True, text=True).stdout
         for line in listing.splitlines():
             if not line.startswith(" "):
                 target = self.node(line.split(": #deps")[0]) if ": #deps" in line else None
