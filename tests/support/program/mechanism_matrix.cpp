@@ -56,25 +56,18 @@ LayerSite matrix_site() {
           .max_position_embeddings = 2 * kSeqLen};
 }
 
-// The project's own pages, one document a paragraph: English as people write it, with many borders.
+// The licence, one document a paragraph: English as people write it, with many borders, and the same after every change of the
+// project's pages.
 void write_real_text(const TemporaryFolder& folder) {
-  namespace fs = std::filesystem;
-  const fs::path source(LONGREACH_SOURCE_DIR);
-  std::vector<std::string> pages = {source / "LICENSE", source / "README.md", source / "CONTRIBUTING.md"};
-  for (const auto& entry : fs::directory_iterator(source / "docs")) pages.push_back(entry.path());
-  std::sort(pages.begin(), pages.end());
-  std::string lines;
-  for (const std::string& page : pages) {
-    std::istringstream text(read_text(page));
-    std::string paragraph;
-    const auto flush = [&] {
-      if (!paragraph.empty()) lines += nlohmann::json{{"text", paragraph}}.dump() + "\n";
-      paragraph.clear();
-    };
-    for (std::string line; std::getline(text, line); paragraph += line.empty() ? "" : line + "\n")
-      if (line.empty()) flush();
-    flush();
-  }
+  std::istringstream text(read_text(std::filesystem::path(LONGREACH_SOURCE_DIR) / "LICENSE"));
+  std::string lines, paragraph;
+  const auto flush = [&] {
+    if (!paragraph.empty()) lines += nlohmann::json{{"text", paragraph}}.dump() + "\n";
+    paragraph.clear();
+  };
+  for (std::string line; std::getline(text, line); paragraph += line.empty() ? "" : line + "\n")
+    if (line.empty()) flush();
+  flush();
   folder.write("text.jsonl", lines);
 }
 
