@@ -1,5 +1,6 @@
 # The functions that turn folders into targets. Naming decides everything:
 #   DIR/**/*.cpp                         library longreach_DIR
+#   layers/**/verify.cpp                 library longreach_train
 #   layers/ops/**/cpu/*.cpp              library longreach_kernels: no torch header; Google Highway
 #   layers/ops/cpu/parallel.cpp          library longreach_parallel: the threads of kernels
 #   layers/ops/**/cpu/*_avx512bf16.cpp   the same, compiled for AVX-512-BF16; entered behind a run-time check only
@@ -28,7 +29,11 @@ endfunction()
 function(longreach_library name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX
-       "/layers/ops/(.*/)?cpu/[^/]*\\.cpp$|/layers/ops/cuda/plugin/|/train/program/main\\.cpp$")
+       "/layers/ops/(.*/)?cpu/[^/]*\\.cpp$|/layers/ops/cuda/plugin/|/layers/.*/verify\\.cpp$|/train/program/main\\.cpp$")
+  if(name STREQUAL train)  # what `longreach verify` runs stands beside what it is about
+    file(GLOB_RECURSE cases CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/verify.cpp)
+    list(APPEND sources ${cases})
+  endif()
   if(NOT sources)
     add_library(longreach_${name} INTERFACE)
     target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})

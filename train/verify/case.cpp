@@ -9,9 +9,7 @@ std::string bare(const std::string& name) { return name.substr(name.find('.') + 
 }  // namespace
 
 at::Tensor Case::read(const std::string& name) {
-  if (!file.contains(name))
-    throw UnknownCase(
-        one_line(text(file.path(), ": `", file.mechanism(), "`: tensor `", name, "` is missing")));
+  if (!file.contains(name)) refuse("`", file.mechanism(), "`: tensor `", name, "` is missing");
   used.insert(name);
   return file.tensor(name);
 }
@@ -19,8 +17,7 @@ at::Tensor Case::read(const std::string& name) {
 at::Tensor Case::add_leaf(const std::string& name, at::ScalarType as) {
   const at::Tensor tensor = read(name);
   if (!at::isFloatingType(tensor.scalar_type()))
-    throw UnknownCase(one_line(text(file.path(), ": `", name, "`: dtype ",
-                                    c10::toString(tensor.scalar_type()), ", expected a float")));
+    refuse("`", name, "`: dtype ", c10::toString(tensor.scalar_type()), ", expected a float");
   return leaves[bare(name)] = tensor.to(as).requires_grad_(true);
 }
 
@@ -37,14 +34,14 @@ at::Tensor Case::integers(const std::string& name) { return read(name).to(at::kL
 
 at::Tensor Case::sequence(const std::string& name) {
   const at::Tensor tensor = leaf(name);
-  if (tensor.dim() != 4)
-    throw UnknownCase(
-        one_line(text(file.path(), ": `", name, "`: shape ", tensor.sizes(), ", expected four axes")));
+  if (tensor.dim() != 4) refuse("`", name, "`: shape ", tensor.sizes(), ", expected four axes");
   return file.heads_first(bare(name)) ? tensor.transpose(1, 2) : tensor;
 }
 
 void Case::produce_sequence(const std::string& name, const at::Tensor& value) {
   produce(name, file.heads_first(name) ? value.transpose(1, 2) : value);
 }
+
+Qkv read_qkv(Case& run) { return {run.sequence("in.q"), run.sequence("in.k"), run.sequence("in.v")}; }
 
 }  // namespace longreach::verify

@@ -1,4 +1,4 @@
-// One run of one reference-vector file: what a mechanism's runner reads and gives back.
+// One run of one reference-vector file: what the `verify` of a mechanism or operator reads and gives back.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -13,7 +13,7 @@ namespace longreach::verify {
 
 class Case {
  public:
-  // dtype: float64, float32 or bfloat16, of the inputs and parameters that a runner asks for.
+  // dtype: float64, float32 or bfloat16, of the inputs and parameters that are asked for.
   Case(const VectorFile& file, Implementation implementation, at::ScalarType dtype)
       : file(file), implementation(implementation), dtype(dtype) {}
 
@@ -26,6 +26,21 @@ class Case {
   at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 
   bool has(const std::string& name) const { return file.contains(name); }
+
+  // Throws UnknownCase: the file's path, then what is wrong with it.
+  template <class... Parts>
+  [[noreturn]] void refuse(const Parts&... parts) const {
+    throw UnknownCase(one_line(text(file.path(), ": ", parts...)));
+  }
+  // f(); a config that it refuses is one that this program does not know.
+  template <class F>
+  auto known(F&& f) const {
+    try {
+      return f();
+    } catch (const ConfigError& error) {
+      refuse(error.what());
+    }
+  }
 
   // Each marks the tensor "in.x" or "param.x" as used. Throws UnknownCase when the file has no such tensor.
   at::Tensor leaf(const std::string& name);       // in `dtype`, differentiable
@@ -54,5 +69,12 @@ class Case {
   at::Tensor read(const std::string& name);
   at::Tensor add_leaf(const std::string& name, at::ScalarType as);
 };
+
+struct Qkv {
+  at::Tensor q, k, v;
+};
+
+// in.q, in.k and in.v as Case::sequence gives them.
+Qkv read_qkv(Case& run);
 
 }  // namespace longreach::verify

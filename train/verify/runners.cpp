@@ -1,21 +1,38 @@
 #include "train/verify/runners.h"
 
-namespace longreach::verify {
+#include <variant>
 
-const std::map<std::string, Runner>& runners() {
-  static const std::map<std::string, Runner> kRunners = {
-      {"lightning", run_lightning},
-      {"retention", run_retention},
-      {"simple_gla", run_simple_gla},
-      {"sink_window", run_sink_window},
-      {"lse_merge", run_lse_merge},
-      {"longlora", run_longlora},
-      {"s2_attention", run_s2_attention},
-      {"biformer_bra", run_biformer_bra},
-      {"topk_token", run_topk_token},
-      {"nsa", run_nsa},
-      {"seer", run_seer},
+#include "layers/attention/mechanisms.h"
+#include "train/verify/operators.h"
+
+namespace longreach::verify {
+namespace {
+
+using Runners = std::map<std::string, Runner, std::less<>>;
+
+template <class Kind>
+void add_vectors_of(const Kind&, Runners& all) {
+  if constexpr (requires(Case & run) { Kind::verify(run); }) {
+    constexpr bool chooses = requires { Kind::chooses_from_scores; };
+    for (const std::string_view name : Kind::vectors) all[std::string(name)] = {Kind::verify, chooses};
+  }
+}
+
+Runners make_runners() {
+  Runners all = {
+      {"retention", {verify_retention, false}},  {"simple_gla", {verify_simple_gla, false}},
+      {"lse_merge", {verify_lse_merge, false}},  {"longlora", {verify_longlora, false}},
+      {"topk_token", {verify_topk_token, true}},
   };
+  for (const AttentionConfig& config : all_attention_configs())
+    std::visit([&](const auto& kind) { add_vectors_of(kind, all); }, config);
+  return all;
+}
+
+}  // namespace
+
+const Runners& runners() {
+  static const Runners kRunners = make_runners();
   return kRunners;
 }
 

@@ -132,4 +132,8 @@ double VectorFile::scale(int64_t head_dim, double otherwise) const {
   return real("scale");
 }
 
+double VectorFile::scale(int64_t head_dim) const {
+  return scale(head_dim, 1.0 / std::sqrt(static_cast<double>(head_dim)));
+}
+
 }  // namespace longreach::verify

@@ -50,6 +50,7 @@ class VectorFile {
   std::vector<int64_t> integers(const char* key) const;
   // config["scale"]: a number, "D^-0.5", or absent (`otherwise`).
   double scale(int64_t head_dim, double otherwise) const;
+  double scale(int64_t head_dim) const;  // absent: D^-0.5
 
  private:
   template <class T>

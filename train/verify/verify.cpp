@@ -56,7 +56,7 @@ void differentiate(Case& run, Produced& produced) {
 
 Produced produce(const VectorFile& file, Implementation implementation, at::ScalarType dtype) {
   Case run(file, implementation, dtype);
-  runner_of(file)(run);
+  runner_of(file).run(run);
   Produced produced;
   for (const auto& [name, value] : run.outputs) produced.tensors["out." + name] = value.detach();
   for (const std::string& name : run.lists) produced.lists.insert("out." + name);

@@ -3,12 +3,17 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string_view>
 
 #include "core/fields.h"
 #include "layers/basic/layer_site.h"
+
+namespace longreach::verify {
+class Case;
+}
 
 namespace longreach {
 
@@ -19,10 +24,14 @@ struct BiformerConfig {
   static constexpr std::string_view source =
       "BiFormer, arXiv 2303.08810; the authors' code: github.com/rayleizhu/BiFormer; the causal form is this "
       "project's";
+  static constexpr std::array<std::string_view, 1> vectors{"biformer_bra"};
+  static constexpr bool chooses_from_scores = true;
   int64_t region = 64;
   int64_t topk = 16;
   bool rope = true;
   void fields(FieldVisitor& visit);
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 struct BiformerRouting {

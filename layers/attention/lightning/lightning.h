@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,6 +10,10 @@
 #include "core/fields.h"
 #include "layers/basic/layer_site.h"
 #include "layers/basic/projection.h"
+
+namespace longreach::verify {
+class Case;
+}
 
 namespace longreach {
 
@@ -18,6 +23,7 @@ struct LightningConfig {
   static constexpr std::string_view kind = "lightning";
   static constexpr std::string_view source =
       "Qin et al., arXiv 2401.04658; TransNormerLLM, 2307.14995; MiniMax-01, 2501.08313";
+  static constexpr std::array<std::string_view, 1> vectors{"lightning"};
   std::string form = "transnormer";
   std::string decay = "auto";
   std::string lrpe = "auto";
@@ -26,6 +32,8 @@ struct LightningConfig {
   void fields(FieldVisitor& visit);
   // Throws ConfigError where LRPE makes keys too wide.
   void validate(const LayerSite& site) const;
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 // Log decays [H] (float64, <= 0) of layer l of L, heads h = 0..H-1:

@@ -15,6 +15,10 @@
 #include "layers/basic/layer_site.h"
 #include "layers/ops/selection/selection.h"
 
+namespace longreach::verify {
+class Case;
+}
+
 namespace longreach {
 
 class Attention;
@@ -24,6 +28,8 @@ struct NsaConfig {
   static constexpr std::string_view kind = "nsa";
   static constexpr std::string_view source =
       "Yuan et al., arXiv 2502.11089; flash-linear-attention, XunhaoLai's and lucidrains' codes";
+  static constexpr std::array<std::string_view, 1> vectors{"nsa"};
+  static constexpr bool chooses_from_scores = true;
   static constexpr bool rope = true;  // q and k are always rotated
   std::string layout = "fla";
   std::string compress = "mean";
@@ -34,6 +40,8 @@ struct NsaConfig {
   std::string compress_rope = "auto";
   int64_t memory_slots = 1;
   void fields(FieldVisitor& visit);
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 // The conventions of compression, selection and visibility.

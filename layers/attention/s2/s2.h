@@ -2,12 +2,17 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "core/fields.h"
 #include "layers/basic/layer_site.h"
+
+namespace longreach::verify {
+class Case;
+}
 
 namespace longreach {
 
@@ -17,6 +22,7 @@ struct S2Config {
   static constexpr std::string_view kind = "s2";
   static constexpr std::string_view source =
       "S2-Attention, arXiv 2407.17678; the authors' code: github.com/linxihui/dkernel";
+  static constexpr std::array<std::string_view, 1> vectors{"s2_attention"};
   int64_t block_size = 64;
   int64_t local_blocks = 16;
   int64_t vert_stride = 8;
@@ -29,6 +35,8 @@ struct S2Config {
   void fields(FieldVisitor& visit);
   // Throws ConfigError for a pattern that the layer's heads do not make.
   void validate(const LayerSite& site) const;
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 // Which key blocks a query block reads; blocks count from the start of the document, `head` is a kv head, or a

@@ -2,12 +2,17 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "core/fields.h"
 #include "layers/basic/layer_site.h"
+
+namespace longreach::verify {
+class Case;
+}
 
 namespace longreach {
 
@@ -18,6 +23,8 @@ struct SeerConfig {
   static constexpr std::string_view kind = "seer";
   static constexpr std::string_view source =
       "SeerAttention, arXiv 2410.13276 (prefill form); SeerAttention-R, arXiv 2506.08889 (decode form)";
+  static constexpr std::array<std::string_view, 1> vectors{"seer"};
+  static constexpr bool chooses_from_scores = true;
 
   std::string mode = "sparse";
   std::string form = "decode";
@@ -47,6 +54,8 @@ struct SeerConfig {
   void fields(FieldVisitor& visit);
   // Rules that span keys, and the sizes of the layer they must fit. Throws ConfigError naming the key.
   void validate(const LayerSite& site) const;
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 std::shared_ptr<Attention> make_attention(const SeerConfig& config, const LayerSite& site);

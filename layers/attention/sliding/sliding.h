@@ -2,11 +2,16 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <string_view>
 
 #include "core/fields.h"
 #include "layers/basic/layer_site.h"
+
+namespace longreach::verify {
+class Case;
+}
 
 namespace longreach {
 
@@ -16,6 +21,7 @@ struct SlidingConfig {
   static constexpr std::string_view kind = "sliding";
   static constexpr std::string_view source =
       "Longformer, arXiv 2004.05150; sinks: StreamingLLM, arXiv 2309.17453";
+  static constexpr std::array<std::string_view, 1> vectors{"sink_window"};
   int64_t window = 512;
   int64_t sinks = 0;
   bool rope = true;
@@ -27,6 +33,8 @@ struct SlidingConfig {
                 {.help = "first keys of the document that stay visible", .allowed = between(0, most)});
     visit.field("rope", rope, {.help = "rotary embedding on q and k, at the tokens' own positions"});
   }
+  // Cases of vector files that name one of `vectors`.
+  static void verify(verify::Case& run);
 };
 
 // The plain formula: softmax over the keys j of the document with j <= i and (j > i - window or j < sinks).

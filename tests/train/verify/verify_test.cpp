@@ -9,6 +9,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <set>
 #include <sstream>
 
 #include "checkpoints/safetensors.h"
@@ -16,6 +17,7 @@
 #include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
 #include "train/verify/compare.h"
+#include "train/verify/runners.h"
 #include "train/verify/vector_file.h"
 
 namespace longreach {
@@ -24,18 +26,25 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-// Other folders of tests/vectors belong to other tests.
-const std::vector<std::string> kSmooth{"lightning", "retention", "simple_gla",  "sink_window",
-                                       "lse_merge", "longlora",  "s2_attention"};
-// What they read is chosen from scores: rounded to bfloat16 the inputs choose otherwise.
-const std::vector<std::string> kChoosing{"biformer_bra", "nsa", "seer", "topk_token"};
-
-std::vector<std::string> vectors(const std::vector<std::string>& mechanisms) {
+// The vector files of one name, or of all.
+std::vector<std::string> vectors(const std::string& mechanism = "") {
   std::vector<std::string> paths;
-  for (const std::string& mechanism : mechanisms)
-    for (const auto& entry : fs::directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
-      if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
+  for (const auto& entry :
+       fs::recursive_directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
+    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
   std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+std::string mechanism_of(const std::string& path) { return fs::path(path).parent_path().filename().string(); }
+
+// Those whose inputs may be rounded: what they read is not chosen from scores.
+std::vector<std::string> smooth_vectors() {
+  std::vector<std::string> paths = vectors();
+  std::erase_if(paths, [](const std::string& path) {
+    const auto found = verify::runners().find(mechanism_of(path));
+    return found == verify::runners().end() || found->second.chooses_from_scores;
+  });
   return paths;
 }
 
@@ -99,13 +108,18 @@ TEST_P(EverySmoothVector, AgreesFusedInBfloat16) {
 }
 
 std::string name_of(const ::testing::TestParamInfo<std::string>& about) {
-  const fs::path path(about.param);
-  return path.parent_path().filename().string() + "_" + path.stem().string();
+  return mechanism_of(about.param) + "_" + fs::path(about.param).stem().string();
 }
 
-INSTANTIATE_TEST_SUITE_P(Smooth, EveryVector, ::testing::ValuesIn(vectors(kSmooth)), name_of);
-INSTANTIATE_TEST_SUITE_P(Choosing, EveryVector, ::testing::ValuesIn(vectors(kChoosing)), name_of);
-INSTANTIATE_TEST_SUITE_P(Verify, EverySmoothVector, ::testing::ValuesIn(vectors(kSmooth)), name_of);
+INSTANTIATE_TEST_SUITE_P(Verify, EveryVector, ::testing::ValuesIn(vectors()), name_of);
+INSTANTIATE_TEST_SUITE_P(Verify, EverySmoothVector, ::testing::ValuesIn(smooth_vectors()), name_of);
+
+TEST(Verify, EveryNameThatItKnowsHasVectors) {
+  std::set<std::string> have, known;
+  for (const std::string& path : vectors()) have.insert(verify::VectorFile(path).mechanism());
+  for (const auto& [name, runner] : verify::runners()) known.insert(name);
+  EXPECT_EQ(have, known);
+}
 
 TEST(Verify, NoticesASmallErrorInEveryComparedTensor) {
   const Edited good("lightning/varlen");
@@ -193,7 +207,7 @@ TEST(Verify, AFolderStandsForItsFiles) {
   const std::string folder = std::string(LONGREACH_TEST_VECTORS) + "/lse_merge";
   const Outcome whole = outcome_of({folder});
   EXPECT_EQ(whole.code, 0) << whole.errors;
-  EXPECT_EQ(whole.out, outcome_of(vectors({"lse_merge"})).out);
+  EXPECT_EQ(whole.out, outcome_of(vectors("lse_merge")).out);
   const TemporaryFolder empty;
   test::write_file(empty.path("readme.txt"), "nothing to run");
   EXPECT_THROW(outcome_of({folder, empty.path("")}), DataError);

@@ -9,10 +9,13 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "layers/attention/seer/gate.h"
-#include "train/verify/runners.h"
+#include "train/verify/case.h"
 
-namespace longreach::verify {
+namespace longreach {
 namespace {
+
+using verify::Case;
+using verify::VectorFile;
 
 constexpr double kMaskedDecode = -1e20;  // the authors' value of what a row does not score
 
@@ -80,11 +83,11 @@ at::Tensor loss_of(const Case& run, const Gate& gate, const Truth& truth, const 
 }
 
 // "Qavg_Kmaxminavg" -> its halves.
-void read_gate_type(const VectorFile& file, SeerConfig& config) {
-  const std::string type = file.word("gate_type");
+void read_gate_type(const Case& run, SeerConfig& config) {
+  const std::string type = run.file.word("gate_type");
   const size_t middle = type.find("_K");
   if (type.empty() || type[0] != 'Q' || middle == std::string::npos)
-    throw UnknownCase(one_line(text(file.path(), ": gate_type \"", type, "\", expected Q..._K...")));
+    run.refuse("gate_type \"", type, "\", expected Q..._K...");
   config.q_pooling = type.substr(0, middle);
   config.k_pooling = type.substr(middle + 1);
 }
@@ -94,7 +97,7 @@ void run_prefill(Case& run) {
   SeerConfig config{.form = "prefill",
                     .block_size = file.integer("block_size"),
                     .gate_hidden = file.integer("gate_hidden_size")};
-  read_gate_type(file, config);
+  read_gate_type(run, config);
   if (file.truth_or("force_double", false)) config.layout = "double";
   SeerGateWeights weights{.k = run.leaf("param.mask_linear_k.weight")};
   if (run.has("param.mask_linear_q.weight")) weights.q = run.leaf("param.mask_linear_q.weight");
@@ -218,9 +221,9 @@ void run_decode(Case& run) {
 
 }  // namespace
 
-void run_seer(Case& run) {
+void SeerConfig::verify(Case& run) {
   if (run.file.config().contains("gate_type")) return run_prefill(run);
   run_decode(run);
 }
 
-}  // namespace longreach::verify
+}  // namespace longreach

@@ -1,20 +1,38 @@
-// The layer forms of lightning attention: MiniMax's layer, SRMSNorm, and a whole TransNormer language model.
+// Cases of lightning attention: the recurrence with given decays or the paper's, MiniMax's layer, SRMSNorm, and a whole
+// TransNormer language model.
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
-#include <cmath>
 
 #include "layers/attention/lightning/lightning.h"
 #include "layers/basic/linear.h"
 #include "layers/basic/norm.h"
-#include "models/transformer.h"
-#include "train/verify/runners.h"
+#include "train/verify/case.h"
+#include "train/verify/operators.h"
 
-namespace longreach::verify {
+namespace longreach {
 namespace {
+
+using verify::Case;
+using verify::run_recurrence;
+using verify::VectorFile;
 
 constexpr double kSrmsEps = 1e-6;
 
-}  // namespace
+// in.s, [H] or [H, 1, 1]: decay exp(-s) a token. The authors' kernels take it as a buffer and give it no
+// gradient.
+void run_given_slopes(Case& run) {
+  const bool buffer = run.file.note("source").find("lightning_attn/ops") != std::string::npos;
+  const at::Tensor slopes = buffer ? run.constant("in.s") : run.wide_leaf("in.s");
+  run_recurrence(run, slopes.flatten().neg(), 0.0);
+}
+
+void run_paper_decay(Case& run) {
+  const at::Tensor decay = lightning_log_decay("paper", run.file.integer("H"), run.file.integer("layer_idx"),
+                                               run.file.integer("num_layers"));
+  run.produce("g_gamma", decay);
+  run_recurrence(run, decay.to(run.wide()), -0.5);
+}
 
 void run_minimax_layer(Case& run) {
   const VectorFile& file = run.file;
@@ -41,7 +59,7 @@ void run_transnormer_model(Case& run) {
   const VectorFile& file = run.file;
   const int64_t layers = file.integer("n_layer"), heads = file.integer("n_head");
   const at::Tensor tokens = run.integers("in.idx"), table = run.leaf("param.transnormer.wte.weight");
-  const Batch batch = whole_rows(tokens.size(0), tokens.size(1));
+  const at::Tensor positions = at::arange(tokens.size(1), at::kLong).expand_as(tokens);
   at::Tensor x = at::embedding(table, tokens);
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::string prefix = text("param.transnormer.h.", layer, ".");
@@ -52,7 +70,7 @@ void run_transnormer_model(Case& run) {
     const LightningOptions options{
         .log_decay = lightning_log_decay("alibi", heads, layer, layers).to(run.wide()),
         .implementation = run.implementation};
-    x = x + lightning_layer(rms_norm(x, {}, kSrmsEps), batch.positions, weights, options).y;
+    x = x + lightning_layer(rms_norm(x, {}, kSrmsEps), positions, weights, options).y;
     const auto product = [&](const at::Tensor& in, const char* name) {
       return linear_map(in, run.leaf(prefix + "channel_mixer." + name));
     };
@@ -68,4 +86,17 @@ void run_transnormer_model(Case& run) {
               at::cross_entropy_loss(wide, targets, {}, kMean, file.integer("ignore_index")).view({1}));
 }
 
-}  // namespace longreach::verify
+}  // namespace
+
+void LightningConfig::verify(Case& run) {
+  const nlohmann::json& config = run.file.config();
+  if (run.has("in.s")) return run_given_slopes(run);
+  if (config.contains("g_gamma") && run.file.word("g_gamma") == "-(8/H*(1-l/L))*h")
+    return run_paper_decay(run);
+  if (run.has("param.qkv_proj.weight")) return run_minimax_layer(run);
+  if (run.has("param.transnormer.wte.weight")) return run_transnormer_model(run);
+  if (run.has("in.x") && config.contains("eps")) return run_srmsnorm(run);
+  run.refuse("config of `lightning` is of no known kind: ", config.dump());
+}
+
+}  // namespace longreach

@@ -9,16 +9,18 @@
 #include <ATen/ops/topk.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "layers/basic/linear.h"
 #include "layers/basic/norm.h"
 #include "layers/basic/rope.h"
-#include "train/verify/runners.h"
+#include "train/verify/case.h"
 
-namespace longreach::verify {
+namespace longreach {
 namespace {
+
+using verify::Case;
+using verify::VectorFile;
 
 NsaOutput attend(const Case& run, const NsaInput& in, const NsaOptions& options, bool keep_scores = false,
                  const at::Tensor& block_counts = {}) {
@@ -26,9 +28,7 @@ NsaOutput attend(const Case& run, const NsaInput& in, const NsaOptions& options,
                      : nsa_attention_reference(in, block_counts, options, keep_scores);
 }
 
-[[noreturn]] void unknown(const Case& run, const std::string& what) {
-  throw UnknownCase(one_line(text(run.file.path(), ": config of `nsa`: ", what)));
-}
+[[noreturn]] void unknown(const Case& run, const std::string& what) { run.refuse("config of `nsa`: ", what); }
 
 at::Tensor bounds_of(Case& run) {
   return run.has("in.cu_seqlens") ? run.integers("in.cu_seqlens").to(at::kInt).contiguous() : at::Tensor();
@@ -50,7 +50,7 @@ void run_fla(Case& run) {
   if (!counted) options.num_blocks = file.integer("block_counts");
   const at::Tensor cu_seqlens = bounds_of(run);
   NsaInput in{.q = run.leaf("in.q"), .k = run.leaf("in.k"), .v = run.leaf("in.v"), .gate = run.leaf("in.g")};
-  options.scale = file.scale(in.q.size(-1), 1.0 / std::sqrt(static_cast<double>(in.q.size(-1))));
+  options.scale = file.scale(in.q.size(-1));
   in.k_cmp = nsa_compress(in.k, {}, options, cu_seqlens);
   in.v_cmp = nsa_compress(in.v, {}, options, cu_seqlens);
   in.cu_seqlens = cu_seqlens;
@@ -108,7 +108,7 @@ void run_xunhaolai(Case& run) {
                            .first_blocks = file.integer("init_blocks"),
                            .latest_blocks = file.integer("local_blocks"),
                            .window = file.integer("window_size") + 1,
-                           .scale = file.scale(file.integer("D"), 1.0 / std::sqrt(file.integer("D")))};
+                           .scale = file.scale(file.integer("D"))};
   const at::Tensor q = run.leaf("in.q").unsqueeze(0), k = run.leaf("in.k").unsqueeze(0),
                    v = run.leaf("in.v").unsqueeze(0), bounds = bounds_of(run);
   if (!bounds.defined()) unknown(run, "`in.cu_seqlens` is missing");
@@ -214,7 +214,7 @@ void run_lucidrains(Case& run) {
 
 }  // namespace
 
-void run_nsa(Case& run) {
+void NsaConfig::verify(Case& run) {
   const nlohmann::json& config = run.file.config();
   if (config.contains("block_counts") || run.has("in.block_counts")) return run_fla(run);
   if (config.contains("kernel_stride")) return run_xunhaolai(run);
@@ -222,4 +222,4 @@ void run_nsa(Case& run) {
   unknown(run, "of no known kind: " + config.dump());
 }
 
-}  // namespace longreach::verify
+}  // namespace longreach
