@@ -136,6 +136,8 @@ function(longreach_link_test target source)
   if(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
     set(libraries longreach_test_program_support longreach_train)
     add_dependencies(${target} longreach)
+  elseif(source MATCHES "^layers/attention/[a-z0-9_]+/")  # whole models of it, and its vector files
+    list(APPEND libraries longreach_train)
   endif()
   if(folder STREQUAL ptx)  # without LibTorch
     target_link_libraries(${target} PRIVATE ${libraries} GTest::gtest_main)
@@ -244,8 +246,7 @@ function(longreach_tests)
       add_dependencies(${target} longreach_cubins)
     endif()
     target_compile_definitions(${target} PRIVATE
-      LONGREACH_TEST_VECTORS="${PROJECT_SOURCE_DIR}/tests/vectors" LONGREACH_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
-      LONGREACH_PROGRAM="$<TARGET_FILE:longreach>")
+      LONGREACH_SOURCE_DIR="${PROJECT_SOURCE_DIR}" LONGREACH_PROGRAM="$<TARGET_FILE:longreach>")
     set(cost "")
     if(label_${target} STREQUAL slow)
       longreach_slow_cost(${target} seconds)

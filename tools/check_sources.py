@@ -220,7 +220,7 @@ def violations(name):
     if lines[-1] == "":
         lines.pop()
     written = name.endswith(CPP + (".py", ".sh", ".cmake", ".md", ".toml", ".txt")) or "." not in os.path.basename(name)
-    if name.startswith(("tests/vectors/", "tests/data/")):
+    if "/vectors/" in name or name.startswith("tests/data/"):
         return
     if written and name != "LICENSE":
         yield from check_words(name, lines)

@@ -1,7 +1,6 @@
 // The verifier over every vector in the tree, and proof that it notices what it should.
 #include "train/verify/verify.h"
 
-#include <ATen/ops/full.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,12 +9,9 @@
 #include <filesystem>
 #include <limits>
 #include <set>
-#include <sstream>
 
-#include "checkpoints/safetensors.h"
 #include "core/error.h"
-#include "tests/support/files.h"
-#include "tests/support/random_tensors.h"
+#include "tests/train/verify/edited.h"
 #include "train/verify/compare.h"
 #include "train/verify/runners.h"
 #include "train/verify/vector_file.h"
@@ -25,73 +21,19 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-
-// The vector files of one name, or of all.
-std::vector<std::string> vectors(const std::string& mechanism = "") {
-  std::vector<std::string> paths;
-  for (const auto& entry :
-       fs::recursive_directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/" + mechanism))
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path().string());
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
+using namespace test;
 
 std::string mechanism_of(const std::string& path) { return fs::path(path).parent_path().filename().string(); }
 
 // Those whose inputs may be rounded: what they read is not chosen from scores.
-std::vector<std::string> smooth_vectors() {
-  std::vector<std::string> paths = vectors();
+std::vector<std::string> smooth_vector_files() {
+  std::vector<std::string> paths = vector_files();
   std::erase_if(paths, [](const std::string& path) {
     const auto found = verify::runners().find(mechanism_of(path));
     return found == verify::runners().end() || found->second.chooses_from_scores;
   });
   return paths;
 }
-
-std::string vector_path(const std::string& name) {
-  return std::string(LONGREACH_TEST_VECTORS) + "/" + name + ".safetensors";
-}
-
-struct Outcome {
-  int code = 0;
-  std::string out, errors;
-  std::string last_line() const { return out.substr(out.rfind('\n', out.size() - 2) + 1); }
-};
-
-Outcome outcome_of(const std::vector<std::string>& paths, const verify::Options& options = {}) {
-  std::ostringstream out, errors;
-  Outcome outcome;
-  outcome.code = verify::verify_files(paths, options, out, errors);
-  outcome.out = out.str();
-  outcome.errors = errors.str();
-  return outcome;
-}
-
-// A copy of a vector file with its tensors and metadata changed.
-struct Edited {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  std::map<std::string, std::string> metadata;
-
-  explicit Edited(const std::string& name) {
-    const SafetensorsFile file(vector_path(name));
-    for (const auto& [key, entry] : file.entries()) tensors.emplace_back(key, file.tensor(key));
-    metadata = file.metadata();
-  }
-  at::Tensor& operator[](const std::string& name) {
-    for (auto& [key, tensor] : tensors)
-      if (key == name) return tensor;
-    return tensors.emplace_back(name, at::Tensor()).second;
-  }
-  void drop(const std::string& prefix) {
-    std::erase_if(tensors, [&](const auto& entry) { return entry.first.starts_with(prefix); });
-  }
-  Outcome verify(const verify::Options& options = {}) const {
-    TemporaryFolder folder;
-    const std::string path = folder.path("edited.safetensors");
-    write_safetensors(path, tensors, metadata);
-    return outcome_of({path}, options);
-  }
-};
 
 class EveryVector : public ::testing::TestWithParam<std::string> {};
 class EverySmoothVector : public ::testing::TestWithParam<std::string> {};
@@ -111,18 +53,18 @@ std::string name_of(const ::testing::TestParamInfo<std::string>& about) {
   return mechanism_of(about.param) + "_" + fs::path(about.param).stem().string();
 }
 
-INSTANTIATE_TEST_SUITE_P(Verify, EveryVector, ::testing::ValuesIn(vectors()), name_of);
-INSTANTIATE_TEST_SUITE_P(Verify, EverySmoothVector, ::testing::ValuesIn(smooth_vectors()), name_of);
+INSTANTIATE_TEST_SUITE_P(Verify, EveryVector, ::testing::ValuesIn(vector_files()), name_of);
+INSTANTIATE_TEST_SUITE_P(Verify, EverySmoothVector, ::testing::ValuesIn(smooth_vector_files()), name_of);
 
 TEST(Verify, EveryNameThatItKnowsHasVectors) {
   std::set<std::string> have, known;
-  for (const std::string& path : vectors()) have.insert(verify::VectorFile(path).mechanism());
+  for (const std::string& path : vector_files()) have.insert(verify::VectorFile(path).mechanism());
   for (const auto& [name, runner] : verify::runners()) known.insert(name);
   EXPECT_EQ(have, known);
 }
 
 TEST(Verify, NoticesASmallErrorInEveryComparedTensor) {
-  const Edited good("lightning/varlen");
+  const Edited good("simple_gla/adversarial");
   for (const auto& [name, tensor] : good.tensors) {
     if (!name.starts_with("out.") && !name.starts_with("grad.")) continue;
     Edited bad = good;
@@ -192,24 +134,13 @@ TEST(Verify, TheFloorIsOfTheSizeOfWhatIsComparedAndSaysThatItApplied) {
   EXPECT_THAT(passed.out, HasSubstr("within the floor "));
 }
 
-// fla's other form: a number of blocks for each token and list.
-TEST(Verify, ReadsBlockCountsOfEachToken) {
-  Edited counted("nsa/fla_plain");
-  counted["in.block_counts"] = at::full({1, 96, 1}, 4, at::kLong);
-  EXPECT_EQ(counted.verify().code, 0) << counted.verify().out;
-  counted["in.block_counts"].select(1, 95).fill_(3);
-  const Outcome outcome = counted.verify();
-  EXPECT_EQ(outcome.code, 1);
-  EXPECT_THAT(outcome.out, HasSubstr("block_indices"));
-}
-
 TEST(Verify, AFolderStandsForItsFiles) {
-  const std::string folder = std::string(LONGREACH_TEST_VECTORS) + "/lse_merge";
+  const std::string folder = vector_folder("lse_merge");
   const Outcome whole = outcome_of({folder});
   EXPECT_EQ(whole.code, 0) << whole.errors;
-  EXPECT_EQ(whole.out, outcome_of(vectors("lse_merge")).out);
+  EXPECT_EQ(whole.out, outcome_of(vector_files("lse_merge")).out);
   const TemporaryFolder empty;
-  test::write_file(empty.path("readme.txt"), "nothing to run");
+  write_file(empty.path("readme.txt"), "nothing to run");
   EXPECT_THROW(outcome_of({folder, empty.path("")}), DataError);
 }
 
@@ -247,7 +178,7 @@ TEST(Verify, SaysTwoForWhatItDoesNotKnow) {
 
 TEST(Verify, OtherCasesOfAKind) {
   // A file may leave an output out; its gradients stay what the output gradients make them.
-  Edited state("lightning/varlen");
+  Edited state("simple_gla/adversarial");
   state.drop("out.final_state");
   EXPECT_EQ(state.verify().code, 0);
   state.drop("gout.final_state");

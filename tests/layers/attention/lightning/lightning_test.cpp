@@ -16,13 +16,12 @@
 #include "tests/support/gradients.h"
 #include "tests/support/mechanism_checks.h"
 #include "tests/support/random_tensors.h"
+#include "tests/support/vectors.h"
 
 namespace longreach {
 namespace {
 
 using namespace test;
-
-const std::string kVectors = LONGREACH_TEST_VECTORS "/lightning/";
 
 const std::vector<LightningConfig>& configs() {
   static const std::vector<LightningConfig> all{
@@ -168,7 +167,7 @@ TEST(Lrpe, DependsOnDistanceAloneAndHasTheRightGradient) {
 // The authors' layer, from transformers; row 1 begins with seven tokens of padding, which is a document that
 // starts later.
 void minimax_layer(at::ScalarType dtype, Implementation implementation, double tolerance) {
-  const SafetensorsFile file(kVectors + "minimax_layer.safetensors");
+  const SafetensorsFile file(vector_path("lightning/minimax_layer"));
   const auto read = [&](const char* name) { return file.tensor(name).to(dtype); };
   const auto parameter = [&](const char* name) { return read(name).requires_grad_(true); };
   const LightningWeights weights{.in_proj = parameter("param.qkv_proj.weight"),
@@ -205,7 +204,7 @@ TEST(Lightning, MinimaxLayerIsTheAuthors) {
 }
 
 TEST(Lightning, SrmsNormIsTheAuthors) {
-  const SafetensorsFile file(kVectors + "srmsnorm.safetensors");
+  const SafetensorsFile file(vector_path("lightning/srmsnorm"));
   for (const auto& [dtype, tolerance] : {std::pair{at::kDouble, 1e-12}, std::pair{at::kFloat, 1e-6}}) {
     const at::Tensor x = file.tensor("in.x").to(dtype).requires_grad_(true);
     const at::Tensor y = rms_norm(x, {}, 1e-6);

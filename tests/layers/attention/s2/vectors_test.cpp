@@ -1,12 +1,16 @@
 // Block attention on the reference vectors of S2-Attention: outputs and gradients computed by others over static
 // lists, one a query head or one for all.
 #include <ATen/ops/full.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/safetensors.h"
-#include "tests/layers/ops/block_attention/cases.h"
+#include "layers/ops/block_attention/block_attention.h"
+#include "tests/support/random_tensors.h"
+#include "tests/support/vectors.h"
 
 namespace longreach::test {
 namespace {
@@ -26,7 +30,7 @@ at::Tensor lists_of(const at::Tensor& mask) {
 class S2Vector : public testing::TestWithParam<std::string> {};
 
 TEST_P(S2Vector, OutputsAndGradients) {
-  const SafetensorsFile file(std::string(LONGREACH_TEST_VECTORS) + "/s2_attention/" + GetParam());
+  const SafetensorsFile file(GetParam());
   const auto config = nlohmann::json::parse(file.metadata().at("config"));
   const auto block = config.at("block_size").get<int64_t>();
   const BlockLists lists{.indices = lists_of(file.tensor("out.block_mask")),
@@ -51,17 +55,8 @@ TEST_P(S2Vector, OutputsAndGradients) {
   }
 }
 
-std::vector<std::string> vector_files() {
-  std::vector<std::string> names;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(std::string(LONGREACH_TEST_VECTORS) + "/s2_attention"))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Files, S2Vector, testing::ValuesIn(vector_files()),
-                         [](const auto& info) { return info.param.substr(0, info.param.find('.')); });
+INSTANTIATE_TEST_SUITE_P(Files, S2Vector, testing::ValuesIn(vector_files("s2_attention")),
+                         [](const auto& info) { return std::filesystem::path(info.param).stem().string(); });
 
 }  // namespace
 }  // namespace longreach::test
