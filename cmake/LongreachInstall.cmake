@@ -1,14 +1,14 @@
 # `cmake --install build --prefix P`: the program, the static libraries, the public headers under include/longreach, and a
-# CMake package. find_package(Longreach) defines Longreach::longreach (layers, models, checkpoints) and Longreach::data.
+# CMake package. find_package(Longreach) defines Longreach::longreach (layers, models, checkpoints, formats) and Longreach::data.
 # `--component library` leaves the program out; the target `package` builds what that needs.
 include(CMakePackageConfigHelpers)
 
 add_library(longreach_package INTERFACE)
-target_link_libraries(longreach_package INTERFACE longreach_layers longreach_models longreach_checkpoints)
+target_link_libraries(longreach_package INTERFACE longreach_layers longreach_models longreach_checkpoints longreach_formats)
 set_target_properties(longreach_package PROPERTIES EXPORT_NAME longreach)
 
 set(_package longreach_package longreach_torch longreach_highway)
-foreach(_name core data kernels parallel distributed layers models checkpoints)
+foreach(_name core data kernels parallel distributed layers models checkpoints formats)
   list(APPEND _package longreach_${_name})
 endforeach()
 foreach(_target IN LISTS _package)

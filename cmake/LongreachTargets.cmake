@@ -1,5 +1,6 @@
 # The functions that turn folders into targets. Naming decides everything:
 #   DIR/**/*.cpp                         library longreach_DIR
+#   checkpoints/formats/*.cpp            library longreach_formats
 #   layers/**/verify.cpp                 library longreach_train
 #   layers/ops/**/cpu/*.cpp              library longreach_kernels: no torch header; Google Highway
 #   layers/ops/cpu/parallel.cpp          library longreach_parallel: the threads of kernels
@@ -17,8 +18,9 @@ set(LONGREACH_USES_distributed longreach_core longreach_torch)
 set(LONGREACH_USES_layers longreach_core longreach_kernels longreach_distributed longreach_torch)
 set(LONGREACH_USES_models longreach_layers)
 set(LONGREACH_USES_checkpoints longreach_core longreach_torch)
-set(LONGREACH_USES_train longreach_models longreach_checkpoints longreach_data CLI11::CLI11)
-set(LONGREACH_TORCH_LIBRARIES layers models train distributed checkpoints)
+set(LONGREACH_USES_formats longreach_models longreach_checkpoints)
+set(LONGREACH_USES_train longreach_formats longreach_models longreach_checkpoints longreach_data CLI11::CLI11)
+set(LONGREACH_TORCH_LIBRARIES layers models train distributed checkpoints formats)
 
 function(longreach_common target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
@@ -27,7 +29,14 @@ function(longreach_common target)
 endfunction()
 
 function(longreach_library name)
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.cpp)
+  set(folder ${name})
+  if(name STREQUAL formats)
+    set(folder checkpoints/formats)
+  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
+  if(name STREQUAL checkpoints)
+    list(FILTER sources EXCLUDE REGEX "/checkpoints/formats/")
+  endif()
   list(FILTER sources EXCLUDE REGEX
        "/layers/ops/(.*/)?cpu/[^/]*\\.cpp$|/layers/ops/cuda/plugin/|/layers/.*/verify\\.cpp$|/train/program/main\\.cpp$")
   if(name STREQUAL train)  # what `longreach verify` runs stands beside what it is about
@@ -133,7 +142,9 @@ set(LONGREACH_TESTS_USE_models longreach_models longreach_checkpoints)
 function(longreach_link_test target source)
   string(REGEX MATCH "^[^/]+" folder ${source})
   set(libraries ${LONGREACH_TESTS_USE_${folder}})
-  if(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
+  if(source MATCHES "^checkpoints/formats/")
+    set(libraries longreach_formats)
+  elseif(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
     set(libraries longreach_test_program_support longreach_train)
     add_dependencies(${target} longreach)
   elseif(source MATCHES "^layers/attention/[a-z0-9_]+/")  # whole models of it, and its vector files

@@ -103,6 +103,10 @@ void AdapterConfig::fields(FieldVisitor& visit) {
                "(LongLoRA's LoRA+: \"embed\", \"norm\")"});
 }
 
+void AdapterConfig::expect_present(std::string_view what) const {
+  check<ConfigError>(present(), what, ": the model has no adapters ([adapter] type = \"none\")");
+}
+
 bool is_adapter_parameter(std::string_view name) {
   return name.find(".lora_A.") != std::string_view::npos || name.find(".lora_B.") != std::string_view::npos;
 }

@@ -24,6 +24,8 @@ struct AdapterConfig {
   void fields(FieldVisitor& visit);
 
   bool present() const { return type != "none"; }
+  // Throws ConfigError that begins with `what`, whose config this is, when it is not.
+  void expect_present(std::string_view what) const;
 };
 
 // Adds an adapter to every projection that config names, and freezes every other parameter but those of

@@ -61,6 +61,12 @@ void expect_free(const std::vector<int64_t>& layers, const AttentionEntry& entry
   }
 }
 
+// From the file that config.config names.
+void take_sizes(ModelConfig& config) {
+  check<ConfigError>(config.read_sizes != nullptr, config.config, ": nothing here reads such files");
+  config.read_sizes(config.config, config);
+}
+
 }  // namespace
 
 void ModelConfig::fields(FieldVisitor& visit) {
@@ -70,7 +76,7 @@ void ModelConfig::fields(FieldVisitor& visit) {
   bool inherited = false;  // `attention` comes from that file, and the first table given here replaces it
   if (!config.empty() && config != loaded_config) {
     try {
-      read_hugging_face_config(config, *this);
+      take_sizes(*this);
     } catch (const ConfigError& error) {
       visit.reject("config", error.what());
     }
@@ -120,7 +126,7 @@ void ModelConfig::fields(FieldVisitor& visit) {
 }
 
 void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
-  if (!config.empty() && config != loaded_config) read_hugging_face_config(config, *this);
+  if (!config.empty() && config != loaded_config) take_sizes(*this);
   config.clear();
   if (vocab_size == 0) vocab_size = tokenizer_vocab_size;
   check<ConfigError>(vocab_size > 0,

@@ -33,6 +33,8 @@ struct ModelConfig {
   RopeConfig rope;                         // keys rope_theta and [model.rope_scaling]
   std::vector<AttentionEntry> attention;   // [[model.attention]]
 
+  // No key: what reads the file that `config` names, such as read_hugging_face_config; without it the key is refused.
+  void (*read_sizes)(const std::string& path, ModelConfig& config) = nullptr;
   // No key: the config.json that the sizes already come from.
   std::string loaded_config;
   // No key: which code computes the layers. `reference` serves verification in float64.
@@ -50,10 +52,5 @@ struct ModelConfig {
   // Whether any layer has a rotary embedding.
   bool uses_rope() const;
 };
-
-// Reads the sizes of a Llama-like model (llama, mistral, qwen2, qwen3) from a Hugging Face config.json or the
-// folder that holds one. Keys of ours that the file lacks keep their values. Throws ConfigError naming the
-// file and the key: a file that cannot be read, an architecture or an option that this decoder does not have.
-void read_hugging_face_config(const std::string& path, ModelConfig& config);
 
 }  // namespace longreach

@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/checkpoint.h"
+#include "checkpoints/formats/peft.h"
 #include "checkpoints/manifest.h"
 #include "checkpoints/safetensors.h"
-
-#include "train/adapter_export.h"
 #include "train/gates.h"
+#include "train/merged_export.h"
 #include "train/saved_model.h"
 
 namespace longreach {
@@ -59,7 +59,7 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
     write_gates(*saved.model, saved.path, folder);
     return folder + "/attn_gate_weights.safetensors";
   }
-  write_peft(*saved.model, saved.config.adapter,
+  write_peft(*saved.model, model_tensors(*saved.model), saved.config.adapter,
              base.empty() ? saved.config.checkpoint.initial_load_path : base, folder);
   return folder + "/adapter_model.safetensors";
 }

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/new_folder.h"
 #include "checkpoints/safetensors.h"
 #include "layers/attention/seer/gate.h"
-#include "train/new_folder.h"
 #include "train/saved_model.h"
 
 namespace longreach {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoints/formats/hugging_face_config.h"
 #include "core/config.h"
 #include "data/loader.h"
 #include "models/adapter.h"
@@ -100,7 +101,7 @@ struct ExportConfig {
 
 struct RunConfig {
   JobConfig job;
-  ModelConfig model;
+  ModelConfig model{.read_sizes = read_hugging_face_config};
   TrainingConfig training;
   data::DataConfig data;
   OptimizerConfig optimizer;

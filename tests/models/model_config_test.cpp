@@ -1,31 +1,12 @@
-// Keys of [model], Hugging Face's config.json, and errors that name the key.
+// Keys of [model], and errors that name the key.
 #include "models/model_config.h"
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "core/config.h"
-#include "core/temporary_folder.h"
 
 namespace longreach {
 namespace {
-
-class HuggingFace : public testing::Test {
- protected:
-  std::string write(const std::string& json) const { return folder_.write("config.json", json); }
-  std::string error(const std::string& json) const {
-    ModelConfig config;
-    try {
-      read_hugging_face_config(write(json), config);
-    } catch (const ConfigError& failure) {
-      return failure.what();
-    }
-    return "";
-  }
-  const TemporaryFolder folder_;
-};
 
 ModelConfig parse(const std::string& toml) {
   ModelConfig config;
@@ -41,12 +22,6 @@ std::string parse_error(const std::string& toml, int64_t vocab = 100) {
   }
   return "";
 }
-
-const std::string kSmolLm2 =
-    R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576,
-  "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64,
-  "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 100000.0, "max_position_embeddings": 8192, "vocab_size": 49152,
-  "tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false, "rope_scaling": null})";
 
 TEST(ModelConfig, FillsWhatDependsOnOtherKeys) {
   ModelConfig config = parse("hidden_size = 200\nnum_attention_heads = 5\n");
@@ -131,89 +106,6 @@ TEST(ModelConfig, OddHeadsNeedNoRotation) {
       "");
 }
 
-TEST_F(HuggingFace, SmolLm2) {
-  ModelConfig config = parse("config = '" + write(kSmolLm2) + "'\n");
-  config.resolve(49152);
-  EXPECT_EQ(config.hidden_size, 576);
-  EXPECT_EQ(config.num_key_value_heads, 3);
-  EXPECT_EQ(config.head_dim, 64);
-  EXPECT_EQ(config.rope.theta, 100000.0);
-  EXPECT_EQ(config.rope.rope_type, "default");
-  EXPECT_TRUE(config.tie_word_embeddings);
-  EXPECT_EQ(config.config, "");
-}
-
-TEST_F(HuggingFace, KeysBesideTheFileWin) {
-  write(kSmolLm2);
-  ModelConfig config =
-      parse("hidden_size = 256\nnum_hidden_layers = 4\nhead_dim = 32\nconfig = '" + folder_.path() + "'\n");
-  config.resolve(49152);
-  EXPECT_EQ(config.hidden_size, 256);  // also our default: being written is what counts
-  EXPECT_EQ(config.num_hidden_layers, 4);
-  EXPECT_EQ(config.head_dim, 32);
-  EXPECT_EQ(config.intermediate_size, 1536);
-  const std::string printed = to_toml(fields_of(config));
-  EXPECT_NE(printed.find("hidden_size = 256"), std::string::npos);
-}
-
-TEST_F(HuggingFace, ScalingsOfEveryEra) {
-  const auto rope = [&](const std::string& member) {
-    ModelConfig config;
-    read_hugging_face_config(write(R"({"model_type": "llama", )" + member + "}"), config);
-    return config.rope;
-  };
-  EXPECT_EQ(rope(R"("rope_scaling": {"type": "linear", "factor": 2})").rope_type, "linear");
-  const RopeConfig llama3 =
-      rope(R"("rope_theta": 500000, "rope_scaling": {"rope_type": "llama3", "factor": 8.0,
-      "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})");
-  EXPECT_EQ(llama3.rope_type, "llama3");
-  EXPECT_EQ(llama3.theta, 500000.0);
-  EXPECT_EQ(llama3.original_max_position_embeddings, 8192);
-  EXPECT_EQ(rope(R"("rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0})").theta, 1e6);
-}
-
-TEST_F(HuggingFace, FamiliesDiffer) {
-  ModelConfig qwen2, qwen3, mistral;
-  read_hugging_face_config(
-      write(R"({"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": false})"), qwen2);
-  EXPECT_TRUE(qwen2.attention_bias);
-  EXPECT_TRUE(qwen2.attention.empty());
-  EXPECT_FALSE(qwen2.tie_word_embeddings);
-  read_hugging_face_config(write(R"({"model_type": "qwen3", "head_dim": 128})"), qwen3);
-  EXPECT_TRUE(qwen3.qk_norm);
-  const std::string path = write(R"({"model_type": "mistral", "sliding_window": 4096})");
-  read_hugging_face_config(path, mistral);
-  EXPECT_EQ(std::get<SlidingConfig>(mistral.attention.at(0).config).window, 4096);
-  EXPECT_EQ(parse("config = '" + path + "'\n[[attention]]\nkind = 'dense'\n").attention.at(0).kind(),
-            "dense");
-}
-
-TEST_F(HuggingFace, ErrorsNameFileAndKey) {
-  const std::vector<std::pair<std::string, std::string>> cases{
-      {R"({"model_type": "mamba"})", "`model_type`: found \"mamba\", expected one of llama"},
-      {R"({"hidden_size": 3})", "`model_type`: found nothing"},
-      {R"({"model_type": "llama", "hidden_size": -3})", "`hidden_size`: found -3"},
-      {R"({"model_type": "llama", "hidden_size": 1e99})", "`hidden_size`"},
-      {R"({"model_type": "llama", "hidden_size": 18446744073709551615})", "`hidden_size`"},
-      {R"({"model_type": "llama", "vocab_size": [[[1]]]})", "`vocab_size`: found array"},
-      {R"({"model_type": "llama", "hidden_act": "gelu"})", "`hidden_act`"},
-      {R"({"model_type": "llama", "attention_bias": true})", "`attention_bias`"},
-      {R"({"model_type": "llama", "rope_scaling": {"type": "longrope"}})",
-       "`rope_scaling.type`: found \"longrope\""},
-      {R"({"model_type": "llama", "rope_scaling": 3})", "`rope_scaling`: found 3, expected a table"},
-      {R"([1, 2])", "expected a JSON object"},
-      {"{\"model_type\": \"l\x01\nlama\"", "is not JSON"},
-  };
-  for (const auto& [json, expected] : cases) {
-    const std::string message = error(json);
-    EXPECT_NE(message.find(expected), std::string::npos) << message;
-    EXPECT_NE(message.find("config.json"), std::string::npos) << message;
-    EXPECT_LE(message.size(), 1000u);
-    for (const char c : message) EXPECT_GE(static_cast<unsigned char>(c), 0x20);
-  }
-  EXPECT_NE(parse_error("config = '/nowhere/config.json'\n").find("run.toml:1"), std::string::npos);
-}
-
 TEST(ModelConfig, ALayerThatTwoTablesServeNamesBoth) {
   const std::string both = parse_error(
       "num_hidden_layers = 4\n[[attention]]\nkind = \"sliding\"\nlayers = \"0-2\"\n\n"
@@ -233,6 +125,12 @@ TEST(ModelConfig, AMissingKindNamesTheChoices) {
   const std::string error = parse_error("[[attention]]\nlayers = \"all\"\n");
   EXPECT_NE(error.find("run.toml:1: attention.0.kind: is required"), std::string::npos) << error;
   EXPECT_NE(error.find("one of dense, sliding, lightning"), std::string::npos) << error;
+}
+
+TEST(ModelConfig, AFileOfSizesNeedsAReader) {
+  EXPECT_NE(
+      parse_error("config = 'sizes.json'\n").find("run.toml:1: config: sizes.json: nothing here reads such"),
+      std::string::npos);
 }
 
 TEST(ModelConfig, TheVocabularyIsPositiveOrTheTokenizers) {

@@ -1,11 +1,11 @@
-// Sizes from a Hugging Face config.json.
+#include "checkpoints/formats/hugging_face_config.h"
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "models/model_config.h"
 
 namespace longreach {
 namespace {

@@ -1,12 +1,13 @@
-#include "train/adapter_export.h"
+#include "checkpoints/formats/peft.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/new_folder.h"
 #include "checkpoints/safetensors.h"
-#include "train/new_folder.h"
+#include "core/error.h"
 
 namespace longreach {
 namespace {
@@ -62,50 +63,26 @@ nlohmann::ordered_json peft_config(const AdapterConfig& config, const std::strin
   return json;
 }
 
-void expect_adapters(const AdapterConfig& config, const std::string& what) {
-  check<ConfigError>(config.present(), what, ": the model has no adapters ([adapter] type = \"none\")");
-}
-
 }  // namespace
 
-void write_peft(const Transformer& model, const AdapterConfig& config, const std::string& base,
-                const std::string& folder) {
-  expect_adapters(config, folder);
-  NamedTensors tensors;
-  for (const auto& [name, tensor] : model_tensors(model))
+void write_peft(const Transformer& model, const NamedTensors& tensors, const AdapterConfig& config,
+                const std::string& base, const std::string& folder) {
+  config.expect_present(folder);
+  NamedTensors written;
+  for (const auto& [name, tensor] : tensors)
     if (is_adapter_parameter(name) || is_saved_parameter(config, name))
-      tensors.emplace_back(kPeftPrefix + name, tensor);
+      written.emplace_back(kPeftPrefix + name, tensor);
   std::vector<std::string> modules = peft_names(model, saved_modules(model, config));
   // PEFT puts the saved embedding in the place of the model's, and leaves an output layer tied to the old one.
   if (model.config().tie_word_embeddings && is_saved_parameter(config, kEmbedding)) {
-    tensors.emplace_back(text(kPeftPrefix, "lm_head.weight"), model.named_parameters()[kEmbedding].detach());
+    written.emplace_back(text(kPeftPrefix, "lm_head.weight"), model.named_parameters()[kEmbedding].detach());
     modules.emplace_back("lm_head");
   }
   NewFolder output(folder);
-  write_safetensors(output.path() + "/adapter_model.safetensors", tensors, {{"format", "pt"}});
+  write_safetensors(output.path() + "/adapter_model.safetensors", written, {{"format", "pt"}});
   CheckedFile file(output.path() + "/adapter_config.json");
   file.write(peft_config(config, base, modules).dump(2) + "\n");
   file.finish();
-  output.publish();
-}
-
-void write_merged(const std::string& checkpoint, const std::string& folder) {
-  const SavedModel saved = load_saved_model(checkpoint);
-  expect_adapters(saved.config.adapter, checkpoint);
-  CheckpointContents contents{.step = saved.step, .texts = saved.texts};
-  RunConfig config = parse_run_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
-  config.adapter = {};
-  config.exports = {};
-  contents.texts["config.toml"] = to_toml(fields_of(config));
-  contents.texts.erase("state.json");  // a run starts from it, none goes on
-  const auto merged = merged_weights(*saved.model);
-  for (const auto& [name, tensor] : model_tensors(*saved.model)) {
-    const auto found = merged.find(name);
-    if (!is_adapter_parameter(name))
-      contents.model.emplace_back(name, found == merged.end() ? tensor : found->second);
-  }
-  NewFolder output(folder);
-  save_checkpoint(output.path(), contents);
   output.publish();
 }
 

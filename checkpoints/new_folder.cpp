@@ -1,4 +1,4 @@
-#include "train/new_folder.h"
+#include "checkpoints/new_folder.h"
 
 #include <unistd.h>
 
