@@ -15,7 +15,8 @@
 
 #include "core/error.h"
 #include "core/file_lock.h"
-#include "data/corpora/files.h"
+#include "data/common/files.h"
+#include "data/corpora/byte_stream.h"
 
 extern char** environ;
 

@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "data/corpora/files.h"
+#include "data/corpora/byte_stream.h"
 
 namespace longreach::data {
 

@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "data/corpora/files.h"
+#include "data/common/files.h"
 #include "data/corpora/store_layout.h"
 
 namespace longreach::data {

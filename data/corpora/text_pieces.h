@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/corpora/files.h"
+#include "data/corpora/byte_stream.h"
 #include "data/tokenizers/tokenizer.h"
 
 namespace longreach::data {

@@ -5,8 +5,8 @@
 #include <array>
 
 #include "core/error.h"
+#include "data/common/files.h"
 #include "data/common/fingerprint.h"
-#include "data/corpora/files.h"
 
 namespace longreach::data {
 namespace {

@@ -15,8 +15,8 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "data/common/files.h"
 #include "data/common/fingerprint.h"
-#include "data/corpora/files.h"
 #include "data/corpora/store_column.h"
 #include "data/corpora/store_layout.h"
 

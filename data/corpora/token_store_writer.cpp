@@ -12,8 +12,8 @@
 
 #include "core/error.h"
 #include "core/file_lock.h"
+#include "data/common/files.h"
 #include "data/common/fingerprint.h"
-#include "data/corpora/files.h"
 #include "data/corpora/hdf5.h"
 #include "data/corpora/token_store.h"
 

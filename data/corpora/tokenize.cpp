@@ -12,8 +12,9 @@
 
 #include "core/error.h"
 #include "core/file_lock.h"
+#include "data/common/files.h"
 #include "data/common/fingerprint.h"
-#include "data/corpora/files.h"
+#include "data/corpora/byte_stream.h"
 #include "data/corpora/forked.h"
 #include "data/corpora/json_lines.h"
 #include "data/corpora/text_pieces.h"

@@ -1,4 +1,4 @@
-// tokenizer.json -> JsonTokenizerParts. Everything that would change ids and is not understood is an error.
+// tokenizer.json -> TokenizerPipeline. Everything that would change ids and is not understood is an error.
 #include "data/tokenizers/tokenizer_json.h"
 
 #include <filesystem>
@@ -7,7 +7,7 @@
 #include "data/common/fingerprint.h"
 #include "data/common/json_file.h"
 #include "data/tokenizers/byte_alphabet.h"
-#include "data/tokenizers/json_tokenizer.h"
+#include "data/tokenizers/pipeline_tokenizer.h"
 #include "data/tokenizers/space_mark.h"
 
 namespace longreach::data {
@@ -60,7 +60,7 @@ class Reader {
  public:
   explicit Reader(const json& root) : root_(root) {}
 
-  JsonTokenizerParts read() {
+  TokenizerPipeline read() {
     const json& model = get_object(root_, "model", "the file");
     read_pre_tokenizer(section("pre_tokenizer"));
     read_normalizer(section("normalizer"));
@@ -308,7 +308,7 @@ class Reader {
   }
 
   const json& root_;
-  JsonTokenizerParts parts_;
+  TokenizerPipeline parts_;
   bool byte_level_ = false;
   int64_t limit_ = 0;
 };
@@ -345,7 +345,7 @@ auto with_file(const std::string& path, const Read& read) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& path) {
-  JsonTokenizerParts parts = with_file(path, [](const json& root) { return Reader(root).read(); });
+  TokenizerPipeline parts = with_file(path, [](const json& root) { return Reader(root).read(); });
   parts.path = path;
   const auto name_ends = [&parts](const json& config) {
     parts.bos =
@@ -361,7 +361,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::string& path) {
     });
   else
     name_ends(json());
-  return std::make_unique<JsonTokenizer>(std::move(parts));
+  return std::make_unique<PipelineTokenizer>(std::move(parts));
 }
 
 }  // namespace longreach::data

@@ -3,8 +3,8 @@
 #include <iostream>
 #include <iterator>
 
+#include "data/corpora/byte_stream.h"
 #include "data/corpora/fetch.h"
-#include "data/corpora/files.h"
 #include "data/corpora/token_bin.h"
 #include "data/corpora/token_store.h"
 #include "data/corpora/tokenize.h"

@@ -12,7 +12,7 @@
 #include <ostream>
 #include <set>
 
-#include "data/corpora/files.h"
+#include "data/common/files.h"
 #include "train/verify/compare.h"
 #include "train/verify/runners.h"
 

@@ -13,9 +13,9 @@
 #include <csignal>
 
 #include "core/config.h"
+#include "data/corpora/byte_stream.h"
 #include "data/corpora/chat.h"
 #include "data/corpora/fetch.h"
-#include "data/corpora/files.h"
 #include "data/loader.h"
 #include "tests/data/fixtures.h"
 

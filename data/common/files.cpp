@@ -1,5 +1,5 @@
 // Positioned reads, folders and durable writes over POSIX calls.
-#include "data/corpora/files.h"
+#include "data/common/files.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -41,34 +41,6 @@ void PositionedFile::read(int64_t offset, void* out, int64_t bytes) const {
   }
 }
 
-LineReader::LineReader(const std::string& path, int64_t limit)
-    : path_(path), stream_(open_stream(path)), limit_(limit) {}
-
-bool LineReader::next(std::string& line) {
-  size_t searched = at_;
-  while (true) {
-    const size_t end = buffer_.find('\n', searched);
-    if (end != std::string::npos || (ended_ && at_ < buffer_.size())) {
-      const size_t stop = std::min(end, buffer_.size());
-      line.assign(buffer_, at_, stop - at_);
-      at_ = std::min(stop + 1, buffer_.size());
-      ++number_;
-      return true;
-    }
-    if (ended_) return false;
-    buffer_.erase(0, at_);
-    at_ = 0;
-    searched = buffer_.size();
-    check<DataError>(static_cast<int64_t>(searched) <= limit_, path_, ":", number_ + 1,
-                     ": line of more than ", limit_, " bytes");
-    constexpr int64_t kBlock = 1 << 18;
-    buffer_.resize(searched + kBlock);
-    const int64_t got = stream_->read(buffer_.data() + searched, kBlock);
-    buffer_.resize(searched + static_cast<size_t>(got));
-    ended_ = got == 0;
-  }
-}
-
 std::vector<std::string> list_files(const std::string& path) {
   std::error_code error;
   const auto status = fs::status(path, error);
@@ -89,23 +61,6 @@ std::vector<std::string> list_files(const std::string& path) {
   check<DataError>(!error, path, ": cannot be listed: ", error.message());
   std::sort(files.begin(), files.end());
   return files;
-}
-
-std::string_view packed_ending(const std::string& path) {
-  for (const std::string_view suffix : {".gz", ".zst", ".xz", ".bz2", ".lz4"}) {
-    if (path.size() < suffix.size()) continue;
-    const std::string_view end = std::string_view(path).substr(path.size() - suffix.size());
-    const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
-    if (std::equal(end.begin(), end.end(), suffix.begin(), same)) return suffix;
-  }
-  return {};
-}
-
-std::string plain_name(const std::string& path) {
-  std::string name = fs::path(path).filename().string();
-  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  name.resize(name.size() - packed_ending(name).size());
-  return name;
 }
 
 void sync_to_disk(const std::string& path) {

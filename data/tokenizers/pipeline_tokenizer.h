@@ -24,7 +24,7 @@ struct DecodeRules {
   std::string drop_in_first;               // removed from the first token
 };
 
-struct JsonTokenizerParts {
+struct TokenizerPipeline {
   std::string path;
   Vocabulary vocabulary;
   std::vector<BpeModel::Merge> merges;
@@ -37,9 +37,9 @@ struct JsonTokenizerParts {
   std::string fingerprint;
 };
 
-class JsonTokenizer : public Tokenizer {
+class PipelineTokenizer : public Tokenizer {
  public:
-  explicit JsonTokenizer(JsonTokenizerParts parts);
+  explicit PipelineTokenizer(TokenizerPipeline parts);
 
   std::vector<Token> encode(std::string_view text, bool special) const override;
   std::vector<Token> encode_part(std::string_view text, bool special, TextState& state) const override;
@@ -57,7 +57,7 @@ class JsonTokenizer : public Tokenizer {
                    std::vector<Token>& out) const;
   std::string decode_characters(std::span<const Token> tokens) const;
 
-  JsonTokenizerParts parts_;
+  TokenizerPipeline parts_;
   BpeModel model_;                    // refers to the vocabulary in parts_
   std::vector<bool> literal_tokens_;  // by id: an added token, whose text is not in the byte alphabet
   mutable BpeScratchPool pool_;

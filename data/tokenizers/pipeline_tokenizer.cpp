@@ -1,12 +1,12 @@
 // Encoding and decoding in the order of Hugging Face's tokenizers.
-#include "data/tokenizers/json_tokenizer.h"
+#include "data/tokenizers/pipeline_tokenizer.h"
 
 #include "core/error.h"
 #include "data/tokenizers/byte_alphabet.h"
 
 namespace longreach::data {
 
-JsonTokenizer::JsonTokenizer(JsonTokenizerParts parts)
+PipelineTokenizer::PipelineTokenizer(TokenizerPipeline parts)
     : parts_(std::move(parts)),
       model_(parts_.vocabulary, parts_.merges, parts_.bpe),
       literal_tokens_(static_cast<size_t>(parts_.vocabulary.size())) {
@@ -15,12 +15,12 @@ JsonTokenizer::JsonTokenizer(JsonTokenizerParts parts)
     for (const AddedToken& token : added->tokens()) literal_tokens_[token.id] = true;
 }
 
-std::vector<Token> JsonTokenizer::encode(std::string_view text, bool special) const {
+std::vector<Token> PipelineTokenizer::encode(std::string_view text, bool special) const {
   TextState state;
   return encode_part(text, special, state);
 }
 
-Tokenizer::Strip JsonTokenizer::strip_of(Token id) const {
+Tokenizer::Strip PipelineTokenizer::strip_of(Token id) const {
   if (!literal_tokens_[id]) return {};
   for (const AddedTokens* added : {&parts_.raw_tokens, &parts_.normalized_tokens})
     for (const AddedToken& token : added->tokens())
@@ -28,7 +28,8 @@ Tokenizer::Strip JsonTokenizer::strip_of(Token id) const {
   return {};
 }
 
-std::vector<Token> JsonTokenizer::encode_part(std::string_view text, bool special, TextState& state) const {
+std::vector<Token> PipelineTokenizer::encode_part(std::string_view text, bool special,
+                                                  TextState& state) const {
   std::vector<Token> out;
   BorrowedScratch scratch(pool_);
   try {
@@ -39,8 +40,8 @@ std::vector<Token> JsonTokenizer::encode_part(std::string_view text, bool specia
   return out;
 }
 
-void JsonTokenizer::encode_text(std::string_view text, bool special, TextState::Place& place,
-                                BpeScratch& scratch, std::vector<Token>& out) const {
+void PipelineTokenizer::encode_text(std::string_view text, bool special, TextState::Place& place,
+                                    BpeScratch& scratch, std::vector<Token>& out) const {
   using Place = TextState::Place;
   const PreTokenizer::Sink sink = [&](std::string_view word) { model_.encode(word, scratch, out); };
   for (const AddedTokens::Part& part : parts_.raw_tokens.split(text, special)) {
@@ -61,7 +62,7 @@ void JsonTokenizer::encode_text(std::string_view text, bool special, TextState::
   }
 }
 
-std::string JsonTokenizer::decode(std::span<const Token> tokens) const {
+std::string PipelineTokenizer::decode(std::span<const Token> tokens) const {
   for (const Token id : tokens)
     check<DataError>(parts_.vocabulary.contains(id), parts_.path, ": no token has the id ", id,
                      ", allowed are 0 to ", vocab_size() - 1);
@@ -74,7 +75,7 @@ std::string JsonTokenizer::decode(std::span<const Token> tokens) const {
   return out;
 }
 
-std::string JsonTokenizer::decode_characters(std::span<const Token> tokens) const {
+std::string PipelineTokenizer::decode_characters(std::span<const Token> tokens) const {
   const DecodeRules& rules = parts_.decode;
   std::string out;
   for (size_t i = 0; i < tokens.size(); ++i) {
