@@ -7,9 +7,10 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/machine.h"
 #include "core/verbose.h"
-#include "train/machine.h"
 #include "train/metrics.h"
+#include "train/peak_share.h"
 #include "train/progress.h"
 #include "train/remaining_time.h"
 #include "train/tensorboard.h"

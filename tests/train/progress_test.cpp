@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "layers/ops/cpu/parallel.h"
-#include "train/machine.h"
+#include "train/peak_share.h"
 
 namespace longreach {
 namespace {
@@ -82,15 +82,7 @@ TEST(Progress, SaysWhatGoesOnBetweenSteps) {
   EXPECT_EQ(written(false, evaluate), "") << "a log hears of it after ten seconds of silence";
 }
 
-TEST(Machine, KnowsItself) {
-  EXPECT_FALSE(cpu_name().empty());
-  EXPECT_GE(usable_cores(), 1);
-  EXPECT_GT(resident_bytes(), 1 << 20);
-  EXPECT_GE(peak_resident_bytes(), resident_bytes() / 2);
-  EXPECT_GE(total_memory_bytes(), peak_resident_bytes());
-}
-
-// That others do not lengthen the clock behind it, tests/train/bench/peak_test.cpp shows.
+// That others do not lengthen the clock behind it, tests/layers/ops/cpu/peak_test.cpp shows.
 TEST(Machine, MeasuresItsPeakOnce) {
   set_num_threads(1);
   const double peak = measured_peak(PeakDtype::kFloat32);

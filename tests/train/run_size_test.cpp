@@ -4,11 +4,9 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "core/temporary_folder.h"
 #include "layers/basic/initial_values.h"
 #include "layers/basic/initialization.h"
 #include "tests/support/errors.h"
-#include "train/machine.h"
 
 namespace longreach {
 namespace {
@@ -89,24 +87,6 @@ TEST(RunSize, WhatCannotFitIsRefusedByItsKeys) {
       "[model]\nhidden_size = 2147483648\nnum_attention_heads = 65536\nhead_dim = 64\n"
       "intermediate_size = 2147483648\nnum_hidden_layers = 2\n");
   EXPECT_THROW(expect_memory(size_of_run(absurd), absurd, 64 * kGiB), ConfigError);
-}
-
-TEST(Machine, AvailableMemoryIsTheLeastOfMachineAndGroups) {
-  const TemporaryFolder root;
-  root.write("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    4000 kB\nSwapFree:  1000 kB\n");
-  EXPECT_EQ(available_memory_bytes(root.path()), 5000 * 1024);
-  root.write("proc/self/cgroup", "0::/user/job\n");
-  root.write("sys/fs/cgroup/user/job/memory.max", "max\n");
-  EXPECT_EQ(available_memory_bytes(root.path()), 5000 * 1024);
-  root.write("sys/fs/cgroup/user/memory.max", "3000000\n");
-  root.write("sys/fs/cgroup/user/memory.current", "1000000\n");
-  root.write("sys/fs/cgroup/user/memory.stat", "anon 800000\ninactive_file 150000\n");
-  EXPECT_EQ(available_memory_bytes(root.path()), 2150000);
-  root.write("proc/self/cgroup", "3:cpuset:/\n4:memory:/job\n0::/\n");
-  root.write("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "2000000\n");
-  root.write("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "1990000\n");
-  EXPECT_EQ(available_memory_bytes(root.path()), 10000);
-  EXPECT_GT(available_memory_bytes(), 0);
 }
 
 TEST(Initialization, ShapesAloneTakeNoMemoryAndEndWithTheirScope) {

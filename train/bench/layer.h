@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "layers/ops/cpu/peak.h"
 #include "train/bench/memory.h"
-#include "train/bench/peak.h"
 #include "train/bench/setting.h"
 
 namespace longreach::bench {

@@ -1,7 +1,7 @@
 // From a setting to a row: check, then time ours and the peer alternately.
 #pragma once
+#include "layers/ops/cpu/peak.h"
 #include "train/bench/contestant.h"
-#include "train/bench/peak.h"
 
 namespace longreach::bench {
 

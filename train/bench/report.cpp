@@ -25,8 +25,8 @@ std::string format(const char* pattern, ...) {
 }  // namespace
 
 void print_machine(std::ostream& out, const Machine& machine) {
-  out << "machine  " << machine.cpu << ", " << machine.cores << " core(s), " << machine.instruction_sets()
-      << "; " << machine.libraries << std::endl;
+  out << "machine  " << machine.cpu << ", " << machine.cores << " core(s), " << machine.has.names() << "; "
+      << machine.libraries << std::endl;
 }
 
 void print_table_header(std::ostream& out) {
@@ -92,10 +92,10 @@ nlohmann::json to_json(const Conditions& conditions, const Report& report) {
   return {{"machine",
            {{"cpu", machine.cpu},
             {"cores", machine.cores},
-            {"avx2", machine.avx2},
-            {"avx512", machine.avx512},
-            {"avx512_bf16", machine.avx512_bf16},
-            {"amx", machine.amx},
+            {"avx2", machine.has.avx2},
+            {"avx512", machine.has.avx512},
+            {"avx512_bf16", machine.has.avx512_bf16},
+            {"amx", machine.has.amx},
             {"libraries", machine.libraries},
             {"load_before", conditions.load_before},
             {"load_after", conditions.load_after},

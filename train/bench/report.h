@@ -3,7 +3,7 @@
 #include <iosfwd>
 #include <string>
 
-#include "train/bench/machine.h"
+#include "train/bench/conditions.h"
 #include "train/bench/worker.h"
 
 namespace longreach::bench {

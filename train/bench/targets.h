@@ -2,7 +2,7 @@
 #pragma once
 #include <iosfwd>
 
-#include "train/bench/machine.h"
+#include "train/bench/conditions.h"
 #include "train/bench/worker.h"
 
 namespace longreach::bench {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "train/bench/peak.h"
+#include "layers/ops/cpu/peak.h"
 
 namespace longreach::bench {
 

@@ -4,9 +4,9 @@
 #pragma once
 #include <functional>
 
+#include "layers/ops/cpu/peak.h"
 #include "train/bench/bench_case.h"
 #include "train/bench/memory.h"
-#include "train/bench/peak.h"
 
 namespace longreach::bench {
 

@@ -8,10 +8,10 @@
 #include <sstream>
 
 #include "core/config.h"
+#include "core/machine.h"
 #include "layers/attention/mechanisms.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
-#include "train/machine.h"
 #include "train/program/build_info.h"
 #include "train/program/command_line.h"
 #include "train/program/info_cuda.h"

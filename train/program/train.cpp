@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/file_lock.h"
+#include "core/machine.h"
 #include "core/naming.h"
 #include "core/verbose.h"
 #include "data/ngram.h"
@@ -19,7 +20,6 @@
 #include "train/export.h"
 #include "train/generate_text.h"
 #include "train/labels.h"
-#include "train/machine.h"
 #include "train/program/command_line.h"
 #include "train/program/example_config.h"
 #include "train/program/last_words.h"

@@ -11,9 +11,9 @@ namespace {
 
 using testing::HasSubstr;
 
-const Machine kTargetMachine{.avx2 = true, .avx512 = true, .avx512_bf16 = true};
-const Machine kTileMachine{.avx2 = true, .avx512 = true, .avx512_bf16 = true, .amx = true};
-const Machine kOldMachine{.avx2 = true};
+const Machine kTargetMachine{.has = {.avx2 = true, .avx512 = true, .avx512_bf16 = true}};
+const Machine kTileMachine{.has = {.avx2 = true, .avx512 = true, .avx512_bf16 = true, .amx = true}};
+const Machine kOldMachine{.has = {.avx2 = true}};
 
 Row row_of(const Target& target, int threads, double ratio) {
   Row row;

@@ -2,7 +2,7 @@
 #pragma once
 #include <functional>
 
-namespace longreach::bench {
+namespace longreach {
 
 struct Peak {
   double float32 = 0;   // FLOP/s of one thread, fused multiply-add counted as two
@@ -22,4 +22,4 @@ double best_rate(const std::function<double()>& loop, const std::function<double
 // The calling thread's own CPU time: it stands still while others hold the core.
 double thread_seconds();
 
-}  // namespace longreach::bench
+}  // namespace longreach

@@ -1,5 +1,5 @@
-// Reads /proc, and runs the multiply-add loops of train/bench.
-#include "train/machine.h"
+// Reads /proc and asks the system.
+#include "core/machine.h"
 
 #include <sched.h>
 #include <sys/resource.h>
@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <limits>
+#include <set>
+#include <sstream>
+#include <vector>
 
 #include "core/error.h"
-#include "layers/ops/cpu/parallel.h"
-#include "train/bench/peak.h"
 
 namespace longreach {
 namespace {
@@ -95,6 +97,24 @@ int64_t usable_cores() {
   return std::max<int64_t>(1, ::sysconf(_SC_NPROCESSORS_ONLN));
 }
 
+std::string InstructionSets::names() const {
+  std::vector<std::string> names;
+  if (avx2) names.emplace_back("avx2");
+  if (avx512) names.emplace_back("avx512");
+  if (avx512_bf16) names.emplace_back("avx512_bf16");
+  if (amx) names.emplace_back("amx");
+  return names.empty() ? "baseline" : join(names, " ");
+}
+
+InstructionSets instruction_sets() {
+  std::istringstream words(value_of("/proc/cpuinfo", "flags"));
+  const std::set<std::string> flags{std::istream_iterator<std::string>(words), {}};
+  return {.avx2 = flags.contains("avx2") && flags.contains("fma"),
+          .avx512 = flags.contains("avx512f") && flags.contains("avx512bw") && flags.contains("avx512dq"),
+          .avx512_bf16 = flags.contains("avx512_bf16"),
+          .amx = flags.contains("amx_bf16")};
+}
+
 int64_t total_memory_bytes() {
   const int64_t machine = static_cast<int64_t>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGE_SIZE);
   std::ifstream limit("/sys/fs/cgroup/memory.max");
@@ -120,18 +140,6 @@ int64_t peak_resident_bytes() {
   struct rusage usage {};
   ::getrusage(RUSAGE_SELF, &usage);
   return std::max(static_cast<int64_t>(usage.ru_maxrss) * 1024, resident_bytes());
-}
-
-double measured_peak(PeakDtype dtype) {
-  static const bench::Peak one_thread = bench::measure_peak();
-  const auto threads = static_cast<double>(std::min<int64_t>(num_threads(), usable_cores()));
-  return threads * (dtype == PeakDtype::kFloat32 ? one_thread.float32 : one_thread.bfloat16);
-}
-
-double PeakShare::of(double rate) {
-  if (peak_ <= 0) return -1;
-  peak_ = std::max(peak_, rate);
-  return rate / peak_;
 }
 
 }  // namespace longreach

@@ -1,29 +1,33 @@
 // The loops behind the measured peak: what was compiled is what is counted, and the clock is the thread's own. How fast a
 // CPU or a library is, no test can know.
-#include "train/bench/peak.h"
+#include "layers/ops/cpu/peak.h"
 
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
 #include <map>
 #include <regex>
+#include <sstream>
 #include <string>
 #include <thread>
 
-#include "train/bench/child_process.h"
+#include "tests/support/program.h"
 
-namespace longreach::bench {
+namespace longreach {
 namespace {
 
 // How many instructions of each name a function of this very program holds, by binutils' disassembler.
 std::map<std::string, int> instructions_of(const std::string& function) {
-  ChildProcess objdump({"objdump", "-C", "--no-show-raw-insn",
-                        "--disassemble=longreach::bench::(anonymous namespace)::" + function + "()",
-                        this_program()});
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::istringstream lines(
+      test::run_command({"objdump", "-C", "--no-show-raw-insn",
+                         "--disassemble=longreach::(anonymous namespace)::" + function + "()", program})
+          .out);
   const std::regex instruction("^ *[0-9a-f]+:\\s+(\\S+)");
   std::map<std::string, int> counts;
   std::smatch match;
-  for (std::string line; objdump.read_line(line);) {
+  for (std::string line; std::getline(lines, line);) {
     if (std::regex_search(line, match, instruction)) ++counts[match[1]];
   }
   return counts;
@@ -73,4 +77,4 @@ TEST(Peak, DotProductsAreNoSlowerThanFloat32) {
 }
 
 }  // namespace
-}  // namespace longreach::bench
+}  // namespace longreach

@@ -1,20 +1,19 @@
-// Names the machine a number was measured on.
+// What a number was measured on, and beside what.
 #pragma once
 #include <string>
 
-#include "train/bench/peak.h"
+#include "core/machine.h"
 
 namespace longreach::bench {
 
 struct Machine {
   std::string cpu;  // model name
-  bool avx2 = false, avx512 = false, avx512_bf16 = false, amx = false;
-  int cores = 0;          // that this process may run on
+  InstructionSets has;
+  int64_t cores = 0;      // that this process may run on
   std::string libraries;  // LibTorch's version and the vector set its kernels chose
 
-  std::string instruction_sets() const;  // "avx2 avx512 ..."
   // The kind of machine that the project's speed targets are set for.
-  bool targets_apply() const { return avx512_bf16 && !amx; }
+  bool targets_apply() const { return has.avx512_bf16 && !has.amx; }
 };
 
 Machine this_machine();

@@ -1,22 +1,25 @@
 // Register-only multiply-add loops. Operands come through volatile memory and every accumulator starts at a
 // value of its own: with equal or known ones a compiler merges the accumulators and the loop reports a
 // multiple of the peak.
-#include "train/bench/peak.h"
+#include "layers/ops/cpu/peak.h"
 
 #include <algorithm>
 #include <cstdint>
 #include <ctime>
 
 #include "layers/ops/cpu/amx.h"
-#include "train/bench/clock.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-namespace longreach::bench {
+namespace longreach {
 
-double thread_seconds() { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 Peak larger(const Peak& a, const Peak& b) {
   return {.float32 = std::max(a.float32, b.float32), .bfloat16 = std::max(a.bfloat16, b.bfloat16)};
@@ -136,4 +139,4 @@ Peak measure_peak() {
 Peak measure_peak() { return {}; }
 #endif
 
-}  // namespace longreach::bench
+}  // namespace longreach
