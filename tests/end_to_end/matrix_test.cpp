@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/program/mechanism_matrix.h"
+#include "tests/support/small_config.h"
 
 namespace longreach::test {
 namespace {

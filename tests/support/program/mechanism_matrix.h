@@ -7,10 +7,6 @@
 
 namespace longreach::test {
 
-// `config` with every size divided by the same power of two, as far as a layer can still be built: small enough that a
-// short text has several windows, blocks and chunks.
-AttentionConfig small_config(const AttentionConfig& config);
-
 enum class Mix { alone, with_dense };
 
 void expect_row_of_matrix(const AttentionConfig& config, Mix mix);
