@@ -1,7 +1,5 @@
 # The functions that turn folders into targets. Naming decides everything:
-#   DIR/**/*.cpp                         library longreach_DIR
-#   checkpoints/formats/*.cpp            library longreach_formats
-#   layers/**/verify.cpp                 library longreach_train
+#   cmake/units.txt                      which folder belongs to which library longreach_NAME, and what links what
 #   layers/ops/**/cpu/*.cpp              library longreach_kernels: no torch header; Google Highway
 #   layers/ops/cpu/parallel.cpp          library longreach_parallel: the threads of kernels
 #   layers/ops/**/cpu/*_avx512bf16.cpp   the same, compiled for AVX-512-BF16; entered behind a run-time check only
@@ -11,16 +9,59 @@
 #                                        *_interop_test.cpp go to A_B_slow_test, ... with that CTest label
 set(LONGREACH_HEAVY_PCH <torch/nn/module.h>)
 
-# What each library may use; the include-direction check in CI holds the sources to the same list.
-set(LONGREACH_USES_core PkgConfig::XXHASH)
-set(LONGREACH_USES_data longreach_core PkgConfig::HDF5 PkgConfig::ZSTD ZLIB::ZLIB Threads::Threads)
-set(LONGREACH_USES_distributed longreach_core longreach_torch)
-set(LONGREACH_USES_layers longreach_core longreach_kernels longreach_distributed longreach_torch)
-set(LONGREACH_USES_models longreach_layers)
-set(LONGREACH_USES_checkpoints longreach_core longreach_torch)
-set(LONGREACH_USES_formats longreach_models longreach_checkpoints)
-set(LONGREACH_USES_train longreach_formats longreach_models longreach_checkpoints longreach_data CLI11::CLI11)
-set(LONGREACH_TORCH_LIBRARIES layers models train distributed checkpoints formats)
+# What libraries use that is not ours. Those that name longreach_torch see its headers.
+set(LONGREACH_EXTERNAL_core PkgConfig::XXHASH)
+set(LONGREACH_EXTERNAL_data PkgConfig::HDF5 PkgConfig::ZSTD ZLIB::ZLIB Threads::Threads)
+set(LONGREACH_EXTERNAL_distributed longreach_torch)
+set(LONGREACH_EXTERNAL_layers longreach_kernels longreach_torch)
+set(LONGREACH_EXTERNAL_checkpoints longreach_torch)
+set(LONGREACH_EXTERNAL_program CLI11::CLI11)
+set(LONGREACH_WITHOUT_TORCH core data)
+
+# Reads cmake/units.txt, by which tools/check_sources.py judges includes: sets LONGREACH_LIBRARIES, in the table's order,
+# LONGREACH_USES_<library>, and LONGREACH_SOURCES_<library>, the .cpp files of its units but kernels, plug-in and main.
+function(longreach_read_units)
+  set(table ${PROJECT_SOURCE_DIR}/cmake/units.txt)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${table})
+  file(STRINGS ${table} lines REGEX "^[^#]")
+  set(libraries "")
+  foreach(line IN LISTS lines)
+    string(REGEX MATCHALL "[^ ]+" words "${line}")
+    list(POP_FRONT words unit library)
+    list(APPEND units ${unit})
+    list(APPEND libraries ${library})
+    set(library_${unit} ${library})
+    set(uses_${unit} ${words})
+  endforeach()
+  list(REMOVE_DUPLICATES libraries)
+  foreach(unit IN LISTS units)
+    foreach(used IN LISTS uses_${unit})
+      string(REPLACE "/NAME.h" "" used ${used})  # layers/ops/NAME/NAME.h
+      if(NOT library_${used} STREQUAL library_${unit})
+        list(APPEND uses_library_${library_${unit}} longreach_${library_${used}})
+      endif()
+    endforeach()
+  endforeach()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/core/*.cpp
+       ${PROJECT_SOURCE_DIR}/data/*.cpp ${PROJECT_SOURCE_DIR}/checkpoints/*.cpp ${PROJECT_SOURCE_DIR}/distributed/*.cpp
+       ${PROJECT_SOURCE_DIR}/layers/*.cpp ${PROJECT_SOURCE_DIR}/models/*.cpp ${PROJECT_SOURCE_DIR}/train/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "^layers/ops/(.*/)?cpu/|^layers/ops/cuda/plugin/|^train/program/main\\.cpp$")
+  foreach(source IN LISTS sources)
+    foreach(unit IN LISTS units)  # the last one that fits is the longest
+      string(REPLACE "NAME" "[^/]+" pattern ${unit})
+      if(source MATCHES "^${pattern}(/|\\.cpp$)")
+        set(library ${library_${unit}})
+      endif()
+    endforeach()
+    list(APPEND sources_${library} ${PROJECT_SOURCE_DIR}/${source})
+  endforeach()
+  foreach(library IN LISTS libraries)
+    list(REMOVE_DUPLICATES uses_library_${library})
+    set(LONGREACH_USES_${library} ${uses_library_${library}} PARENT_SCOPE)
+    set(LONGREACH_SOURCES_${library} ${sources_${library}} PARENT_SCOPE)
+  endforeach()
+  set(LONGREACH_LIBRARIES ${libraries} PARENT_SCOPE)
+endfunction()
 
 function(longreach_common target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
@@ -29,40 +70,37 @@ function(longreach_common target)
 endfunction()
 
 function(longreach_library name)
-  set(folder ${name})
-  if(name STREQUAL formats)
-    set(folder checkpoints/formats)
-  endif()
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.cpp)
-  if(name STREQUAL checkpoints)
-    list(FILTER sources EXCLUDE REGEX "/checkpoints/formats/")
-  endif()
-  list(FILTER sources EXCLUDE REGEX
-       "/layers/ops/(.*/)?cpu/[^/]*\\.cpp$|/layers/ops/cuda/plugin/|/layers/.*/verify\\.cpp$|/train/program/main\\.cpp$")
-  if(name STREQUAL train)  # what `longreach verify` runs stands beside what it is about
-    file(GLOB_RECURSE cases CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/verify.cpp)
-    list(APPEND sources ${cases})
-  endif()
-  if(NOT sources)
+  set(uses ${LONGREACH_USES_${name}} ${LONGREACH_EXTERNAL_${name}})
+  if(NOT LONGREACH_SOURCES_${name})
     add_library(longreach_${name} INTERFACE)
-    target_link_libraries(longreach_${name} INTERFACE ${LONGREACH_USES_${name}})
+    target_link_libraries(longreach_${name} INTERFACE ${uses})
     return()
   endif()
-  add_library(longreach_${name} STATIC ${sources})
+  add_library(longreach_${name} STATIC ${LONGREACH_SOURCES_${name}})
   longreach_common(longreach_${name})
-  target_link_libraries(longreach_${name} PUBLIC ${LONGREACH_USES_${name}})
+  target_link_libraries(longreach_${name} PUBLIC ${uses})
   target_link_libraries(longreach_${name} PRIVATE $<BUILD_INTERFACE:nlohmann_json::nlohmann_json>)
   if(name STREQUAL data)  # private: its compile flags are nobody else's
     target_link_libraries(longreach_data PRIVATE PkgConfig::UTF8PROC)
-  elseif(name STREQUAL train)
-    target_compile_definitions(longreach_train PUBLIC LONGREACH_VERSION="${PROJECT_VERSION}"
+  elseif(name STREQUAL program)
+    target_compile_definitions(longreach_program PUBLIC LONGREACH_VERSION="${PROJECT_VERSION}"
                                LONGREACH_TORCH_VERSION="${LONGREACH_TORCH_VERSION}")
+    longreach_mechanism_files()
   endif()
   if(name STREQUAL layers)
     target_precompile_headers(longreach_layers PRIVATE ${LONGREACH_HEAVY_PCH})
-  elseif(name IN_LIST LONGREACH_TORCH_LIBRARIES AND NOT name STREQUAL distributed)
+  elseif(NOT name IN_LIST LONGREACH_WITHOUT_TORCH)
     longreach_reuse_pch(longreach_${name})
   endif()
+endfunction()
+
+# README's table of mechanisms has a cell for each file that is there.
+function(longreach_mechanism_files)
+  set(folder ${PROJECT_SOURCE_DIR}/layers/attention)
+  file(GLOB files CONFIGURE_DEPENDS RELATIVE ${folder} ${folder}/*/*.cpp)
+  list(JOIN files " " files)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/train/program/mechanism_table.cpp PROPERTIES
+                              COMPILE_DEFINITIONS "LONGREACH_MECHANISM_FILES=\"${files}\"")
 endfunction()
 
 # Files of this target are compiled with the one precompiled header; needs the same flags as longreach_layers.
@@ -124,7 +162,7 @@ endfunction()
 
 function(longreach_program)
   add_executable(longreach ${PROJECT_SOURCE_DIR}/train/program/main.cpp)
-  target_link_libraries(longreach PRIVATE longreach_train nlohmann_json::nlohmann_json)
+  target_link_libraries(longreach PRIVATE longreach_program nlohmann_json::nlohmann_json)
   longreach_reuse_pch(longreach)
   longreach_finds_plugin(longreach)
 endfunction()
@@ -142,10 +180,8 @@ set(LONGREACH_TESTS_USE_models longreach_models longreach_checkpoints)
 function(longreach_link_test target source)
   string(REGEX MATCH "^[^/]+" folder ${source})
   set(libraries ${LONGREACH_TESTS_USE_${folder}})
-  if(source MATCHES "^checkpoints/formats/")
-    set(libraries longreach_formats)
-  elseif(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
-    set(libraries longreach_test_program_support longreach_train)
+  if(NOT libraries OR source MATCHES "^layers/attention/.*_slow_test\\.cpp$")  # that a mechanism learns is seen by training
+    set(libraries longreach_test_program_support longreach_program)
     add_dependencies(${target} longreach)
   elseif(source MATCHES "^layers/attention/[a-z0-9_]+/")  # whole models of it, and its vector files
     list(APPEND libraries longreach_train)
@@ -221,7 +257,7 @@ function(longreach_tests)
   target_link_libraries(longreach_test_support PUBLIC longreach_core longreach_torch GTest::gtest GTest::gmock)
   file(GLOB program CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/support/program/*.cpp)  # links all that the program does
   add_library(longreach_test_program_support STATIC ${program})
-  target_link_libraries(longreach_test_program_support PUBLIC longreach_test_support longreach_train)
+  target_link_libraries(longreach_test_program_support PUBLIC longreach_test_support longreach_program)
   target_link_libraries(longreach_test_program_support PRIVATE nlohmann_json::nlohmann_json)
   foreach(target longreach_test_support longreach_test_program_support)
     target_compile_definitions(${target} PRIVATE LONGREACH_PROGRAM="$<TARGET_FILE:longreach>"
