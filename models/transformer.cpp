@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "core/promise.h"
 #include "layers/basic/embedding.h"
 #include "layers/basic/initialization.h"
 #include "layers/basic/loss.h"
@@ -164,8 +165,9 @@ Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const
     if (out.losses.empty()) continue;
     const auto count = counts.empty() ? layer->attention().loss_counts({batch}) : counts.at(i);
     for (const auto& [name, sum] : out.losses) {
-      check<Error>(count.count(name) > 0, "layer ", i, ": a loss `", name,
-                   "` that loss_counts does not name");
+      if (!count.contains(name))
+        throw BrokenPromise(
+            bug_report(text("layer ", i, ": loss_counts does not name its loss `", name, "`")));
       result.losses[name].push_back(sum / count.at(name));
     }
   }

@@ -7,7 +7,7 @@
 #include <map>
 #include <mutex>
 
-#include "core/error.h"
+#include "core/promise.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/cuda/plugin/images.h"
 #include "layers/ops/cuda/plugin/libraries/libraries.h"
@@ -43,7 +43,7 @@ class Kernels {
       if (cudaLibraryGetKernel(&kernel, library, name.c_str()) == cudaSuccess) return kernels_[name] = kernel;
       cudaGetLastError();  // not in this one
     }
-    throw Error(text("CUDA kernel ", name, " is not among those built for this device"));
+    throw BrokenPromise(bug_report(text("CUDA kernel ", name, " is not among those built for this device")));
   }
 
  private:
