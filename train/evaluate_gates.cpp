@@ -8,30 +8,30 @@
 namespace longreach {
 namespace {
 
-std::vector<SeerLayer*> gated_layers(Transformer& model) {
-  auto layers = seer_layers(model);
-  check<ConfigError>(!layers.empty(), "the model has no layer of kind = \"seer\"");
+std::vector<GatedLayer*> layers_with_gates(Transformer& model) {
+  auto layers = gated_layers(model);
+  check<ConfigError>(!layers.empty(), "the model has no layer of ", kinds_with_gates());
   return layers;
 }
 
 }  // namespace
 
-std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoader& loader,
-                                      const std::vector<double>& densities, int64_t rows, int64_t batch_rows,
-                                      const LossOptions& options, const EvaluationProgress& progress) {
-  const auto layers = gated_layers(model);
+std::vector<GateResult> evaluate_gates(Transformer& model, const data::ValidLoader& loader,
+                                       const std::vector<double>& densities, int64_t rows, int64_t batch_rows,
+                                       const LossOptions& options, const EvaluationProgress& progress) {
+  const auto layers = layers_with_gates(model);
   model.eval();
-  std::vector<GateTrial> trials;
-  const auto attempt = [&](const std::string& name, SeerPolicy policy, double density) {
-    for (SeerLayer* layer : layers) {
-      layer->set_trial(SeerTrial{.policy = policy, .density = density});
+  std::vector<GateResult> trials;
+  const auto attempt = [&](const std::string& name, GatePolicy policy, double density) {
+    for (GatedLayer* layer : layers) {
+      layer->set_trial(GateTrial{.policy = policy, .density = density});
       layer->take_count();
     }
     const Evaluation evaluation = evaluate(model, loader, rows, batch_rows, options, progress);
     expect_tokens(evaluation);
-    SeerCount total;
-    for (SeerLayer* layer : layers) {
-      const SeerCount count = layer->take_count();
+    GateCount total;
+    for (GatedLayer* layer : layers) {
+      const GateCount count = layer->take_count();
       total.chosen += count.chosen;
       total.causal += count.causal;
       layer->set_trial(std::nullopt);
@@ -41,23 +41,23 @@ std::vector<GateTrial> evaluate_gates(Transformer& model, const data::ValidLoade
          static_cast<double>(total.chosen) / static_cast<double>(std::max<int64_t>(total.causal, 1)),
          evaluation.nll, evaluation.perplexity});
   };
-  attempt("dense", SeerPolicy::window, 1.0);  // every causal block
+  attempt("dense", GatePolicy::window, 1.0);  // every causal block
   for (const double density : densities) {
-    attempt("oracle", SeerPolicy::oracle, density);
-    attempt("gate", SeerPolicy::gate, density);
-    attempt("window", SeerPolicy::window, density);
-    attempt("random", SeerPolicy::random, density);
+    attempt("oracle", GatePolicy::oracle, density);
+    attempt("gate", GatePolicy::gate, density);
+    attempt("window", GatePolicy::window, density);
+    attempt("random", GatePolicy::random, density);
   }
   return trials;
 }
 
-SeerMaps gate_maps(Transformer& model, const data::ValidLoader& loader, int64_t layer) {
+GateMaps gate_maps(Transformer& model, const data::ValidLoader& loader, int64_t layer) {
   model.eval();
   std::vector<std::string> known;
-  for (SeerLayer* candidate : gated_layers(model)) {
+  for (GatedLayer* candidate : layers_with_gates(model)) {
     known.push_back(std::to_string(candidate->layer()));
     if (candidate->layer() != layer) continue;
-    SeerMaps maps;
+    GateMaps maps;
     candidate->record_maps(&maps);
     const ModelInput input = to_model_input(loader.batch(0, 1));
     model.token_nll(input.tokens, input.labels, input.batch);

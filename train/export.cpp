@@ -55,10 +55,7 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
     return folder;
   }
   const SavedModel saved = load_saved_model(checkpoint);
-  if (format == "gates") {
-    write_gates(*saved.model, saved.path, folder);
-    return folder + "/attn_gate_weights.safetensors";
-  }
+  if (format == "gates") return write_gates(*saved.model, saved.path, folder);
   write_peft(*saved.model, model_tensors(*saved.model), saved.config.adapter,
              base.empty() ? saved.config.checkpoint.initial_load_path : base, folder);
   return folder + "/adapter_model.safetensors";
@@ -68,11 +65,12 @@ bool is_exported(const std::string& folder, const std::string& format) {
   try {
     if (format == "merged") {
       expect_checkpoint(folder);
+    } else if (format == "gates") {
+      expect_gates(folder);
+      expect_json(folder + "/config.json");
     } else {
-      const bool gates = format == "gates";
-      const SafetensorsFile tensors(
-          folder + (gates ? "/attn_gate_weights.safetensors" : "/adapter_model.safetensors"));
-      expect_json(folder + (gates ? "/config.json" : "/adapter_config.json"));
+      const SafetensorsFile tensors(folder + "/adapter_model.safetensors");
+      expect_json(folder + "/adapter_config.json");
     }
     return true;
   } catch (const CheckpointError&) {

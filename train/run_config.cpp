@@ -167,34 +167,64 @@ void RunConfig::fields(FieldVisitor& visit) {
 
 namespace {
 
-// What dense attention by cuDNN asks of the rest of a run; said before anything is read or made.
-void check_backends(const RunConfig& config) {
-  for (const AttentionEntry& entry : config.model.attention) {
-    const auto* dense = std::get_if<DenseConfig>(&entry.config);
-    if (dense == nullptr || dense->backend != "cudnn") continue;
-    const auto needs = [](bool met, const char* key) {
-      check<ConfigError>(met, "model.attention.backend = \"cudnn\" needs ", key,
-                         "; \"auto\" and \"longreach\" take any run");
-    };
-    needs(config.parallel.device == "cuda", "parallel.device = \"cuda\"");
-    needs(config.training.mixed_precision_param == "bfloat16",
-          "training.mixed_precision_param = \"bfloat16\"");
-    needs(!config.training.varlen, "training.varlen = false: it takes no packed documents");
-    needs(!config.training.deterministic,
-          "training.deterministic = false: its backward pass is not deterministic");
+bool is_met(Need need, const RunConfig& config) {
+  switch (need) {
+    case Need::cuda:
+      return config.parallel.device == "cuda";
+    case Need::bfloat16:
+      return config.training.mixed_precision_param == "bfloat16";
+    case Need::whole_rows:
+      return !config.training.varlen;
+    case Need::any_order:
+      return !config.training.deterministic;
   }
+  return true;
+}
+
+const char* key_of(Need need) {
+  switch (need) {
+    case Need::cuda:
+      return "parallel.device = \"cuda\"";
+    case Need::bfloat16:
+      return "training.mixed_precision_param = \"bfloat16\"";
+    case Need::whole_rows:
+      return "training.varlen = false: it takes no packed documents";
+    case Need::any_order:
+      return "training.deterministic = false: its backward pass is not deterministic";
+  }
+  return "";
+}
+
+// What a mechanism asks of the rest of a run; said before anything is read or made.
+void check_requirements(const RunConfig& config) {
+  for (const AttentionEntry& entry : config.model.attention) {
+    const auto requirement = requirement_of(entry.config);
+    if (!requirement) continue;
+    for (const Need need : requirement->needs)
+      check<ConfigError>(is_met(need, config), "model.attention.", requirement->option, " needs ",
+                         key_of(need), "; ", requirement->way_out);
+  }
+}
+
+// kind = "A" with OPTION, of each kind whose gate can be taught.
+std::string ways_to_teach() {
+  std::vector<std::string> ways;
+  for (const AttentionConfig& config : all_attention_configs())
+    if (const auto gate = gate_of(config))
+      ways.push_back(text("kind = \"", kind_of(config), "\" with ", gate->teaching));
+  return join(ways, " or ");
 }
 
 // Said at the start of a run, not at its end.
 void check_exports(const RunConfig& config) {
   const std::vector<std::string>& known = export_formats();
   const bool gates = std::any_of(config.model.attention.begin(), config.model.attention.end(),
-                                 [](const auto& entry) { return kind_of(entry.config) == SeerConfig::kind; });
+                                 [](const auto& entry) { return gate_of(entry.config).has_value(); });
   for (const std::string& format : config.exports.format) {
     check<ConfigError>(std::find(known.begin(), known.end(), format) != known.end(), "export.format: `",
                        format, "` is none of ", join(known), did_you_mean(format, known));
     check<ConfigError>(format != "gates" || gates,
-                       "export.format: `gates` needs a [[model.attention]] table with kind = \"seer\"");
+                       "export.format: `gates` needs a [[model.attention]] table with ", kinds_with_gates());
     check<ConfigError>(format == "gates" || config.adapter.present(), "export.format: `", format,
                        "` needs adapter.type = \"lora\"");
     check<ConfigError>(config.checkpoint.enable_checkpoint,
@@ -205,7 +235,7 @@ void check_exports(const RunConfig& config) {
 }  // namespace
 
 void RunConfig::validate() const {
-  check_backends(*this);
+  check_requirements(*this);
   check_exports(*this);
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
@@ -213,13 +243,10 @@ void RunConfig::validate() const {
       job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
       "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
       "or job.task = \"finetune\" or \"pretrain\"");
-  const auto teaches = [](const AttentionEntry& entry) {
-    const auto* seer = std::get_if<SeerConfig>(&entry.config);
-    return seer && seer->mode == "distill";
-  };
+  const auto teaches = [](const AttentionEntry& entry) { return teaches_gate(entry.config); };
   check<ConfigError>(
       job.task != "distill" || std::any_of(model.attention.begin(), model.attention.end(), teaches),
-      "job.task = \"distill\": no [[model.attention]] table has kind = \"seer\" with mode = \"distill\"");
+      "job.task = \"distill\": no [[model.attention]] table has ", ways_to_teach());
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,
                      "training.seq_len = ", training.seq_len,

@@ -110,8 +110,7 @@ std::optional<RunConfig> saved_config(const std::string& path) {
 }
 
 void free_backends(ModelConfig& model) {
-  for (AttentionEntry& entry : model.attention)
-    if (auto* dense = std::get_if<DenseConfig>(&entry.config)) dense->backend = "auto";
+  for (AttentionEntry& entry : model.attention) take_any_run(entry.config);
 }
 
 SavedModel load_saved_model(const std::string& path) {

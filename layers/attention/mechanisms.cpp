@@ -4,10 +4,16 @@
 #include <algorithm>
 #include <charconv>
 
-#include "core/error.h"
+#include "core/promise.h"
 
 namespace longreach {
 namespace {
+
+template <Mechanism... Kinds>
+constexpr bool are_mechanisms(const std::variant<Kinds...>*) {
+  return true;
+}
+static_assert(are_mechanisms(static_cast<AttentionConfig*>(nullptr)));
 
 template <size_t... I>
 std::vector<AttentionConfig> each_kind(std::index_sequence<I...>) {
@@ -103,6 +109,57 @@ std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntr
 
 std::vector<Limitation> limitations_of(const AttentionConfig& config) {
   return std::visit([](const auto& kind) { return limitations_of(kind); }, config);
+}
+
+std::optional<Requirement> requirement_of(const AttentionConfig& config) {
+  return std::visit(
+      [](const auto& kind) -> std::optional<Requirement> {
+        if constexpr (requires { kind.requirement(); }) return kind.requirement();
+        return std::nullopt;
+      },
+      config);
+}
+
+void take_any_run(AttentionConfig& config) {
+  std::visit(
+      [](auto& kind) {
+        if constexpr (requires { kind.take_any_run(); }) kind.take_any_run();
+      },
+      config);
+}
+
+std::optional<TaughtGate> gate_of(const AttentionConfig& config) {
+  return std::visit(
+      [](const auto& kind) -> std::optional<TaughtGate> {
+        if constexpr (requires { kind.gate; }) return kind.gate;
+        return std::nullopt;
+      },
+      config);
+}
+
+bool teaches_gate(const AttentionConfig& config) {
+  return std::visit(
+      [](const auto& kind) {
+        if constexpr (requires { kind.teaches(); }) return kind.teaches();
+        return false;
+      },
+      config);
+}
+
+std::string gate_config(const AttentionConfig& config, const LayerSite& site) {
+  return std::visit(
+      [&](const auto& kind) -> std::string {
+        if constexpr (requires { kind.gate_config(site); }) return kind.gate_config(site);
+        throw BrokenPromise(bug_report(text(kind.kind, " is asked for the options of a gate, and has none")));
+      },
+      config);
+}
+
+std::string kinds_with_gates() {
+  std::vector<std::string> kinds;
+  for (const auto& config : all_attention_configs())
+    if (gate_of(config)) kinds.push_back(text("kind = \"", kind_of(config), "\""));
+  return join(kinds, " or ");
 }
 
 void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked) {

@@ -1,5 +1,5 @@
-// The closed list of attention mechanisms: one line each. Everything that must know all of them (parsing,
-// printing, `longreach info`, the matrix tests) reads this variant; a kind without a factory does not
+// The closed list of attention mechanisms: two lines each, an include and a place in the variant. Everything that must know
+// all of them (parsing, printing, `longreach info`, the matrix tests) reads this variant; what is no Mechanism does not
 // compile.
 #pragma once
 #include <memory>
@@ -10,10 +10,13 @@
 
 #include "core/fields.h"
 #include "layers/attention/biformer/biformer.h"
+#include "layers/attention/common/taught_gates.h"
 #include "layers/attention/dense/dense.h"
 #include "layers/attention/lightning/lightning.h"
 #include "layers/attention/limitation.h"
+#include "layers/attention/mechanism.h"
 #include "layers/attention/nsa/nsa.h"
+#include "layers/attention/requirement.h"
 #include "layers/attention/s2/s2.h"
 #include "layers/attention/seer/seer.h"
 #include "layers/attention/sliding/sliding.h"
@@ -21,10 +24,17 @@
 
 namespace longreach {
 
-class Attention;
-
-using AttentionConfig = std::variant<DenseConfig, SlidingConfig, LightningConfig, SeerConfig, NsaConfig,
-                                     S2Config, BiformerConfig>;
+// clang-format off
+using AttentionConfig = std::variant<
+    DenseConfig  // stays: it is what a model has where nothing is named
+    , SlidingConfig
+    , LightningConfig
+    , SeerConfig
+    , NsaConfig
+    , S2Config
+    , BiformerConfig
+    >;
+// clang-format on
 
 // One [[model.attention]] table: which layers, which mechanism, its options.
 struct AttentionEntry {
@@ -44,6 +54,18 @@ AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigE
 
 std::string_view kind_of(const AttentionConfig& config);
 std::vector<Limitation> limitations_of(const AttentionConfig& config);
+
+// What options of a config need of the run around it (layers/attention/requirement.h), and a config without such options.
+std::optional<Requirement> requirement_of(const AttentionConfig& config);
+void take_any_run(AttentionConfig& config);
+
+// The gate of a kind (layers/attention/common/taught_gates.h), nothing for kinds without one; whether a layer of this
+// config teaches its gate; the gate's options under its authors' names, a JSON object, for kinds with a gate alone.
+std::optional<TaughtGate> gate_of(const AttentionConfig& config);
+bool teaches_gate(const AttentionConfig& config);
+std::string gate_config(const AttentionConfig& config, const LayerSite& site);
+// kind = "A" or kind = "B": those with a gate.
+std::string kinds_with_gates();
 
 // The layer numbers of "0-2", "0,3,6-8" or "all" among num_layers. Throws ConfigError for anything else.
 std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers);

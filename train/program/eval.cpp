@@ -45,11 +45,11 @@ std::vector<double> parse_densities(const std::vector<int64_t>& percents) {
   return densities;
 }
 
-nlohmann::ordered_json to_json(const SavedModel& saved, const std::vector<GateTrial>& trials) {
+nlohmann::ordered_json to_json(const SavedModel& saved, const std::vector<GateResult>& trials) {
   nlohmann::ordered_json json;
   json["checkpoint"] = saved.path;
   json["step"] = saved.step;
-  for (const GateTrial& trial : trials)
+  for (const GateResult& trial : trials)
     json["trials"].push_back({{"policy", trial.policy},
                               {"density", trial.asked},
                               {"measured_density", trial.measured},
@@ -59,13 +59,13 @@ nlohmann::ordered_json to_json(const SavedModel& saved, const std::vector<GateTr
 }
 
 // One line a density, one column a choice of blocks; behind it, relative to dense attention.
-void print_table(const std::vector<GateTrial>& trials) {
+void print_table(const std::vector<GateResult>& trials) {
   const double dense = trials.front().perplexity;
   std::cout << std::fixed << "perplexity, and above dense attention (" << std::setprecision(4) << dense
             << ")\n"
             << "density   read          oracle            gate          window          random";
   for (size_t i = 1; i < trials.size(); ++i) {
-    const GateTrial& trial = trials[i];
+    const GateResult& trial = trials[i];
     if (i == 1 || trial.asked != trials[i - 1].asked)
       std::cout << "\n"
                 << std::setw(6) << std::setprecision(0) << 100 * trial.asked << "%" << std::setw(6)
@@ -93,10 +93,9 @@ int eval_verb(const Arguments& arguments) {
   int64_t seq_len = 0, rows = 0, batch_size = 1;
   CLI::App app("perplexity of held-out text, by position in the document or under gates", "eval");
   app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
-  app.add_option(
-         "--tasks", tasks,
-         "what to measure: ppl, by position; gates: perplexity of `seer` layers under their gates beside "
-         "other choices of as many blocks")
+  app.add_option("--tasks", tasks,
+                 "what to measure: ppl, by position; gates: perplexity under taught gates beside other "
+                 "choices of as many blocks")
       ->check(CLI::IsMember({"ppl", "gates"}));
   app.add_option("--density", percents, "gates: per cent of the causal map, such as 10,20,30,50")
       ->delimiter(',')

@@ -65,7 +65,7 @@ void plot_gate(const PlotOptions& options) {
       corpus, {.seq_len = options.seq_len ? options.seq_len : saved.config.training.seq_len,
                .seed = static_cast<uint64_t>(saved.config.training.seed),
                .varlen = saved.config.training.varlen});
-  const SeerMaps maps = gate_maps(*saved.model, loader, options.gate);
+  const GateMaps maps = gate_maps(*saved.model, loader, options.gate);
   check<UserError>(options.head < maps.scores.size(0), "--head ", options.head, ": the gate of layer ",
                    options.gate, " has ", maps.scores.size(0), " maps, 0 to ", maps.scores.size(0) - 1);
   const std::string rows = maps.scores.size(1) > maps.scores.size(2) ? "query" : "query block";

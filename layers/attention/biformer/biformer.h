@@ -21,6 +21,8 @@ class Attention;
 
 struct BiformerConfig {
   static constexpr std::string_view kind = "biformer";
+  static constexpr std::string_view family = "block-sparse";
+  static constexpr std::string_view summary = "regions of queries choose regions of keys";
   static constexpr std::string_view source =
       "BiFormer, arXiv 2303.08810; the authors' code: github.com/rayleizhu/BiFormer; the causal form is this "
       "project's";

@@ -4,7 +4,17 @@
 #include "layers/attention/dense/module.h"
 #include "layers/ops/cudnn_attention/cudnn_attention.h"
 
-namespace longreach::dense {
+namespace longreach {
+
+// What cuDNN's kernels take, of what a run decides.
+std::optional<Requirement> DenseConfig::requirement() const {
+  if (backend != "cudnn") return std::nullopt;
+  return Requirement{.option = "backend = \"cudnn\"",
+                     .needs = {Need::cuda, Need::bfloat16, Need::whole_rows, Need::any_order},
+                     .way_out = "\"auto\" and \"longreach\" take any run"};
+}
+
+namespace dense {
 
 bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tensor& cu_seqlens) {
   if (backend == "longreach") return false;
@@ -20,4 +30,5 @@ bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tenso
   return why.empty();
 }
 
-}  // namespace longreach::dense
+}  // namespace dense
+}  // namespace longreach

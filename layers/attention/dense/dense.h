@@ -3,10 +3,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "core/fields.h"
+#include "layers/attention/requirement.h"
 #include "layers/basic/layer_site.h"
 
 namespace longreach {
@@ -15,6 +17,8 @@ class Attention;
 
 struct DenseConfig {
   static constexpr std::string_view kind = "dense";
+  static constexpr std::string_view family = "softmax";
+  static constexpr std::string_view summary = "causal softmax attention, grouped queries";
   static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
   bool rope = true;
   std::string backend = "auto";
@@ -27,6 +31,8 @@ struct DenseConfig {
                          "training.deterministic is off, else longreach. The CPU has longreach alone",
                  .allowed = one_of({"auto", "longreach", "cudnn"})});
   }
+  std::optional<Requirement> requirement() const;
+  void take_any_run() { backend = "auto"; }
 };
 
 // The plain formula: softmax over the earlier keys of each document. q [B, T, H, D], k and v [B, T, HK, D] of

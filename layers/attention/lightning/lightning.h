@@ -21,6 +21,8 @@ class Attention;
 
 struct LightningConfig {
   static constexpr std::string_view kind = "lightning";
+  static constexpr std::string_view family = "linear";
+  static constexpr std::string_view summary = "linear attention, fixed decay per head";
   static constexpr std::string_view source =
       "Qin et al., arXiv 2401.04658; TransNormerLLM, 2307.14995; MiniMax-01, 2501.08313";
   static constexpr std::array<std::string_view, 1> vectors{"lightning"};

@@ -26,6 +26,8 @@ struct Batch;
 
 struct NsaConfig {
   static constexpr std::string_view kind = "nsa";
+  static constexpr std::string_view family = "block-sparse";
+  static constexpr std::string_view summary = "compressed keys, selected blocks, a window, gates";
   static constexpr std::string_view source =
       "Yuan et al., arXiv 2502.11089; flash-linear-attention, XunhaoLai's and lucidrains' codes";
   static constexpr std::array<std::string_view, 1> vectors{"nsa"};

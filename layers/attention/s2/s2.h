@@ -20,6 +20,8 @@ class Attention;
 
 struct S2Config {
   static constexpr std::string_view kind = "s2";
+  static constexpr std::string_view family = "block-sparse";
+  static constexpr std::string_view summary = "a window of blocks and strides that differ by head";
   static constexpr std::string_view source =
       "S2-Attention, arXiv 2407.17678; the authors' code: github.com/linxihui/dkernel";
   static constexpr std::array<std::string_view, 1> vectors{"s2_attention"};

@@ -1,9 +1,9 @@
 // The module of SeerAttention, shared by seer.cpp (forward), trial.cpp and decode.cpp; not a public header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/common/taught_gates.h"
 #include "layers/attention/seer/gate.h"
 #include "layers/attention/seer/seer.h"
-#include "layers/attention/seer/trial.h"
 
 namespace longreach::seer {
 
@@ -25,7 +25,7 @@ struct Features {
   at::Tensor q, k;
 };
 
-class SeerAttention : public SoftmaxAttention, public SeerLayer {
+class SeerAttention : public SoftmaxAttention, public GatedLayer {
  public:
   SeerAttention(const SeerConfig& config, const LayerSite& site);
 
@@ -35,9 +35,9 @@ class SeerAttention : public SoftmaxAttention, public SeerLayer {
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
 
-  void set_trial(const std::optional<SeerTrial>& trial) override { trial_ = trial; }
-  SeerCount take_count() override;
-  void record_maps(SeerMaps* maps) override { maps_ = maps; }
+  void set_trial(const std::optional<GateTrial>& trial) override { trial_ = trial; }
+  GateCount take_count() override;
+  void record_maps(GateMaps* maps) override { maps_ = maps; }
   int64_t layer() const override { return site_.layer; }
 
  private:
@@ -58,9 +58,9 @@ class SeerAttention : public SoftmaxAttention, public SeerLayer {
   const SeerRule rule_;
   std::shared_ptr<AttnGate> gate_;
   std::shared_ptr<RotaryEmbedding> gate_rotary_;
-  std::optional<SeerTrial> trial_;
-  SeerCount count_;
-  SeerMaps* maps_ = nullptr;
+  std::optional<GateTrial> trial_;
+  GateCount count_;
+  GateMaps* maps_ = nullptr;
 };
 
 }  // namespace longreach::seer

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/fields.h"
+#include "layers/attention/common/taught_gates.h"
 #include "layers/basic/layer_site.h"
 
 namespace longreach::verify {
@@ -21,10 +22,15 @@ class Attention;
 // Keys are named, where the authors have one, after theirs.
 struct SeerConfig {
   static constexpr std::string_view kind = "seer";
+  static constexpr std::string_view family = "block-sparse";
+  static constexpr std::string_view summary = "block-sparse attention through a distilled gate";
   static constexpr std::string_view source =
       "SeerAttention, arXiv 2410.13276 (prefill form); SeerAttention-R, arXiv 2506.08889 (decode form)";
   static constexpr std::array<std::string_view, 1> vectors{"seer"};
   static constexpr bool chooses_from_scores = true;
+
+  static constexpr TaughtGate gate{
+      .module = "attn_gate", .file = "attn_gate_weights.safetensors", .teaching = "mode = \"distill\""};
 
   std::string mode = "sparse";
   std::string form = "decode";
@@ -51,6 +57,8 @@ struct SeerConfig {
   bool rope = true;
 
   bool decode_form() const { return form == "decode"; }
+  bool teaches() const { return mode == "distill"; }
+  std::string gate_config(const LayerSite& site) const;
   void fields(FieldVisitor& visit);
   // Rules that span keys, and the sizes of the layer they must fit. Throws ConfigError naming the key.
   void validate(const LayerSite& site) const;

@@ -1,5 +1,5 @@
 // Other choices of blocks on the same model, counts, and maps.
-#include "layers/attention/seer/trial.h"
+#include "layers/attention/common/taught_gates.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
@@ -34,13 +34,13 @@ at::Tensor SeerAttention::trial_blocks(const Features& gate, const Heads& heads,
                                        const SeerPlaces& places) const {
   const at::NoGradGuard no_grad;
   const SeerRule rule{.density = trial_->density};
-  if (trial_->policy == SeerPolicy::gate)
+  if (trial_->policy == GatePolicy::gate)
     return seer_choose(form_, rule, gate.q, gate.k, places, site_.implementation);
-  if (trial_->policy == SeerPolicy::oracle)
+  if (trial_->policy == GatePolicy::oracle)
     return seer_choose_from(form_, rule, true_maxima(heads, places), places);
   const int64_t blocks = seer_most_blocks(seer_documents(form_, places));
   const std::vector<int64_t> shape{gate.q.size(0), form_.map_heads(), gate.q.size(1), blocks};
-  if (trial_->policy == SeerPolicy::window)
+  if (trial_->policy == GatePolicy::window)
     return seer_choose_from(form_, rule, window_scores(blocks, shape), places);
   at::Tensor scores = at::empty(shape, at::kFloat);
   scores.uniform_(0, 1,
@@ -54,7 +54,7 @@ void SeerAttention::count(const at::Tensor& indices, const SeerPlaces& places) {
   count_.causal += maps * (seer_own_blocks(form_, places) + 1).sum().item<int64_t>();
 }
 
-SeerCount SeerAttention::take_count() { return std::exchange(count_, {}); }
+GateCount SeerAttention::take_count() { return std::exchange(count_, {}); }
 
 void SeerAttention::leave_maps(const Features& gate, const Heads& heads, const at::Tensor& indices,
                                const SeerPlaces& places) {
@@ -68,12 +68,5 @@ void SeerAttention::leave_maps(const Features& gate, const Heads& heads, const a
 }
 
 }  // namespace seer
-
-std::vector<SeerLayer*> seer_layers(torch::nn::Module& model) {
-  std::vector<SeerLayer*> layers;
-  for (const auto& module : model.modules())
-    if (auto* layer = dynamic_cast<SeerLayer*>(module.get())) layers.push_back(layer);
-  return layers;
-}
 
 }  // namespace longreach

@@ -19,6 +19,8 @@ class Attention;
 
 struct SlidingConfig {
   static constexpr std::string_view kind = "sliding";
+  static constexpr std::string_view family = "softmax";
+  static constexpr std::string_view summary = "a window and attention sinks";
   static constexpr std::string_view source =
       "Longformer, arXiv 2004.05150; sinks: StreamingLLM, arXiv 2309.17453";
   static constexpr std::array<std::string_view, 1> vectors{"sink_window"};

@@ -10,9 +10,9 @@
 
 #include "core/error.h"
 #include "layers/attention/attention.h"
+#include "layers/attention/common/taught_gates.h"
 #include "layers/attention/dense/dense.h"
 #include "layers/attention/seer/gate.h"
-#include "layers/attention/seer/trial.h"
 #include "tests/support/mechanism_checks.h"
 #include "tests/support/random_tensors.h"
 
