@@ -1,6 +1,7 @@
 // Printing: the resolved config as TOML, and the rows of help.
 #include <cmath>
 #include <cstdio>
+#include <set>
 
 #include "core/config.h"
 
@@ -106,14 +107,18 @@ class Walker : public FieldVisitor {
 
 class Printer : public Walker {
  public:
-  Printer(std::string path, bool comments) : path_(std::move(path)), comments_(comments) {}
+  // said: remarks that earlier tables of the same list made, which are not made again; null: none.
+  Printer(std::string path, bool comments, std::set<std::string>* said = nullptr)
+      : path_(std::move(path)), comments_(comments), said_(said) {}
   void section(std::string_view name, std::string_view help, const Fields& inside) override {
     nest(name, help, "[", "]", inside);
   }
   void tables(std::string_view name, std::string_view help, const Fields&, size_t count,
               const std::function<void(size_t, FieldVisitor&)>& nth) override {
+    std::set<std::string> said;
     for (size_t i = 0; i < count; ++i)
-      nest(name, i ? "" : help, "[[", "]]", [&](FieldVisitor& visit) { nth(i, visit); });
+      nest(
+          name, i ? "" : help, "[[", "]]", [&](FieldVisitor& visit) { nth(i, visit); }, &said);
   }
   // Keys first: TOML reads a key after a [section] as that section's.
   std::string result() const { return keys_ + tables_; }
@@ -122,7 +127,8 @@ class Printer : public Walker {
   void key(std::string_view name, const std::string& value, const char*, const Field& about) override {
     if (comments_) {
       const std::string allowed = describe(about.allowed);
-      keys_ += text("# ", about.help, allowed.empty() ? "" : "; " + allowed, "\n");
+      const std::string remark = text("# ", about.help, allowed.empty() ? "" : "; " + allowed, "\n");
+      if (said_ == nullptr || said_->insert(text(name, remark)).second) keys_ += remark;
     }
     if (!value.empty()) keys_ += text(name, " = ", value, "\n");
     if (value.empty() && comments_) keys_ += text("# ", name, " =\n");
@@ -130,9 +136,9 @@ class Printer : public Walker {
 
  private:
   void nest(std::string_view name, std::string_view help, const char* open, const char* close,
-            const Fields& inside) {
+            const Fields& inside, std::set<std::string>* said = nullptr) {
     const std::string full = path_.empty() ? std::string(name) : path_ + "." + std::string(name);
-    Printer printer(full, comments_);
+    Printer printer(full, comments_, said);
     inside(printer);
     tables_ += "\n";
     if (comments_ && !help.empty()) tables_ += text("# ", help, "\n");
@@ -140,6 +146,7 @@ class Printer : public Walker {
   }
   std::string path_, keys_, tables_;
   bool comments_;
+  std::set<std::string>* said_;
 };
 
 class Helper : public Walker {
