@@ -1,4 +1,4 @@
-// `longreach info [MECHANISM|cuda]`: the build, the machine, and every mechanism with its options, defaults and
+// `longreach info [MECHANISM|cuda|--table]`: the build, the machine, and every mechanism with its options, defaults and
 // source; or what is known of the CUDA kernels without a device.
 #include <ATen/Version.h>
 
@@ -15,6 +15,7 @@
 #include "train/program/build_info.h"
 #include "train/program/command_line.h"
 #include "train/program/info_cuda.h"
+#include "train/program/mechanism_table.h"
 #include "train/program/terminal.h"
 
 namespace longreach {
@@ -36,7 +37,7 @@ void describe_abilities(const AttentionConfig& config, std::ostream& out) {
     out << "    " << inability(limit.ability) << ": " << limit.reason << "\n";
   out << "    cannot split a sequence over ranks (context parallel): this version trains on one rank\n"
       << "    cannot be imported or exported"
-      << (kind_of(config) == SeerConfig::kind
+      << (gate_of(config)
               ? " whole: its gates alone have a layout of other programs (longreach export --format gates)\n"
               : ": no layout of other programs is read or written for it\n");
 }
@@ -57,9 +58,15 @@ void describe_mechanism(const AttentionConfig& config, std::ostream& out) {
 
 int info_verb(const Arguments& arguments) {
   std::string mechanism;
+  bool table = false;
   CLI::App app("build, machine, mechanisms", "info");
   app.add_option("MECHANISM", mechanism, "only this one; cuda: the static report of the CUDA kernels");
+  app.add_flag("--table", table, "README's table of mechanisms, as Markdown");
   if (!parse_arguments(app, arguments)) return 0;
+  if (table) {
+    std::cout << mechanism_table();
+    return 0;
+  }
   if (mechanism == "cuda") {
     std::cout << cuda::libraries() << "\n\n";
     print_static_report(cuda::static_table(), std::cout);

@@ -1,0 +1,66 @@
+#include "train/program/mechanism_table.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/error.h"
+#include "layers/attention/mechanisms.h"
+
+namespace longreach {
+namespace {
+
+// NAME in a file's name stands for the mechanism's.
+struct Column {
+  const char* title;
+  const char* file;
+};
+constexpr Column kColumns[] = {
+    {"formula", "reference.cpp"},        {"fused", "NAME.cpp"},           {"decoding", "decode.cpp"},
+    {"context parallel", "context.cpp"}, {"authors' names", "names.cpp"}, {"vectors", "verify.cpp"},
+};
+
+// What the build found: NAME/FILE.cpp of each mechanism, with a space around each.
+constexpr std::string_view kFiles = " " LONGREACH_MECHANISM_FILES " ";
+
+std::string cell(const std::string& kind, std::string file) {
+  const std::string own = file == "NAME.cpp" ? kind + ".cpp" : file;
+  if (kFiles.find(text(" ", kind, "/", own, " ")) == std::string_view::npos) return " |";
+  return text(" [", own.substr(0, own.size() - 4), "](layers/attention/", kind, "/", own, ") |");
+}
+
+std::string row(const AttentionConfig& config) {
+  const std::string kind(kind_of(config));
+  std::string line =
+      text("| [", kind, "](layers/attention/", kind,
+           "/README.md): ", std::visit([](const auto& options) { return options.summary; }, config), " |");
+  for (const Column& column : kColumns) line += cell(kind, column.file);
+  return line + text(" [tests](tests/layers/attention/", kind, ") |\n");
+}
+
+}  // namespace
+
+std::string mechanism_table() {
+  std::string head = "| mechanism |", rule = "|---|", blanks;
+  for (const Column& column : kColumns) {
+    head += text(" ", column.title, " |");
+    rule += "---|";
+    blanks += " |";
+  }
+  std::string table = head + " tests |\n" + rule + "---|\n";
+  const auto family_of = [](const AttentionConfig& config) {
+    return std::visit([](const auto& kind) { return std::string(kind.family); }, config);
+  };
+  const auto all = all_attention_configs();
+  std::vector<std::string> families;
+  for (const AttentionConfig& config : all)
+    if (std::find(families.begin(), families.end(), family_of(config)) == families.end())
+      families.push_back(family_of(config));
+  for (const std::string& family : families) {
+    table += text("| **", family, "** |", blanks, " |\n");
+    for (const AttentionConfig& config : all)
+      if (family_of(config) == family) table += row(config);
+  }
+  return table;
+}
+
+}  // namespace longreach
