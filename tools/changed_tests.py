@@ -99,7 +99,6 @@ def namers(name, sources):
     folder = os.path.basename(os.path.dirname(name)) if name.startswith("tests/") else name.split("/")[0]
     words = [re.escape(os.path.basename(name))] if name.startswith("tests/") or "/" not in name else [re.escape(name)]
     words += [f'["/]{re.escape(folder)}["/]'] if "/" in name else []
-    words += ["LONGREACH_TEST_VECTORS"] if "/vectors/" in name else []
     pattern = re.compile("|".join(words))
     return [source for source in sources
             if source.startswith("tests/") and pattern.search(re.sub("(?m)^#include.*", "", read(source)))]
@@ -121,6 +120,8 @@ def affected(graph, names):
             nodes |= graph.near(name) if deleted else set()
         elif mechanism and not name.endswith(".md"):
             kinds.add(mechanism.group(1))
+        elif "/vectors/" in name:
+            nodes |= graph.users["tests/support/vectors.h"]  # finds them in any folder
         else:
             for source in namers(name, sources):
                 nodes |= graph.users[source]

@@ -304,18 +304,18 @@ class Changed : public Door {
               " || order\n  header = ../" + header + "\n";
     };
     object("core/a.cpp", "core/a.h", "");
-    object("layers/attention/sliding/sliding.cpp", "core/a.h", "");
+    object("layers/attention/wave/wave.cpp", "core/a.h", "");
     object("layers/basic/b.cpp", "layers/basic/b.h", "");
     object("tests/core/a_test.cpp", "core/a.h", "#include \"core/pages/a.h\"\n\"/docs/page.md\"");
-    object("tests/layers/attention/sliding/x_test.cpp", "layers/attention/sliding/sliding.h", "");
-    object("tests/train/run_test.cpp", "core/other.h", "TEST(Run, A) { \"sliding\"; }\nTEST_F(More, B) {}");
+    object("tests/layers/attention/wave/x_test.cpp", "layers/attention/wave/wave.h", "");
+    object("tests/train/run_test.cpp", "core/other.h", "TEST(Run, A) { \"wave\"; }\nTEST_F(More, B) {}");
     object("tests/train/rest_test.cpp", "core/other.h", "TEST(Rest, A) {}");
     text +=
         "build order: phony\n"
         "build libcore.a: join core/a.cpp.o\n"
-        "build liblayers.a: join layers/attention/sliding/sliding.cpp.o layers/basic/b.cpp.o || libcore.a\n"
+        "build liblayers.a: join layers/attention/wave/wave.cpp.o layers/basic/b.cpp.o || libcore.a\n"
         "build bin/core_test: join tests/core/a_test.cpp.o | libcore.a\n"
-        "build bin/layers_attention_sliding_test: join tests/layers/attention/sliding/x_test.cpp.o | "
+        "build bin/layers_attention_wave_test: join tests/layers/attention/wave/x_test.cpp.o | "
         "liblayers.a\n"
         "build bin/train_test: join tests/train/run_test.cpp.o tests/train/rest_test.cpp.o | liblayers.a || "
         "order\n";
@@ -340,8 +340,8 @@ TEST_F(Changed, FollowsObjectsLibrariesAndHeaders) {
   const Words core = {"build core_test", "test ^core_test\\."};
   EXPECT_EQ(chosen({"tests/core/a_test.cpp"}), core);
   EXPECT_THAT(chosen({"layers/basic/b.h"}),
-              ElementsAre("build layers_attention_sliding_test", "build train_test",
-                          "test ^layers_attention_sliding_test\\.", "test ^train_test\\."));
+              ElementsAre("build layers_attention_wave_test", "build train_test",
+                          "test ^layers_attention_wave_test\\.", "test ^train_test\\."));
   EXPECT_THAT(chosen({"core/a.cpp"}), testing::SizeIs(6)) << "by order alone, too";
   EXPECT_THAT(chosen({"CMakeLists.txt"}), testing::SizeIs(6));
   fs::remove(folder_.path("core/a.h"));
@@ -350,11 +350,11 @@ TEST_F(Changed, FollowsObjectsLibrariesAndHeaders) {
 }
 
 TEST_F(Changed, OneMechanismsObjectCountsForTheTestsThatNameIt) {
-  const Words expected = {"build layers_attention_sliding_test", "build train_test",
-                          "test ^layers_attention_sliding_test\\.",
+  const Words expected = {"build layers_attention_wave_test", "build train_test",
+                          "test ^layers_attention_wave_test\\.",
                           "test ^train_test\\.(.*/)?(More|Run)(/[^.]*)?\\."};
-  EXPECT_EQ(chosen({"layers/attention/sliding/sliding.cpp"}), expected);
-  EXPECT_EQ(chosen({"tests/layers/attention/sliding/vectors/a.safetensors"}), expected);
+  EXPECT_EQ(chosen({"layers/attention/wave/wave.cpp"}), expected);
+  EXPECT_EQ(chosen({"tests/layers/attention/wave/vectors/a.safetensors"}), expected);
 }
 
 TEST_F(Changed, PagesAndDataCountForTheFilesThatNameThem) {
