@@ -1,5 +1,6 @@
-# CUDA kernels: every layers/ops/NAME/cuda/*.cu becomes PTX once, and that very PTX becomes the shipped cubins; the tests interpret
-# the PTX. Kernels are pure device code (`extern "C" __global__`, launched by name), so nvcc compiles no host side.
+# CUDA kernels: every *.cu under layers/ops/NAME/cuda and layers/ops/cuda becomes PTX once, and that very PTX becomes the
+# shipped cubins; the tests interpret the PTX. Kernels are pure device code (`extern "C" __global__`, launched by name), so
+# nvcc compiles no host side.
 #   X.cu          PTX for sm_80; cubins for sm_80 and sm_90
 #   X_sm90a.cu    PTX and cubin for sm_90a (wgmma, TMA)
 # Everything lies in build/cuda: NAME.ptx, NAME.ARCH.cubin, ptxas' report NAME.ARCH.txt and NAME.fatbin, which holds the cubins
@@ -69,10 +70,12 @@ function(longreach_cuda_kernels)
   find_program(LONGREACH_PTXAS ptxas HINTS ${folder} REQUIRED)
   find_program(LONGREACH_FATBINARY fatbinary HINTS ${folder} REQUIRED)
   file(MAKE_DIRECTORY ${LONGREACH_CUDA_FOLDER})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/layers/ops/*/cuda/*.cu)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/layers/ops/cuda/*.cu
+       ${PROJECT_SOURCE_DIR}/layers/ops/*/cuda/*.cu)
   foreach(source IN LISTS sources)
     string(REGEX REPLACE "\\.cu$" "" name ${source})
-    string(REGEX REPLACE "^layers/ops/(.*)/cuda/" "\\1/" name ${name})
+    string(REGEX REPLACE "^layers/ops/" "" name ${name})
+    string(REGEX REPLACE "(^|/)cuda/" "\\1" name ${name})
     string(REPLACE "/" "_" name ${name})
     set(ptx ${LONGREACH_CUDA_FOLDER}/${name}.ptx)
     set(archs sm_80 sm_90)

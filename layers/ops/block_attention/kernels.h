@@ -11,7 +11,6 @@ namespace longreach::block {
 
 using softmax_tile::Bf16Product;
 using softmax_tile::Gradients;
-using softmax_tile::Strided;
 
 struct Params {
   DType dtype;

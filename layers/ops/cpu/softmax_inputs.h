@@ -2,15 +2,11 @@
 #pragma once
 #include <cstdint>
 
+#include "layers/ops/strided.h"
+
 namespace longreach::softmax_tile {
 
 inline constexpr int64_t kTile = 64;  // rows and columns of a tile of scores
-
-// [batch, token, head, element]: strides in elements; the last dimension is dense.
-struct Strided {
-  void* data;
-  int64_t batch, token, head;
-};
 
 // Of a backward pass.
 struct Gradients {

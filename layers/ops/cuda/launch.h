@@ -48,6 +48,20 @@ struct Launch {
   std::vector<TensorMapArgument> tensor_maps;
 };
 
+// The launches of an operator, in order, and their work space:
+//
+//   Plan plan = plan_forward(params, nullptr);             // how much work space, and what it begins with
+//   void* workspace = ...;                                 // plan.workspace_bytes, aligned to 256
+//   copy plan.upload to the start of workspace;
+//   launch all of plan_forward(params, workspace).launches in order
+//
+// The device launcher and the tests with the PTX interpreter use the same plans.
+struct Plan {
+  std::vector<Launch> launches;
+  size_t workspace_bytes = 0;
+  std::vector<std::byte> upload;  // tables; often empty
+};
+
 template <class Parameters>
 Launch make_launch(std::string kernel, Dim3 grid, Dim3 block, uint32_t shared_bytes,
                    const Parameters& parameters) {

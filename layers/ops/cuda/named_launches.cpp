@@ -56,7 +56,7 @@ interval::Params attention(DType dtype, const interval::HeadDims& dims, int64_t 
   p.causal = true;
   p.documents = 1;
   const auto rows = [](int64_t tokens, int64_t size) {
-    return interval::Strided{nowhere(), tokens * kHeads * size, kHeads * size, size};
+    return Strided{nowhere(), tokens * kHeads * size, kHeads * size, size};
   };
   p.q = rows(queries, dims.qk), p.k = rows(kTokens, dims.qk), p.v = rows(kTokens, dims.v);
   p.o = rows(queries, dims.v);
@@ -82,7 +82,7 @@ Work attention_work(const std::string& kernel, DType dtype, const interval::Head
   if (is("key_gradient_k")) return work(2 * qk + v, inputs + query_rows * v + key_rows * qk, 2);
   if (is("key_gradient_v")) return work(qk + v, query_rows * (qk + v) + key_rows * (qk + v), 2);
   if (is("key_gradient")) return work(2 * qk + 2 * v, inputs + query_rows * v + key_rows * (qk + v), 2);
-  if (is("rows_row_terms")) return work(0, 2 * query_rows * v, 3);
+  if (kernel.starts_with("attention_rows_row_terms")) return work(0, 2 * query_rows * v, 3);
   return {};
 }
 

@@ -10,7 +10,6 @@ namespace longreach::interval {
 
 using softmax_tile::Bf16Product;
 using softmax_tile::Gradients;
-using softmax_tile::Strided;
 
 struct Params {
   DType dtype;

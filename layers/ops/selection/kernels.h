@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "layers/ops/dtype.h"
+#include "layers/ops/strided.h"
 
 namespace longreach::selection {
 
@@ -50,12 +51,6 @@ Lists choose_cpu(const Choice<double>& choice);
 void write_cpu(const Lists& lists, int64_t size, int32_t* indices);
 
 enum class PoolKind : int32_t { mean, max, min };
-
-// [batch, token or window, head, element]: strides in elements; the last dimension is dense.
-struct Strided {
-  void* data;
-  int64_t batch, token, head;
-};
 
 // Windows of one document: `windows` from first_window of the pooled tensor on.
 struct Span {

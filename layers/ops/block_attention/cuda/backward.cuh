@@ -12,22 +12,9 @@
 // products; all sums are fp32.
 #pragma once
 #include "layers/ops/block_attention/cuda/lists.cuh"
-#include "layers/ops/interval_attention/cuda/backward.cuh"
+#include "layers/ops/cuda/attention/gradients.cuh"
 
 namespace longreach::block {
-
-// Accumulators of all warps to rows in memory: those of key_warps warps add up.
-template <class Element, int kRows, int kKeyWarps, int kThreads, int kSize, int kRowTiles, class RowPointer>
-__device__ __forceinline__ void store_sums(char* shared, const float (&acc)[kRowTiles][kSize / 8][4],
-                                           float scale, int first_row, int key_warp, int rows,
-                                           const CudaRows& out, RowPointer row) {
-  float factor[kRowTiles][2];
-  interval::fill(factor, scale);
-  float* staging = reinterpret_cast<float*>(shared);
-  interval::stage<kSize>(staging + key_warp * kRows * kSize, first_row, acc, factor);
-  __syncthreads();
-  interval::store_staged<Element, kRows, kSize, kKeyWarps, kThreads>(staging, rows, out, row);
-}
 
 template <int kTileRows, int kElementBytes, int kQk, int kV>
 struct QueryGradientSizes {
@@ -49,7 +36,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
 
   const QueryPlace place(p, kRows);
   const ListRow list_row(p.lists, place.row);
-  const interval::RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
+  const RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
   if (places.count <= 0) return;
   const KeyLimit limits(p.lists, list_row.document);
   const int key_warp = warp_id() / kShape.row_warps;
@@ -103,7 +90,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
                                               cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
                                               queries + base + kColumns * kQkBytes + own * kVBytes);
         const OwnPieces<kKeyWarps, kColumns / kPiece> pieces(at, key_warp);
-        interval::weights_and_gradients<true>(
+        weights_and_gradients<true>(
             scores, gradients, p.scale_log2, at.end() > seen_by_all,
             [&](int m, int, int e) { return terms[m][e >> 1]; },
             [&](int m, int n, int e) { return pieces.of(n, e) < row_limits.limit[m][e >> 1]; });
@@ -211,8 +198,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   const CudaProblem& p = params.problem;
 
   // Under a causal mask the first blocks are listed most often: they begin first.
-  const interval::BlockPlace place(blockIdx.x, p.lists.blocks * params.block_tiles,
-                                   p.heads / params.pair_group);
+  const BlockPlace place(blockIdx.x, p.lists.blocks * params.block_tiles, p.heads / params.pair_group);
   const int block = place.tile / params.block_tiles;
   const CudaDocument document = find_document<&CudaDocument::block_begin>(p.lists, block);
   const KeyLimit limits(p.lists, document);
@@ -286,7 +272,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
         const int column = own + (lane_id() & 3) * 2, key = first_key + first_row + (lane_id() >> 2);
         // Queries rise from column to column.
         const bool border = p.lists.causal && limits.of(columns[0].query) < first_key + count;
-        interval::weights_and_gradients<kKeys>(
+        weights_and_gradients<kKeys>(
             scores, gradients, p.scale_log2, border,
             [&](int, int n, int e) { return terms[column + n * 8 + (e & 1)]; },
             [&](int m, int n, int e) {

@@ -51,7 +51,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
 
   const QueryPlace place(p, kRows);
   const ListRow list_row(p.lists, place.row);
-  const interval::RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
+  const RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
   if (places.count <= 0) return;  // the last row of a document may be short
   const KeyLimit limits(p.lists, list_row.document);
   const int key_warp = warp_id() / kShape.row_warps;
@@ -62,7 +62,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
       queries, places.count, p.q.size * Element::kBytes,
       [&](int row) { return row_pointer(p.q, place.batch, places.query(row), places.head(row)); });
   ptx::cp_async_commit();
-  if (p.negate) interval::negate_tile<Element, kRows * kQkBytes, kThreads>(shared);
+  if (p.negate) negate_tile<Element, kRows * kQkBytes, kThreads>(shared);
 
   const int head = places.first_head, k_begin = list_row.document.k_begin;
   const char* keys = row_pointer(p.k, place.batch, k_begin, head * p.key_heads / p.heads);
@@ -74,7 +74,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
 
   float acc[kRowTiles][kV / 8][4];
   cuda::clear(acc);
-  interval::SoftmaxRows<kRowTiles> softmax;
+  SoftmaxRows<kRowTiles> softmax;
   softmax.clear();
   cuda::HeldRows<kHoldQueries ? kRowTiles : 1, kHoldQueries ? kQkBytes : 32> held;
   bool first_tile = true;
@@ -110,11 +110,11 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   float* staging = reinterpret_cast<float*>(shared);
   softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(shared + Sizes::kMeeting),
                                             key_warp, first_row, factor, lse);
-  interval::stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
+  stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
   __syncthreads();
-  interval::store_staged<Element, kRows, kV, kKeyWarps, kThreads>(
-      staging, places.count, params.o,
-      [&](int row) { return row_pointer(params.o, place.batch, places.query(row), places.head(row)); });
+  store_staged<Element, kRows, kV, kKeyWarps, kThreads>(staging, places.count, params.o, [&](int row) {
+    return row_pointer(params.o, place.batch, places.query(row), places.head(row));
+  });
   if (key_warp != 0 || (lane_id() & 3) != 0) return;
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m)

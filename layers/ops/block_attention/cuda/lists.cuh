@@ -2,26 +2,17 @@
 // the blocks that a row lists.
 #pragma once
 #include "layers/ops/block_attention/cuda/params.h"
-#include "layers/ops/interval_attention/cuda/forward.cuh"
+#include "layers/ops/cuda/attention/softmax.cuh"
+#include "layers/ops/cuda/search.cuh"
 
 namespace longreach::block {
-
-using cuda::lane_id;
-using interval::kAllLanes;
-using interval::row_pointer;
-using interval::warp_id;
 
 // The document of a row of the lists, or of a key block: the last one that begins no later.
 template <int32_t CudaDocument::*kBegin>
 __device__ __forceinline__ CudaDocument find_document(const CudaLists& lists, int index) {
   if (lists.documents == nullptr) return {0, lists.queries, 0, lists.keys, 0, 0, {}};
-  int low = 0, high = lists.document_count;
-#pragma unroll 1
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (lists.documents[middle].*kBegin <= index ? low : high) = middle;
-  }
-  const int4* words = reinterpret_cast<const int4*>(lists.documents + low);
+  const int found = cuda::find_begun<kBegin>(lists.documents, lists.document_count, index);
+  const int4* words = reinterpret_cast<const int4*>(lists.documents + found);
   const int4 a = words[0], b = words[1];
   return {a.x, a.y, a.z, a.w, b.x, b.y, {}};
 }
@@ -50,7 +41,7 @@ struct ListRow {
         q_begin(document.q_begin + (row - document.row_begin) * lists.query_block),
         q_end(min(q_begin + lists.query_block, document.q_end)) {}
   // Rows of a tile that begins with row `first`: queries, each with all heads of a group.
-  __device__ __forceinline__ interval::CudaTile tile(int first) const {
+  __device__ __forceinline__ CudaTile tile(int first) const {
     return {first, q_begin, q_end, document.k_begin, document.k_end, 0, {}};
   }
 };

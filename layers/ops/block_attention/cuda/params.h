@@ -1,19 +1,15 @@
 // What the CUDA kernels of block attention take and how they cut their work: plain data that the kernels (nvcc) and
 // the launch plans (any compiler) share. block_attention.h has the equations, forward.cuh, backward.cuh and
 // transpose.cuh the algorithms. Rows in memory, terms of the backward pass and the shapes of tiles are those of
-// interval attention.
+// all attention kernels (layers/ops/cuda/attention).
 #pragma once
 #include <cstdint>
 
-#include "layers/ops/interval_attention/cuda/params.h"
+#include "layers/ops/cuda/attention/params.h"
 
 namespace longreach::block {
 
-using interval::CudaRows;
-using interval::CudaTerms;
-using interval::KeyGradients;
-using interval::larger;
-using interval::TileShape;
+using namespace cuda::attention;
 
 // A packed document: its queries and keys, its first row of the lists and its first key block among those of all
 // documents. 32 bytes, read at once.

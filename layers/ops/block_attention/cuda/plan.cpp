@@ -12,11 +12,6 @@
 namespace longreach::block {
 namespace {
 
-using interval::element_bytes;
-using interval::HeadParts;
-using interval::kernel_name;
-using interval::PlanBuilder;
-
 constexpr std::array<HeadDims, 3> kHeadDims{{{64, 64}, {128, 128}, {192, 128}}};
 
 // Tokens, rows of tiles and their sums are 32-bit numbers on the device.
@@ -87,8 +82,8 @@ int64_t tile_rows_wanted(const Params& p, int64_t group) {
 
 // Cuts rows of the lists into tiles; returns the blocks of a launch.
 int64_t cut(const Params& p, int rows, CudaProblem& problem) {
-  problem.row_tiles = static_cast<int32_t>(
-      std::max<int64_t>(interval::tiles_of(tile_rows_wanted(p, problem.group), rows), 1));
+  problem.row_tiles =
+      static_cast<int32_t>(std::max<int64_t>(ceil_div(tile_rows_wanted(p, problem.group), rows), 1));
   return p.rows * problem.row_tiles * (p.heads / problem.group) * p.batches;
 }
 
@@ -109,7 +104,7 @@ void plan_statistics(PlanBuilder& builder, const Params& p, const HeadDims& dims
   statistics.block_sum = p.block_sum;
   const int bytes = element_bytes(p.dtype);
   const TileShape shape = statistics_shape(bytes, dims.qk);
-  builder.launch(text("statistics_", interval::dtype_name(p.dtype), '_', dims.qk),
+  builder.launch(text("statistics_", dtype_name(p.dtype), '_', dims.qk),
                  p.rows * statistics.owners * p.batches, shape.threads(),
                  statistics_bytes(shape, bytes, dims.qk), statistics);
 }
@@ -119,14 +114,14 @@ void plan_transpose(PlanBuilder& builder, const Params& p, CudaBackward& backwar
   CudaTranspose transpose{};
   transpose.lists = backward.problem.lists;
   const int64_t lists = p.list_batches * p.list_heads, blocks = transpose.lists.blocks;
-  transpose.chunk_rows = static_cast<int32_t>(std::max(kLeastRows, interval::tiles_of(p.rows, kMostChunks)));
-  transpose.chunks = static_cast<int32_t>(interval::tiles_of(p.rows, transpose.chunk_rows));
+  transpose.chunk_rows = static_cast<int32_t>(std::max(kLeastRows, ceil_div(p.rows, kMostChunks)));
+  transpose.chunks = static_cast<int32_t>(ceil_div(p.rows, transpose.chunk_rows));
   transpose.counts = builder.allocate<int32_t>(lists * transpose.chunks * blocks);
   transpose.starts = builder.allocate<int32_t>(lists * (blocks + 1));
   transpose.rows = builder.allocate<int32_t>(lists * p.rows * p.slots);
   backward.starts = transpose.starts;
   backward.rows = transpose.rows;
-  const int64_t warps = interval::tiles_of(lists * transpose.chunks, kTransposeThreads / 32);
+  const int64_t warps = ceil_div(lists * transpose.chunks, kTransposeThreads / 32);
   builder.launch("transpose_count", warps, kTransposeThreads, 0, transpose);
   builder.launch("transpose_scan", lists, kScanThreads, 0, transpose);
   builder.launch("transpose_fill", warps, kTransposeThreads, 0, transpose);
@@ -139,7 +134,7 @@ void plan_key_gradients(PlanBuilder& builder, const Params& p, const Gradients& 
   const int rows = bytes == 4 || p.key_block <= 32 ? 32 : 64;
   const TileShape shape = key_gradient_shape(rows, bytes, dims.qk, dims.v);
   backward.pair_group = static_cast<int32_t>(pair_group(p));
-  backward.block_tiles = static_cast<int32_t>(interval::tiles_of(p.key_block, rows));
+  backward.block_tiles = static_cast<int32_t>(ceil_div(p.key_block, rows));
   const int64_t groups = p.heads / backward.pair_group;
   const HeadParts keys(builder, g.dk, p.keys, groups, p.key_heads, p.qk_size),
       values(builder, g.dv, p.keys, groups, p.value_heads, p.v_size);
@@ -166,8 +161,8 @@ void plan_key_gradients(PlanBuilder& builder, const Params& p, const Gradients& 
 
 std::span<const HeadDims> built_head_dims(DType) { return kHeadDims; }
 
-CudaPlan plan_forward(const Params& p, void* workspace) {
-  const HeadDims dims = interval::smallest_head_dims(kHeadDims, p.dtype, p.qk_size, p.v_size);
+cuda::Plan plan_forward(const Params& p, void* workspace) {
+  const HeadDims dims = smallest_head_dims(kHeadDims, p.dtype, p.qk_size, p.v_size);
   check_sizes(p);
   PlanBuilder builder("block_attention", p.dtype, p.batches, workspace);
   const int bytes = element_bytes(p.dtype);
@@ -177,7 +172,7 @@ CudaPlan plan_forward(const Params& p, void* workspace) {
   const int rows = forward_tile(p.dtype, dims, tile_rows_wanted(p, problem.group));
   const TileShape shape = forward_shape(rows, bytes, dims.qk, dims.v);
   const int64_t blocks = cut(p, shape.rows(), forward.problem);
-  interval::make_scale_positive(forward.problem.scale_log2, forward.problem.negate);
+  make_scale_positive(forward.problem.scale_log2, forward.problem.negate);
   forward.o = builder.rows(p.o, p.v_size);
   forward.lse = p.lse;
   builder.launch(kernel_name(text("forward_", rows), p.dtype, dims), blocks, shape.threads(),
@@ -186,8 +181,8 @@ CudaPlan plan_forward(const Params& p, void* workspace) {
   return builder.finish();
 }
 
-CudaPlan plan_backward(const Params& p, const Gradients& g, void* workspace) {
-  const HeadDims dims = interval::smallest_head_dims(kHeadDims, p.dtype, p.qk_size, p.v_size);
+cuda::Plan plan_backward(const Params& p, const Gradients& g, void* workspace) {
+  const HeadDims dims = smallest_head_dims(kHeadDims, p.dtype, p.qk_size, p.v_size);
   check_sizes(p);
   PlanBuilder builder("block_attention", p.dtype, p.batches, workspace);
   const int bytes = element_bytes(p.dtype);

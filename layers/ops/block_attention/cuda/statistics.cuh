@@ -69,8 +69,7 @@ __device__ __forceinline__ float2 piece_statistics(const float (&scores)[1][kCol
 // One tile of an owner's queries over the listed keys.
 template <class Element, int kQk>
 __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared, const ListRow& list_row,
-                                      int row, const interval::RowPlaces<true>& places, int batch,
-                                      EntryWriter writer) {
+                                      int row, const RowPlaces<true>& places, int batch, EntryWriter writer) {
   using Sizes = StatisticsSizes<Element::kBytes, kQk>;
   constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kColumns = Sizes::kShape.columns;
   constexpr int kPieces = Sizes::kPieces, kWarps = Sizes::kWarps, kQkBytes = kQk * Element::kBytes;
@@ -94,7 +93,7 @@ __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared
     if (r >= places.count) continue;
     const int64_t head_row = static_cast<int64_t>(batch) * p.heads + places.head(r);
     const float found = params.lse[head_row * p.lists.queries + places.query(r)];
-    lse[h] = found == -INFINITY ? INFINITY : found * interval::kLog2e;
+    lse[h] = found == -INFINITY ? INFINITY : found * kLog2e;
   }
   const char* keys = row_pointer(p.k, batch, list_row.document.k_begin, head * p.key_heads / p.heads);
   const Walk walk(p.lists, list_of(p.lists, batch, head * p.lists.heads / p.heads, row),
@@ -148,7 +147,7 @@ __device__ __forceinline__ void statistics(const CudaStatistics& params) {
   using Sizes = StatisticsSizes<Element::kBytes, kQk>;
   extern __shared__ __align__(128) char shared[];
   const CudaProblem& p = params.problem;
-  const interval::BlockPlace place(blockIdx.x, p.lists.rows, params.owners);
+  const BlockPlace place(blockIdx.x, p.lists.rows, params.owners);
   const int row = p.lists.rows - 1 - place.tile;
   const ListRow list_row(p.lists, row);
   const int64_t first =
@@ -163,8 +162,7 @@ __device__ __forceinline__ void statistics(const CudaStatistics& params) {
   for (int group = 0; group < groups; ++group)
 #pragma unroll 1
     for (int from = 0; from < rows; from += Sizes::kRows) {
-      const interval::RowPlaces<true> places(list_row.tile(from), Sizes::kRows, place.head * groups + group,
-                                             p.group);
+      const RowPlaces<true> places(list_row.tile(from), Sizes::kRows, place.head * groups + group, p.group);
       sweep<Element, kQk>(params, shared, list_row, row, places, place.batch,
                           {block_max, block_sum, group > 0 || from > 0, -1, make_float2(0.0f, 0.0f)});
     }

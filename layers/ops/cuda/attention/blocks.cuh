@@ -1,14 +1,15 @@
 // What the attention kernels have in common: which tile a block works on, the loads of its rows, and the way of
 // accumulators to global memory.
 #pragma once
-#include "layers/ops/cuda/attention/mask.cuh"
+#include "layers/ops/cuda/attention/params.h"
 #include "layers/ops/cuda/fragments.cuh"
 
-namespace longreach::interval {
+namespace longreach::cuda::attention {
 
 using cuda::lane_id;
 using cuda::Tile;
 
+inline constexpr unsigned kAllLanes = 0xffffffffu;
 inline constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 __device__ __forceinline__ int warp_id() { return static_cast<int>(threadIdx.x) >> 5; }
@@ -37,6 +38,36 @@ struct BlockPlace {
     batch = static_cast<int>(rest / static_cast<unsigned>(heads));
   }
 };
+
+// Row `r` of a block as a query of a head: consecutive queries, or all heads of one query after another.
+template <bool kPacked>
+struct RowPlaces {
+  int first, group, q_begin, first_head, count;
+
+  __device__ __forceinline__ RowPlaces(const CudaTile& tile, int rows, int head_group, int heads_a_group)
+      : first(tile.first),
+        group(kPacked ? heads_a_group : 1),
+        q_begin(tile.q_begin),
+        first_head(head_group * group),
+        count(min(rows, (tile.q_end - tile.q_begin) * group - tile.first)) {}
+  __device__ __forceinline__ int query(int row) const {
+    return q_begin + (kPacked ? (first + row) / group : first + row);
+  }
+  __device__ __forceinline__ int head(int row) const {
+    return kPacked ? first_head + (first + row) % group : first_head;
+  }
+};
+
+// Changes the sign of a tile of Q: a negative scale as a positive one.
+template <class Element, int kBytes, int kThreads>
+__device__ __forceinline__ void negate_tile(char* tile) {
+  const uint32_t signs = Element::kBytes == 4 ? 0x80000000u : 0x80008000u;
+  ptx::cp_async_wait<0>();
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < kBytes; i += kThreads * 4)
+    *reinterpret_cast<uint32_t*>(tile + i) ^= signs;
+  __syncthreads();
+}
 
 // Accumulators pass through shared memory as fp32 rows, so that global memory is written 16 bytes a lane. The
 // XOR spreads the four rows that half a warp writes at once, and keeps 16-byte chunks together.
@@ -131,4 +162,4 @@ __device__ __forceinline__ void store_staged(const float* staging, int rows, con
   }
 }
 
-}  // namespace longreach::interval
+}  // namespace longreach::cuda::attention

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace longreach::interval {
+namespace longreach::cuda::attention {
 
 int element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
 
@@ -22,8 +22,6 @@ const char* dtype_name(DType dtype) {
   throw DtypeError(text("q: dtype number ", static_cast<int>(dtype),
                         "; CUDA kernels are built for float32, bfloat16 and float16"));
 }
-
-int64_t tiles_of(int64_t rows, int64_t tile_rows) { return (rows + tile_rows - 1) / tile_rows; }
 
 std::string kernel_name(const std::string& what, DType dtype, const HeadDims& dims) {
   return text(what, '_', dtype_name(dtype), '_', dims.qk, '_', dims.v);
@@ -87,7 +85,7 @@ CudaRows PlanBuilder::aligned_rows(const Strided& x, int64_t tokens, int64_t hea
                0};
   const CudaAlign parameters{in, out, static_cast<int32_t>(batches_), static_cast<int32_t>(tokens),
                              static_cast<int32_t>(heads)};
-  launch_rows(bytes == 4 ? "rows_align_32" : "rows_align_16", batches_ * tokens * heads, 1, parameters);
+  launch_shared_rows(bytes == 4 ? "align_32" : "align_16", batches_ * tokens * heads, 1, parameters);
   return out;
 }
 
@@ -113,7 +111,7 @@ CudaTerms* PlanBuilder::row_terms(const RowTermsInput& input) {
                                 static_cast<int32_t>(batches_),
                                 static_cast<int32_t>(input.heads),
                                 static_cast<int32_t>(input.queries)};
-  launch_rows(text("rows_row_terms_", dtype_name(dtype_)), count, 4, parameters);
+  launch_shared_rows(text("row_terms_", dtype_name(dtype_)), count, 4, parameters);
   return terms;
 }
 
@@ -132,8 +130,8 @@ HeadParts::HeadParts(PlanBuilder& builder, const Strided& out, int64_t keys, int
 
 void HeadParts::add_up(PlanBuilder& builder) const {
   if (needed_)
-    builder.launch_rows(text("rows_sum_heads_", dtype_name(builder.dtype())),
-                        static_cast<int64_t>(sum_.batches) * sum_.tokens * sum_.heads, 1, sum_);
+    builder.launch_shared_rows(text("sum_heads_", dtype_name(builder.dtype())),
+                               static_cast<int64_t>(sum_.batches) * sum_.tokens * sum_.heads, 1, sum_);
 }
 
-}  // namespace longreach::interval
+}  // namespace longreach::cuda::attention

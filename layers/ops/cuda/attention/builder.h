@@ -6,15 +6,18 @@
 #include <string>
 #include <vector>
 
-#include "layers/ops/interval_attention/cuda/params.h"
-#include "layers/ops/interval_attention/cuda/plan.h"
+#include "layers/ops/cuda/attention/head_dims.h"
+#include "layers/ops/cuda/attention/params.h"
+#include "layers/ops/cuda/launch.h"
+#include "layers/ops/document.h"
+#include "layers/ops/dtype.h"
+#include "layers/ops/strided.h"
 
-namespace longreach::interval {
+namespace longreach::cuda::attention {
 
 int element_bytes(DType dtype);
 // "bf16", as in the names of kernels. Throws DtypeError for other dtypes.
 const char* dtype_name(DType dtype);
-int64_t tiles_of(int64_t rows, int64_t tile_rows);
 
 // "what_bf16_64_64".
 std::string kernel_name(const std::string& what, DType dtype, const HeadDims& dims);
@@ -74,11 +77,16 @@ class PlanBuilder {
   // fp32 rows [batch, token, head, size], each of whole 16 bytes.
   CudaRows float_rows(int64_t tokens, int64_t heads, int64_t size);
 
+  // A kernel over rows of the operator's own.
+  template <class Parameters>
+  void launch_rows(const std::string& kernel, int64_t rows, const Parameters& parameters) {
+    launch(kernel, ceil_div(rows, kRowThreads / 32), kRowThreads, 0, parameters);
+  }
   // A kernel of rows.cuh.
   template <class Parameters>
-  void launch_rows(const std::string& kernel, int64_t rows, int64_t rows_a_warp,
-                   const Parameters& parameters) {
-    add("interval_attention_" + kernel, tiles_of(rows, rows_a_warp * (kRowThreads / 32)), kRowThreads, 0,
+  void launch_shared_rows(const std::string& kernel, int64_t rows, int64_t rows_a_warp,
+                          const Parameters& parameters) {
+    add("attention_rows_" + kernel, ceil_div(rows, rows_a_warp * (kRowThreads / 32)), kRowThreads, 0,
         parameters);
   }
   // Writes the terms of all queries.
@@ -86,7 +94,7 @@ class PlanBuilder {
 
   DType dtype() const { return dtype_; }
   int64_t batches() const { return batches_; }
-  CudaPlan finish() { return std::move(plan_); }
+  Plan finish() { return std::move(plan_); }
 
  private:
   // By address: without work space this is an offset, not a pointer into anything.
@@ -108,7 +116,7 @@ class PlanBuilder {
   DType dtype_;
   int64_t batches_;
   uintptr_t workspace_;
-  CudaPlan plan_;
+  Plan plan_;
 };
 
 // One of dk and dv [batches, keys, heads, size]: summed from fp32 parts where the kernel's `groups` of heads are more
@@ -126,4 +134,4 @@ class HeadParts {
   bool needed_;
 };
 
-}  // namespace longreach::interval
+}  // namespace longreach::cuda::attention

@@ -3,7 +3,7 @@
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
 
-namespace longreach::interval {
+namespace longreach::cuda::attention {
 
 __device__ __forceinline__ float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
@@ -139,4 +139,4 @@ struct SoftmaxRows {
   }
 };
 
-}  // namespace longreach::interval
+}  // namespace longreach::cuda::attention

@@ -12,47 +12,10 @@
 // Grouped heads: a block of key_gradient adds up the query heads that share its key and value head; where these
 // groups differ for keys and values, it writes fp32 parts that sum_heads (rows.cuh) adds.
 #pragma once
+#include "layers/ops/cuda/attention/gradients.cuh"
 #include "layers/ops/interval_attention/cuda/forward.cuh"
 
 namespace longreach::interval {
-
-// Scores become weights, gradients of weights become gradients of scores (without the scale).
-// terms(m, n, e): lse and delta of an element; sees(m, n, e): is it visible? Asked where `border` is set.
-template <bool kWithScores, int kRowTiles, int kColumnTiles, class Terms, class Sees>
-__device__ __forceinline__ void weights_and_gradients(float (&scores)[kRowTiles][kColumnTiles][4],
-                                                      float (&gradients)[kRowTiles][kColumnTiles][4],
-                                                      float scale_log2, bool border, Terms terms, Sees sees) {
-#pragma unroll
-  for (int n = 0; n < kColumnTiles; ++n)
-#pragma unroll
-    for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        scores[m][n][e] = ptx::exp2_approx(fmaf(scores[m][n][e], scale_log2, -terms(m, n, e).lse));
-  if (border) {
-#pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n)
-#pragma unroll
-      for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) scores[m][n][e] = sees(m, n, e) ? scores[m][n][e] : 0.0f;
-  }
-  if constexpr (kWithScores) {
-#pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n)
-#pragma unroll
-      for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          gradients[m][n][e] = scores[m][n][e] * (gradients[m][n][e] - terms(m, n, e).delta);
-  }
-}
-
-template <int kRowTiles>
-__device__ __forceinline__ void fill(float (&factor)[kRowTiles][2], float value) {
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) factor[m][0] = factor[m][1] = value;
-}
 
 template <int kElementBytes, int kQk, int kV>
 struct QueryGradientSizes {

@@ -12,41 +12,10 @@
 // Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v are
 // 16-byte aligned (plans copy those that are not).
 #pragma once
-#include <type_traits>
-
 #include "layers/ops/cuda/attention/softmax.cuh"
+#include "layers/ops/interval_attention/cuda/mask.cuh"
 
 namespace longreach::interval {
-
-// Row `r` of a block as a query of a head: consecutive queries, or all heads of one query after another.
-template <bool kPacked>
-struct RowPlaces {
-  int first, group, q_begin, first_head, count;
-
-  __device__ __forceinline__ RowPlaces(const CudaTile& tile, int rows, int head_group, int heads_a_group)
-      : first(tile.first),
-        group(kPacked ? heads_a_group : 1),
-        q_begin(tile.q_begin),
-        first_head(head_group * group),
-        count(min(rows, (tile.q_end - tile.q_begin) * group - tile.first)) {}
-  __device__ __forceinline__ int query(int row) const {
-    return q_begin + (kPacked ? (first + row) / group : first + row);
-  }
-  __device__ __forceinline__ int head(int row) const {
-    return kPacked ? first_head + (first + row) % group : first_head;
-  }
-};
-
-// Changes the sign of a tile of Q: a negative scale as a positive one.
-template <class Element, int kBytes, int kThreads>
-__device__ __forceinline__ void negate_tile(char* tile) {
-  const uint32_t signs = Element::kBytes == 4 ? 0x80000000u : 0x80008000u;
-  ptx::cp_async_wait<0>();
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < kBytes; i += kThreads * 4)
-    *reinterpret_cast<uint32_t*>(tile + i) ^= signs;
-  __syncthreads();
-}
 
 template <int kRowTiles, int kColumnTiles>
 __device__ __forceinline__ void mask_scores(float (&scores)[kRowTiles][kColumnTiles][4],

@@ -4,24 +4,11 @@
 #pragma once
 #include <cstdint>
 
+#include "layers/ops/cuda/attention/params.h"
+
 namespace longreach::interval {
 
-// Rows [batch, token, head, element] in device memory: strides in bytes, elements dense.
-struct CudaRows {
-  char* data;
-  int64_t batch, token, head;
-  int32_t size;      // elements a row
-  int32_t aligned;   // every row starts at a multiple of 16 bytes and is a multiple of 16 bytes long
-  int32_t is_float;  // outputs: fp32 whatever the inputs are
-};
-
-// A tile of queries or keys: `first` counts rows from the start of the document. 32 bytes, read at once.
-struct CudaTile {
-  int32_t first;
-  int32_t q_begin, q_end, k_begin, k_end;  // of the document
-  int32_t query_tile;                      // key tiles: number of the document's first tile of queries
-  int32_t unused[2];
-};
+using namespace cuda::attention;
 
 // Which keys the rows of a tile see: all intervals lie in [begin, end), keys from last_lo to first_hi in every
 // one of them, no key from visible_end on is seen. begin = end when all are empty.
@@ -58,12 +45,6 @@ struct CudaForward {
   int64_t split_o, split_lse;
 };
 
-// The two numbers of a query that the backward pass needs: lse in base 2 (+inf where nothing is seen, so that
-// weights become 0) and delta = dO . O - d(lse).
-struct CudaTerms {
-  float lse, delta;
-};
-
 struct CudaBackward {
   CudaProblem problem;
   CudaRows d_o, dq, dk, dv;
@@ -73,14 +54,7 @@ struct CudaBackward {
   int32_t hull_count;
 };
 
-// terms from lse, o, d_o and d_lse (or null); hulls for tiles of `columns` queries.
-struct CudaRowTerms {
-  CudaRows o, d_o;
-  const float *lse, *d_lse;
-  CudaTerms* terms;
-  int32_t batches, heads, queries;
-};
-
+// Of tiles of `tile_rows` queries.
 struct CudaHulls {
   CudaMask mask;
   const CudaTile* tiles;  // as in CudaProblem: tiles of queries
@@ -95,29 +69,6 @@ struct CudaMerge {
   int32_t splits, row, batches, heads, queries;
   CudaRows out;
   float* out_lse;
-};
-
-// out = sum of `parts` neighbouring heads of `in`, which is fp32.
-struct CudaSumHeads {
-  CudaRows in, out;
-  int32_t parts, batches, tokens, heads;
-};
-
-// Rows that are not aligned, to rows that are.
-struct CudaAlign {
-  CudaRows in, out;
-  int32_t batches, tokens, heads;
-};
-
-inline constexpr int kRowThreads = 128;  // of the kernels over rows: four warps
-
-// How a block is cut: its warps stand row_warps x key_warps; each has row_tiles * 16 rows and its share of the
-// `columns` rows of every streamed tile.
-struct TileShape {
-  int row_tiles, row_warps, key_warps, columns, stages;
-
-  constexpr int rows() const { return 16 * row_tiles * row_warps; }
-  constexpr int threads() const { return 32 * row_warps * key_warps; }
 };
 
 // The shapes fit two blocks into the shared memory of an A100 (164 KB) where head dims allow, never need more
@@ -143,17 +94,12 @@ constexpr TileShape query_gradient_shape(int bytes, int qk, int v) {
   return {1, 4, 1, qk + v <= 192 ? 64 : qk + v <= 320 ? 32 : 16, 2};
 }
 
-// Which gradients one kernel makes: accumulators of both do not fit the registers for the largest heads.
-enum class KeyGradients : int32_t { kBoth, kKeys, kValues };
-
 constexpr bool key_gradients_are_split(int bytes, int qk, int v) { return qk + v > (bytes == 4 ? 128 : 320); }
 
 constexpr TileShape key_gradient_shape(int bytes, int qk, int v) {
   if (bytes == 4) return query_gradient_shape(bytes, qk, v);
   return {1, 4, 1, qk + v <= 128 ? 64 : qk + v <= 256 ? 32 : 16, 2};
 }
-
-constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 constexpr int forward_shared(const TileShape& shape, int bytes, int qk, int v) {
   const int tiles = shape.rows() * qk * bytes + shape.stages * shape.columns * (qk + v) * bytes;

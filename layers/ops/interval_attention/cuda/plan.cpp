@@ -27,15 +27,14 @@ void check_sizes(const Params& p) {
                     " heads, expected fewer than ", kRows, " together");
 }
 
-struct Document {
-  int32_t q_begin, q_end, k_begin, k_end;
-};
-
-std::vector<Document> documents(const Params& p) {
-  if (p.cu_queries == nullptr) return {{0, static_cast<int32_t>(p.queries), 0, static_cast<int32_t>(p.keys)}};
-  std::vector<Document> all;
-  for (int64_t i = 0; i < p.documents; ++i)
-    all.push_back({p.cu_queries[i], p.cu_queries[i + 1], p.cu_keys[i], p.cu_keys[i + 1]});
+std::vector<DocumentRows> documents(const Params& p) {
+  if (p.cu_queries == nullptr) return {{0, p.queries, 0, p.keys, 0, p.queries}};
+  std::vector<DocumentRows> all;
+  for (int64_t i = 0; i < p.documents; ++i) {
+    const int64_t query = p.cu_queries[i], key = p.cu_keys[i];
+    const int64_t queries = p.cu_queries[i + 1] - query, keys = p.cu_keys[i + 1] - key;
+    all.push_back({query, queries, key, keys, query, queries});
+  }
   return all;
 }
 
@@ -92,7 +91,7 @@ class Builder : public PlanBuilder {
   // Rows of the document with the most of them.
   int64_t longest_document() const {
     int64_t most = 0;
-    for (const Document& d : documents_) most = std::max<int64_t>(most, d.q_end - d.q_begin);
+    for (const DocumentRows& d : documents_) most = std::max(most, d.queries);
     return most;
   }
 
@@ -100,33 +99,33 @@ class Builder : public PlanBuilder {
   Tiles tiles(bool of_queries, int rows, int64_t group, int columns) {
     std::vector<CudaTile> all;
     int64_t query_tile = 0, count = 0;
-    for (const Document& d : documents_) {
-      const int64_t total = of_queries ? (d.q_end - d.q_begin) * group : d.k_end - d.k_begin;
+    for (const DocumentRows& d : documents_) {
+      const int64_t total = of_queries ? d.queries * group : d.keys;
       check<ShapeError>(total < std::numeric_limits<int32_t>::max() - 1024, "q: ", total,
                         " rows in one document, expected fewer than 2^31 - 1024");
-      count += tiles_of(total, rows);
+      count += ceil_div(total, rows);
       if (params_.cu_queries != nullptr)
         for (int64_t first = 0; first < total; first += rows)
           all.push_back({static_cast<int32_t>(first),
-                         d.q_begin,
-                         d.q_end,
-                         d.k_begin,
-                         d.k_end,
+                         static_cast<int32_t>(d.query),
+                         static_cast<int32_t>(d.query + d.queries),
+                         static_cast<int32_t>(d.key),
+                         static_cast<int32_t>(d.key + d.keys),
                          static_cast<int32_t>(query_tile),
                          {}});
-      query_tile += tiles_of(d.q_end - d.q_begin, columns);
+      query_tile += ceil_div(d.queries, columns);
     }
     if (params_.cu_queries == nullptr) return {nullptr, static_cast<int32_t>(count)};
     return {table(all), static_cast<int32_t>(all.size())};
   }
 
   const Params& params_;
-  std::vector<Document> documents_;
+  std::vector<DocumentRows> documents_;
 };
 
 int decode_splits(const CudaOptions& options, int64_t blocks, int64_t keys, int columns) {
   if (options.splits > 0) return options.splits;
-  const int64_t wanted = tiles_of(2 * options.multiprocessors, std::max<int64_t>(blocks, 1));
+  const int64_t wanted = ceil_div(2 * options.multiprocessors, std::max<int64_t>(blocks, 1));
   return static_cast<int>(std::clamp<int64_t>(std::min(wanted, keys / (4 * columns)), 1, 256));
 }
 
@@ -173,8 +172,7 @@ void plan_decode(Builder& builder, const Params& p, const HeadDims& dims, const 
   }
   builder.launch(kernel_name("decode", p.dtype, dims), blocks * forward.splits, shape.threads(),
                  forward_shared(shape, bytes, dims.qk, dims.v), forward);
-  if (forward.splits > 1)
-    builder.launch_rows(text("rows_merge_splits_", dtype_name(p.dtype)), rows, 1, merge);
+  if (forward.splits > 1) builder.launch_rows(text("rows_merge_splits_", dtype_name(p.dtype)), rows, merge);
 }
 
 void plan_key_gradients(Builder& builder, const Params& p, const Gradients& g, const HeadDims& dims,
@@ -217,7 +215,7 @@ void plan_hulls(Builder& builder, const Params& p, int columns, const Builder::T
   hulls.hulls = builder.allocate<CudaHull>(count);
   backward.hulls = hulls.hulls;
   backward.hull_count = tiles.count;
-  builder.launch_rows("rows_hulls", count, 1, hulls);
+  builder.launch_rows("rows_hulls", count, hulls);
 }
 
 CudaTerms* plan_row_terms(Builder& builder, const Params& p, const Gradients& g) {
@@ -237,7 +235,7 @@ HeadDims built_head_dims(DType dtype, int64_t qk, int64_t v) {
   return smallest_head_dims(built_head_dims(dtype), dtype, qk, v);
 }
 
-CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& options) {
+cuda::Plan plan_forward(const Params& p, void* workspace, const CudaOptions& options) {
   const HeadDims dims = built_head_dims(p.dtype, p.qk_size, p.v_size);
   check_sizes(p);
   Builder builder(p, workspace);
@@ -265,13 +263,13 @@ CudaPlan plan_forward(const Params& p, void* workspace, const CudaOptions& optio
   return builder.finish();
 }
 
-CudaPlan plan_backward(const Params& p, const Gradients& g, void* workspace, const CudaOptions& options) {
+cuda::Plan plan_backward(const Params& p, const Gradients& g, void* workspace, const CudaOptions& options) {
   const HeadDims dims = built_head_dims(p.dtype, p.qk_size, p.v_size);
   check_sizes(p);
   Builder builder(p, workspace);
   if (options.architecture == 90 && takes_dense_backward(p, g)) {
     const CudaTerms* terms = plan_row_terms(builder, p, g);
-    CudaPlan plan = builder.finish();
+    cuda::Plan plan = builder.finish();
     for (cuda::Launch& launch : dense_backward_launches(p, g, terms))
       plan.launches.push_back(std::move(launch));
     return plan;

@@ -1,28 +1,18 @@
 // Launch plans of interval attention on CUDA: from shapes and device pointers to kernels, grids and parameters.
-// Plain functions without torch or CUDA; the device launcher and the PTX interpreter's tests use the same plans.
-//
-//   CudaPlan plan = plan_forward(params, nullptr);         // how much work space, and what it begins with
-//   void* workspace = ...;                                 // plan.workspace_bytes, aligned to 256
-//   copy plan.upload to the start of workspace;
-//   launch all of plan_forward(params, workspace).launches in order
+// Plain functions without torch or CUDA (cuda::Plan says how they are used).
 //
 // Params and Gradients (kernels.h) hold device pointers, but for cu_queries and cu_keys, which are read here.
 #pragma once
-#include <cstddef>
 #include <span>
 #include <string>
-#include <vector>
 
+#include "layers/ops/cuda/attention/head_dims.h"
 #include "layers/ops/cuda/launch.h"
 #include "layers/ops/interval_attention/kernels.h"
 
 namespace longreach::interval {
 
-struct CudaPlan {
-  std::vector<cuda::Launch> launches;
-  size_t workspace_bytes = 0;
-  std::vector<std::byte> upload;  // tiles of packed documents; empty for one document
-};
+using cuda::attention::HeadDims;
 
 enum class ForwardPath { kAuto, kTiles, kDecode };
 
@@ -38,17 +28,14 @@ struct CudaOptions {
 // Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k and v
 // that are not 16-byte aligned are copied to work space first.
 // Throws DtypeError, or ShapeError for head dims above those built (naming them) and 2^29 tokens or more.
-CudaPlan plan_forward(const Params& params, void* workspace, const CudaOptions& options = {});
+cuda::Plan plan_forward(const Params& params, void* workspace, const CudaOptions& options = {});
 
 // Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and
 // dv where key and value heads differ in number.
-CudaPlan plan_backward(const Params& params, const Gradients& gradients, void* workspace,
-                       const CudaOptions& options = {});
+cuda::Plan plan_backward(const Params& params, const Gradients& gradients, void* workspace,
+                         const CudaOptions& options = {});
 
 // The built pair of head dims that serves this one; throws ShapeError.
-struct HeadDims {
-  int qk, v;
-};
 HeadDims built_head_dims(DType dtype, int64_t qk, int64_t v);
 
 // All built pairs, and as text: "32/32, 64/64, ...".

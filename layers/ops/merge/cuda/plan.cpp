@@ -10,7 +10,7 @@
 namespace longreach::merge_kernels {
 namespace {
 
-using interval::PlanBuilder;
+using namespace cuda::attention;
 
 std::vector<Part> list(const Part* parts, int64_t count) { return {parts, parts + count}; }
 
@@ -22,7 +22,7 @@ int32_t narrow(int64_t x, const char* name) {
 
 // Whether 4 elements can be read at once from every multiple of 4 of every row.
 bool has_quads(const Merge& p, const std::vector<Part>& all) {
-  const auto bytes = static_cast<uintptr_t>(4 * interval::element_bytes(p.dtype));
+  const auto bytes = static_cast<uintptr_t>(4 * element_bytes(p.dtype));
   return std::all_of(all.begin(), all.end(), [&](const Part& part) {
     return reinterpret_cast<uintptr_t>(part.o) % bytes == 0 &&
            (part.o_batch | part.o_token | part.o_head) % 4 == 0;
@@ -41,15 +41,16 @@ CudaMerge merge(const Merge& p, const Part* parts, bool quads) {
 }
 
 template <class Parameters>
-CudaPlan launch(PlanBuilder& builder, const std::string& kernel, int64_t rows, const Parameters& parameters) {
-  builder.launch(kernel + interval::dtype_name(builder.dtype()), interval::tiles_of(rows, kJoinRows),
-                 kJoinThreads, 0, parameters);
+cuda::Plan launch(PlanBuilder& builder, const std::string& kernel, int64_t rows,
+                  const Parameters& parameters) {
+  builder.launch(kernel + dtype_name(builder.dtype()), ceil_div(rows, kJoinRows), kJoinThreads, 0,
+                 parameters);
   return builder.finish();
 }
 
 }  // namespace
 
-CudaPlan plan_forward(const Merge& p, void* workspace) {
+cuda::Plan plan_forward(const Merge& p, void* workspace) {
   PlanBuilder builder("merge", p.dtype, p.batch, workspace);
   std::vector<Part> all = list(p.parts, p.part_count);
   const Part* parts = builder.table(all);
@@ -58,7 +59,7 @@ CudaPlan plan_forward(const Merge& p, void* workspace) {
   return launch(builder, "join_", params.rows, params);
 }
 
-CudaPlan plan_backward(const MergeBackward& p, void* workspace) {
+cuda::Plan plan_backward(const MergeBackward& p, void* workspace) {
   const Merge& f = p.forward;
   PlanBuilder builder("merge", f.dtype, f.batch, workspace);
   std::vector<Part> all = list(f.parts, f.part_count);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "layers/ops/document.h"
 
 namespace longreach::recurrence_cuda {
 namespace {
@@ -14,7 +15,6 @@ using cuda::make_launch;
 
 constexpr int64_t kLongestDk = 256, kLongestDv = 512, kGridLimit = 65535, kLongGridLimit = 2147483647;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int32_t padded(int64_t width) { return static_cast<int32_t>(ceil_div(width, 16) * 16); }
 int32_t tiles(int64_t width) { return static_cast<int32_t>(ceil_div(width, kChunk)); }
 

@@ -9,13 +9,10 @@
 // Memory traffic: a row's scores and its list once.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
+#include "layers/ops/cuda/search.cuh"
 #include "layers/ops/selection/cuda/params.h"
 
 namespace longreach::selection {
-
-using cuda::lane_id;
-using interval::kAllLanes;
-using interval::warp_id;
 
 inline constexpr uint32_t kKeyOfZero = 0x80000000u, kAboveAll = 0xffffffffu;
 
@@ -32,13 +29,8 @@ __device__ __forceinline__ float score_of(uint32_t key) {
 template <int32_t CudaScope::*kBegin>
 __device__ __forceinline__ CudaScope find_scope(const CudaRule& rule, int index) {
   if (rule.scopes == nullptr) return rule.scope;
-  int low = 0, high = rule.scope_count;
-#pragma unroll 1
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (rule.scopes[middle].*kBegin <= index ? low : high) = middle;
-  }
-  const int4* words = reinterpret_cast<const int4*>(rule.scopes + low);
+  const int found = cuda::find_begun<kBegin>(rule.scopes, rule.scope_count, index);
+  const int4* words = reinterpret_cast<const int4*>(rule.scopes + found);
   const int4 a = words[0], b = words[1];
   return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 }

@@ -3,11 +3,11 @@
 #pragma once
 #include <cstdint>
 
-#include "layers/ops/interval_attention/cuda/params.h"
+#include "layers/ops/cuda/attention/params.h"
 
 namespace longreach::selection {
 
-using interval::CudaRows;
+using namespace cuda::attention;
 
 // One document: its rows of the lists, its keys, its windows among the pooled keys, its blocks, how many of them a row may
 // keep (forced ones included), and its first tile of rows. 32 bytes, read at once.

@@ -13,8 +13,6 @@
 namespace longreach::selection {
 namespace {
 
-using interval::PlanBuilder;
-
 constexpr std::array<int, 2> kHeadDims{64, 128};
 // Keys, windows and blocks are 32-bit numbers on the device, and so is the sum of any two.
 constexpr int64_t kMost = int64_t{1} << 29, kMostRows = std::numeric_limits<int32_t>::max();
@@ -33,7 +31,7 @@ float float_below(double threshold) {
 int64_t fill_rule(PlanBuilder& builder, const RuleParams& p, int64_t tile_rows, CudaRule& rule) {
   std::vector<CudaScope> scopes;
   int64_t tile = 0;
-  for (const CudaDocument& d : p.documents) {
+  for (const ScopeParams& d : p.documents) {
     check<ShapeError>(d.keys < kMost && d.windows < kMost, "tokens: ", d.keys, " of ", d.windows,
                       " windows, expected fewer than ", kMost);
     scopes.push_back({static_cast<int32_t>(d.row), static_cast<int32_t>(d.rows), static_cast<int32_t>(d.keys),
@@ -67,7 +65,7 @@ void check_blocks(int64_t blocks, int64_t most, const std::string& kernels) {
 int head_dim(DType dtype, int64_t size) {
   const auto* built = std::find_if(kHeadDims.begin(), kHeadDims.end(), [&](int d) { return size <= d; });
   check<ShapeError>(built != kHeadDims.end() && size >= 1, "q: head dimension ", size, "; CUDA kernels in ",
-                    interval::dtype_name(dtype),
+                    dtype_name(dtype),
                     " are built for 64, 128 and anything below: split the heads, or select on the CPU");
   return *built;
 }
@@ -90,17 +88,17 @@ void cut_rows(const SelectParams& p, int bytes, int dim, CudaSelect& select) {
     return static_cast<int64_t>(select_parts(bytes, dim, tile).end);
   };
   check_blocks(p.rule.blocks, (kSharedBytes - bytes_of(1, 0)) / 4,
-               text("CUDA kernels of select_blocks in ", interval::dtype_name(p.dtype),
-                    " with head dimension ", dim, " and ", p.heads / p.lists, " heads a list"));
+               text("CUDA kernels of select_blocks in ", dtype_name(p.dtype), " with head dimension ", dim,
+                    " and ", p.heads / p.lists, " heads a list"));
   int64_t longest = 1;
-  for (const CudaDocument& d : p.rule.documents) longest = std::max(longest, d.rows);
+  for (const ScopeParams& d : p.rule.documents) longest = std::max(longest, d.rows);
   int64_t rows = std::min<int64_t>(kTileRows / select.chunk, longest);
   while (bytes_of(static_cast<int32_t>(rows), select.pitch) > kSharedBytes) --rows;
   select.tile_rows = static_cast<int32_t>(rows);
   select.parts = select_parts(bytes, dim, select);
 }
 
-interval::Strided rows_of(const Strided& x) { return {x.data, x.batch, x.token, x.head}; }
+Strided rows_of(const Strided& x) { return {x.data, x.batch, x.token, x.head}; }
 
 CudaTensor tensor_of(const Strided& x, int64_t size, int64_t bytes) {
   const bool whole =
@@ -108,7 +106,7 @@ CudaTensor tensor_of(const Strided& x, int64_t size, int64_t bytes) {
   return {x.data, x.batch, x.token, x.head, whole ? 1 : 0};
 }
 
-CudaPlan pool_plan(const Pooling& p, const char* kernel, int64_t indices, void* workspace) {
+cuda::Plan pool_plan(const Pooling& p, const char* kernel, int64_t indices, void* workspace) {
   PlanBuilder builder("selection", p.dtype, p.batches, workspace);
   CudaPool pool{};
   std::vector<CudaSpan> spans;
@@ -131,17 +129,17 @@ CudaPlan pool_plan(const Pooling& p, const char* kernel, int64_t indices, void* 
   pool.parts = static_cast<int32_t>(ceil_div(shares, kPoolThreads));
   pool.pool_count = static_cast<int32_t>(p.pool_count), pool.picking = static_cast<int32_t>(p.picking);
   for (int64_t i = 0; i < p.pool_count; ++i) pool.pools |= static_cast<uint32_t>(p.pools[i]) << 2 * i;
-  const int64_t bytes = interval::element_bytes(p.dtype);
+  const int64_t bytes = element_bytes(p.dtype);
   pool.x = tensor_of(p.x, p.size, bytes), pool.pooled = tensor_of(p.pooled, p.size, bytes);
   pool.picked = p.picked;
-  builder.launch(text(kernel, '_', interval::dtype_name(p.dtype)), p.batches * indices * pool.parts,
-                 kPoolThreads, 0, pool);
+  builder.launch(text(kernel, '_', dtype_name(p.dtype)), p.batches * indices * pool.parts, kPoolThreads, 0,
+                 pool);
   return builder.finish();
 }
 
 }  // namespace
 
-CudaPlan plan_choose(const ChooseParams& p, void* workspace) {
+cuda::Plan plan_choose(const ChooseParams& p, void* workspace) {
   PlanBuilder builder("selection", DType::kFloat32, 1, workspace);
   CudaChoose choose{};
   check_blocks(p.rule.blocks, kSharedBytes / 4, "CUDA kernels of choose_blocks");
@@ -157,9 +155,9 @@ CudaPlan plan_choose(const ChooseParams& p, void* workspace) {
   return builder.finish();
 }
 
-CudaPlan plan_select(const SelectParams& p, void* workspace) {
+cuda::Plan plan_select(const SelectParams& p, void* workspace) {
   check<ShapeError>(p.heads >= 1, "q: no heads, expected at least one");
-  const int bytes = interval::element_bytes(p.dtype), dim = head_dim(p.dtype, p.size);
+  const int bytes = element_bytes(p.dtype), dim = head_dim(p.dtype, p.size);
   PlanBuilder builder("selection", p.dtype, p.batches, workspace);
   CudaSelect select{};
   select.width = clamped(p.width), select.stride = clamped(p.stride);
@@ -180,14 +178,14 @@ CudaPlan plan_select(const SelectParams& p, void* workspace) {
   select.share = p.vote == VoteKind::mean ? 1.0f / static_cast<float>(group) : 1.0f;
   select.scores = p.scores;
   select.blocks = static_cast<int32_t>(p.rule.blocks);
-  builder.launch(text("select_", interval::dtype_name(p.dtype), '_', dim), tiles * p.lists * p.batches,
-                 kSelectThreads, select.parts.end, select);
+  builder.launch(text("select_", dtype_name(p.dtype), '_', dim), tiles * p.lists * p.batches, kSelectThreads,
+                 select.parts.end, select);
   return builder.finish();
 }
 
-CudaPlan plan_pool(const Pooling& p, void* workspace) { return pool_plan(p, "pool", p.windows, workspace); }
+cuda::Plan plan_pool(const Pooling& p, void* workspace) { return pool_plan(p, "pool", p.windows, workspace); }
 
-CudaPlan plan_pool_backward(const Pooling& p, void* workspace) {
+cuda::Plan plan_pool_backward(const Pooling& p, void* workspace) {
   return pool_plan(p, "pool_gradient", p.tokens, workspace);
 }
 

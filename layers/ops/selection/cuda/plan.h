@@ -1,25 +1,23 @@
 // Launch plans of selection on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain functions
-// without torch or CUDA, used as those of interval attention (whose plan.h says how). All pointers are those of device
+// without torch or CUDA, used as cuda::Plan says. All pointers are those of device
 // memory, but for documents, spans and pools, which are read here.
 #pragma once
 #include <vector>
 
-#include "layers/ops/interval_attention/cuda/plan.h"
+#include "layers/ops/cuda/launch.h"
 #include "layers/ops/selection/cuda/params.h"
 #include "layers/ops/selection/kernels.h"
 
 namespace longreach::selection {
 
-using interval::CudaPlan;
-
 // One document: CudaScope but for its tile. budget: how many blocks a row may keep.
-struct CudaDocument {
+struct ScopeParams {
   int64_t row, rows, keys, first_window, windows, blocks, budget;
 };
 
 // Where rows and blocks stand, what is kept, and where lists go: CudaRule.
 struct RuleParams {
-  std::vector<CudaDocument> documents;
+  std::vector<ScopeParams> documents;
   int64_t rows = 0, blocks = 0;  // of one list; of the longest document
   int64_t query_block = 1, key_block = 64, offset = 0;
   bool causal = true;
@@ -51,16 +49,16 @@ struct SelectParams {
 // Writes lists, or counts them where indices is null, and status. Throws ShapeError for 2^29 keys or more, and for rows of
 // more blocks than a block's shared memory holds (99 KB, which every device has): choose 25344; select 6656 for head
 // dims of 128 (fp32) and more for smaller ones, less with many heads a list.
-CudaPlan plan_choose(const ChooseParams& params, void* workspace);
+cuda::Plan plan_choose(const ChooseParams& params, void* workspace);
 
 // As plan_choose, and the scores where they are asked for. dtype float32, bfloat16 or float16; any strides with a dense last
 // dimension: rows of q and k that are not 16-byte aligned are copied to work space first. Throws DtypeError, and ShapeError
 // for head dims above 128.
-CudaPlan plan_select(const SelectParams& params, void* workspace);
+cuda::Plan plan_select(const SelectParams& params, void* workspace);
 
 // x -> pooled, picked; and pooled, picked -> x. Any strides with a dense last dimension, any number of elements a head; at
 // most 16 pools (ShapeError).
-CudaPlan plan_pool(const Pooling& params, void* workspace);
-CudaPlan plan_pool_backward(const Pooling& params, void* workspace);
+cuda::Plan plan_pool(const Pooling& params, void* workspace);
+cuda::Plan plan_pool_backward(const Pooling& params, void* workspace);
 
 }  // namespace longreach::selection

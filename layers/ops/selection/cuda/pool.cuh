@@ -9,6 +9,7 @@
 // gradients and places once for every token in it, mostly from a cache.
 #pragma once
 #include "layers/ops/cuda/element.cuh"
+#include "layers/ops/cuda/search.cuh"
 #include "layers/ops/selection/cuda/params.h"
 
 namespace longreach::selection {
@@ -21,13 +22,8 @@ __device__ __forceinline__ uint32_t pool_kind(const CudaPool& p, int pool) { ret
 template <int32_t CudaSpan::*kBegin>
 __device__ __forceinline__ CudaSpan find_span(const CudaPool& p, int index) {
   if (p.spans == nullptr) return p.span;
-  int low = 0, high = p.span_count;
-#pragma unroll 1
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (p.spans[middle].*kBegin <= index ? low : high) = middle;
-  }
-  const int4 words = *reinterpret_cast<const int4*>(p.spans + low);
+  const int found = cuda::find_begun<kBegin>(p.spans, p.span_count, index);
+  const int4 words = *reinterpret_cast<const int4*>(p.spans + found);
   return {words.x, words.y, words.z, words.w};
 }
 

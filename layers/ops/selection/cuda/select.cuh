@@ -20,8 +20,6 @@
 
 namespace longreach::selection {
 
-using interval::row_pointer;
-
 template <class Element, int kSize>
 struct SelectSizes {
   static constexpr int kRowBytes = kSize * Element::kBytes, kColumns = select_columns(Element::kBytes, kSize);
@@ -48,7 +46,7 @@ struct SelectPlace {
   int list, batch, windows;
 
   __device__ __forceinline__ explicit SelectPlace(const CudaSelect& p) {
-    const interval::BlockPlace place(blockIdx.x, p.tiles, p.lists);
+    const BlockPlace place(blockIdx.x, p.tiles, p.lists);
     const int tile = p.tiles - 1 - place.tile;
     scope = find_scope<&CudaScope::tile>(p.rule, tile);
     row = (tile - scope.tile) * p.tile_rows;
@@ -206,7 +204,7 @@ __device__ __forceinline__ void stage_weights(const LaneRows& rows, float scale,
         const float weight = kSoftmax ? ptx::exp2_approx(logit - of_row.x) * of_row.y : logit;
         x[e] = column_of(n, e) < seen ? weight : kSoftmax ? 0.0f : -INFINITY;
       }
-      ptx::store_shared_8(weights + interval::staged<kColumns>(rows.row[h], column_of(n, 0)), x[0], x[1]);
+      ptx::store_shared_8(weights + staged<kColumns>(rows.row[h], column_of(n, 0)), x[0], x[1]);
     }
   }
 }
@@ -232,10 +230,10 @@ __device__ __forceinline__ void collect_votes(const CudaSelect& p, const SelectP
     if (first_window + column >= place.windows) continue;
     float* to = p.same ? scores + row * p.pitch + first_window + column
                        : votes + row * kVotesPitch<kColumns> + vote_place(column);
-    float vote = weights[interval::staged<kColumns>(row * p.chunk, column)];
+    float vote = weights[staged<kColumns>(row * p.chunk, column)];
 #pragma unroll 4
     for (int head = 1; head < p.chunk; ++head)
-      vote = join_votes(largest, vote, weights[interval::staged<kColumns>(row * p.chunk + head, column)]);
+      vote = join_votes(largest, vote, weights[staged<kColumns>(row * p.chunk + head, column)]);
     if (chunk > 0) vote = join_votes(largest, *to, vote);
     *to = vote * share;
   }

@@ -21,8 +21,7 @@ struct Problem {
   Problem(DType dtype, int64_t tokens, int64_t heads, int64_t key_heads, int64_t size, int64_t query_block)
       : document{0, tokens, 0, tokens, 0, ceil_div(tokens, query_block)} {
     const auto view = [&](uintptr_t address, int64_t head_count) {
-      return softmax_tile::Strided{reinterpret_cast<void*>(address), tokens * head_count * size,
-                                   head_count * size, size};
+      return Strided{reinterpret_cast<void*>(address), tokens * head_count * size, head_count * size, size};
     };
     p.dtype = dtype;
     p.batches = 1, p.queries = p.keys = tokens, p.heads = heads;
@@ -40,7 +39,7 @@ struct Problem {
   Gradients gradients() const { return {p.o, nullptr, p.q, p.k, p.v}; }
 };
 
-std::vector<std::string> kernels(const CudaPlan& plan) {
+std::vector<std::string> kernels(const cuda::Plan& plan) {
   std::vector<std::string> names;
   for (const cuda::Launch& launch : plan.launches) {
     const std::string& name = launch.kernel;
@@ -51,14 +50,14 @@ std::vector<std::string> kernels(const CudaPlan& plan) {
 
 TEST(BlockAttentionPlan, TilesFollowTheRowsOfTheLists) {
   const Problem token(DType::kBFloat16, 1000, 32, 2, 128, 1);
-  const CudaPlan plan = plan_forward(token.p, nullptr);
+  const cuda::Plan plan = plan_forward(token.p, nullptr);
   EXPECT_THAT(kernels(plan), ElementsAre("forward_16_bf16_128_128"));
   EXPECT_EQ(plan.launches[0].grid.x, 1000u * 2);
   EXPECT_EQ(plan.workspace_bytes, 0u);
   const Problem small(DType::kBFloat16, 1000, 2, 2, 64, 40);
   EXPECT_THAT(kernels(plan_forward(small.p, nullptr)), ElementsAre("forward_64_bf16_64_64"));
   const Problem large(DType::kFloat16, 1000, 8, 2, 64, 64);
-  const CudaPlan tiles = plan_forward(large.p, nullptr);
+  const cuda::Plan tiles = plan_forward(large.p, nullptr);
   EXPECT_THAT(kernels(tiles), ElementsAre("forward_128_fp16_64_64"));
   EXPECT_EQ(tiles.launches[0].grid.x, 16u * 2 * 2);  // 16 rows of 64 queries and 4 heads, two groups
   Problem wide(DType::kFloat32, 1000, 8, 2, 192, 64);
@@ -69,7 +68,7 @@ TEST(BlockAttentionPlan, TilesFollowTheRowsOfTheLists) {
 TEST(BlockAttentionPlan, StatisticsAreALaunchOfTheirOwn) {
   Problem x(DType::kBFloat16, 1000, 8, 2, 64, 64);
   x.p.block_max = x.p.block_sum = reinterpret_cast<float*>(0x7000000);
-  const CudaPlan heads = plan_forward(x.p, nullptr);
+  const cuda::Plan heads = plan_forward(x.p, nullptr);
   EXPECT_THAT(kernels(heads), ElementsAre("forward_128_bf16_64_64", "statistics_bf16_64"));
   EXPECT_EQ(heads.launches[1].grid.x, 16u * 8);
   x.p.per_list = true;
@@ -78,17 +77,16 @@ TEST(BlockAttentionPlan, StatisticsAreALaunchOfTheirOwn) {
 
 TEST(BlockAttentionPlan, BackwardKernelsInOrder) {
   const Problem x(DType::kBFloat16, 1000, 32, 2, 64, 1);
-  EXPECT_THAT(
-      kernels(plan_backward(x.p, x.gradients(), nullptr)),
-      ElementsAre("interval_attention_rows_row_terms_bf16", "query_gradient_16_bf16_64_64", "transpose_count",
-                  "transpose_scan", "transpose_fill", "key_gradient_64_bf16_64_64"));
+  EXPECT_THAT(kernels(plan_backward(x.p, x.gradients(), nullptr)),
+              ElementsAre("attention_rows_row_terms_bf16", "query_gradient_16_bf16_64_64", "transpose_count",
+                          "transpose_scan", "transpose_fill", "key_gradient_64_bf16_64_64"));
   Problem y(DType::kFloat32, 1000, 8, 4, 128, 64);
   y.p.value_heads = 2, y.p.key_block = 128;
   EXPECT_THAT(
       kernels(plan_backward(y.p, y.gradients(), nullptr)),
-      ElementsAre("interval_attention_rows_row_terms_fp32", "query_gradient_64_fp32_128_128",
-                  "transpose_count", "transpose_scan", "transpose_fill", "key_gradient_k_32_fp32_128_128",
-                  "key_gradient_v_32_fp32_128_128", "interval_attention_rows_sum_heads_fp32"));
+      ElementsAre("attention_rows_row_terms_fp32", "query_gradient_64_fp32_128_128", "transpose_count",
+                  "transpose_scan", "transpose_fill", "key_gradient_k_32_fp32_128_128",
+                  "key_gradient_v_32_fp32_128_128", "attention_rows_sum_heads_fp32"));
 }
 
 TEST(BlockAttentionPlan, TheTransposeTakesAtMost256CountersABlock) {
@@ -103,7 +101,7 @@ TEST(BlockAttentionPlan, DocumentsAreUploadedWhereThereAreMany) {
   const DocumentRows documents[] = {
       {0, 129, 0, 129, 0, 3}, {129, 0, 129, 0, 3, 0}, {129, 171, 129, 171, 3, 3}};
   x.p.documents = documents, x.p.document_count = 3, x.p.rows = 6;
-  const CudaPlan plan = plan_forward(x.p, nullptr);
+  const cuda::Plan plan = plan_forward(x.p, nullptr);
   EXPECT_EQ(plan.upload.size(), 3u * 32);
   EXPECT_EQ(plan.launches[0].grid.x, 6u * 2);
 }

@@ -9,6 +9,7 @@
 namespace longreach::test {
 
 inline std::string block_file_of(const std::string& kernel) {
+  if (kernel.starts_with("attention_rows")) return "attention_rows";
   if (kernel.starts_with("interval_attention_rows")) return "interval_attention_rows";
   if (kernel.starts_with("block_attention_transpose")) return "block_attention_transpose";
   for (const char* stem : {"forward", "query_gradient", "key_gradient", "statistics"})
@@ -121,7 +122,7 @@ class BlockLaunch {
     }
   }
 
-  static softmax_tile::Strided rows(void* data, const Rows& like) {
+  static Strided rows(void* data, const Rows& like) {
     return {data, like.tokens * like.heads * like.size, like.heads * like.size, like.size};
   }
 

@@ -122,6 +122,7 @@ inline std::string file_of(const std::string& kernel) {
   for (const char* stem : {"interval_attention_dense_forward", "interval_attention_dense_query_gradient",
                            "interval_attention_dense_key_gradient"})
     if (kernel.starts_with(stem)) return text(stem, "_sm90a");
+  if (kernel.starts_with("attention_rows")) return "attention_rows";
   if (kernel.starts_with("interval_attention_rows")) return "interval_attention_rows";
   if (kernel.starts_with("recurrence_output") || kernel.starts_with("recurrence_grad_"))
     return "recurrence_outputs";
@@ -204,11 +205,11 @@ class AttentionLaunch {
     }
   }
 
-  static interval::Strided rows(void* data, const Rows& like) {
+  static Strided rows(void* data, const Rows& like) {
     return {data, like.tokens * like.heads * like.size, like.heads * like.size, like.size};
   }
 
-  static interval::Strided result(ptx::Memory& memory, const char* name, const Rows& like) {
+  static Strided result(ptx::Memory& memory, const char* name, const Rows& like) {
     return rows(memory.allocate(name, like.bytes.size()), like);
   }
 

@@ -43,7 +43,7 @@ struct CudaResult {
 
 inline const ptx::Module& module_of(const std::string& kernel) {
   static std::map<std::string, ptx::Module> modules;
-  std::string name = "interval_attention_rows";
+  std::string name = kernel.starts_with("attention_rows") ? "attention_rows" : "interval_attention_rows";
   for (const char* operation : {"interval_attention", "block_attention"})
     for (const char* kind : {"forward", "decode", "query_gradient", "key_gradient", "statistics"})
       for (const char* dtype : {"bf16", "fp16", "fp32"})
@@ -61,7 +61,7 @@ inline const ptx::Module& module_of(const std::string& kernel) {
 // Device memory and the tensors in it.
 class CudaMemory {
  public:
-  interval::Strided upload(const char* name, const at::Tensor& x, Layout layout) {
+  Strided upload(const char* name, const at::Tensor& x, Layout layout) {
     const int64_t size = x.size(3), bytes = static_cast<int64_t>(x.element_size());
     const int64_t gap = layout == Layout::kGaps         ? 48 / bytes
                         : layout == Layout::kMisaligned ? 3 - size % 2
@@ -82,7 +82,7 @@ class CudaMemory {
 
   // Two batch entries in two buffers, the second so large (above malloc's greatest threshold, 32 MiB) that it is
   // mapped on its own, terabytes from the heap.
-  interval::Strided upload_far_apart(const char* name, const at::Tensor& x) {
+  Strided upload_far_apart(const char* name, const at::Tensor& x) {
     std::byte* entries[2];
     for (const int64_t batch : {0, 1}) {
       const at::Tensor part = x.select(0, batch).contiguous();
@@ -98,7 +98,7 @@ class CudaMemory {
   }
 
   // Contiguous and uninitialised.
-  interval::Strided allocate(const char* name, at::IntArrayRef shape, at::ScalarType dtype) {
+  Strided allocate(const char* name, at::IntArrayRef shape, at::ScalarType dtype) {
     int64_t count = 1;
     for (const int64_t n : shape) count *= n;
     void* data = memory.allocate(name, static_cast<size_t>(count) * at::elementSize(dtype));
@@ -116,7 +116,7 @@ class CudaMemory {
   // Plans twice, as the launcher does: for the size of the work space, then with it.
   template <class Plan>
   void launch(const Plan& plan, const CudaRun& how, std::vector<ptx::Report>& reports) {
-    const interval::CudaPlan sizes = plan(nullptr);
+    const cuda::Plan sizes = plan(nullptr);
     auto* workspace = static_cast<std::byte*>(memory.allocate("workspace", sizes.workspace_bytes));
     std::copy(sizes.upload.begin(), sizes.upload.end(), workspace);
     memory.mark_written(workspace, sizes.upload.size());

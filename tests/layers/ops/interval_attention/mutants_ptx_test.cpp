@@ -15,7 +15,7 @@ constexpr const char* kForward = "interval_attention_forward_bf16_64_64";
 constexpr const char* kQueryGradient = "interval_attention_query_gradient_bf16_64_64";
 constexpr const char* kKeyGradient = "interval_attention_key_gradient_bf16_64_64";
 constexpr const char* kDecode = "interval_attention_decode_bf16_64_64";
-constexpr const char* kRowTerms = "interval_attention_rows_row_terms_bf16";
+constexpr const char* kRowTerms = "attention_rows_row_terms_bf16";
 constexpr const char* kMerge = "interval_attention_rows_merge_splits_bf16";
 
 // The first product's A: registers 1 and 2 change places.

@@ -32,7 +32,7 @@ SelectParams nsa(DType dtype, int64_t tokens, int64_t heads, int64_t key_heads, 
   return p;
 }
 
-CudaSelect parameters(const CudaPlan& plan) {
+CudaSelect parameters(const cuda::Plan& plan) {
   CudaSelect select{};
   EXPECT_EQ(plan.launches.size(), 1u);
   std::memcpy(&select, plan.launches[0].parameters.data(), sizeof(select));
@@ -42,7 +42,7 @@ CudaSelect parameters(const CudaPlan& plan) {
 TEST(SelectionPlan, RowsOf128KTokensFit) {
   for (const DType dtype : {DType::kBFloat16, DType::kFloat32})
     for (const int64_t size : {64, 128}) {
-      const CudaPlan plan = plan_select(nsa(dtype, kTokens, 64, 4, 4, size), nullptr);
+      const cuda::Plan plan = plan_select(nsa(dtype, kTokens, 64, 4, 4, size), nullptr);
       const CudaSelect select = parameters(plan);
       EXPECT_EQ(select.chunk, 16);
       EXPECT_EQ(select.chunks, 1);
@@ -85,7 +85,7 @@ TEST(SelectionPlan, LongRowsOfGivenScores) {
   ChooseParams p{.rule = nsa(DType::kFloat32, kTokens, 1, 1, 1, 64).rule, .lists = 3};
   const auto warps = [&](int64_t blocks) {
     p.rule.blocks = blocks;
-    const CudaPlan plan = plan_choose(p, nullptr);
+    const cuda::Plan plan = plan_choose(p, nullptr);
     EXPECT_LE(plan.launches[0].shared_bytes, static_cast<uint32_t>(kSharedBytes));
     EXPECT_EQ(plan.launches[0].grid.x, 3 * kTokens * 32 / plan.launches[0].block.x);
     return plan.launches[0].block.x / 32;
@@ -100,7 +100,7 @@ TEST(SelectionPlan, DocumentsAreUploadedWhereThereAreMany) {
   SelectParams p = nsa(DType::kBFloat16, 300, 8, 8, 8, 64);
   p.rule.documents = {{0, 129, 129, 0, 7, 3, 16}, {129, 0, 0, 7, 0, 0, 16}, {129, 171, 171, 7, 9, 3, 16}};
   p.rule.blocks = 3;
-  const CudaPlan plan = plan_select(p, nullptr);
+  const cuda::Plan plan = plan_select(p, nullptr);
   EXPECT_EQ(plan.upload.size(), 3u * 32);
   EXPECT_EQ(plan.launches[0].grid.x, 8u * (3 + 3));
 }

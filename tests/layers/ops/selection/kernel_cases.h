@@ -11,6 +11,7 @@
 namespace longreach::test {
 
 inline std::string selection_file_of(const std::string& kernel) {
+  if (kernel.starts_with("attention_rows")) return "attention_rows";
   if (kernel.starts_with("interval_attention_rows")) return "interval_attention_rows";
   if (kernel.starts_with("selection_select_")) return kernel.substr(0, kernel.rfind('_'));
   return kernel.starts_with("selection_pool") ? "selection_pool" : "selection_choose";
@@ -156,8 +157,7 @@ class SelectLaunch {
     Outcome outcome;
     ptx::Memory memory;
     const auto rows = [](void* data, const Rows& like) {
-      return selection::Strided{data, like.tokens * like.heads * like.size, like.heads * like.size,
-                                like.size};
+      return Strided{data, like.tokens * like.heads * like.size, like.heads * like.size, like.size};
     };
     selection::SelectParams p{.rule = rule_params(c_), .dtype = c_.dtype, .batches = 1};
     p.key_count = c_.windows(), p.heads = c_.heads, p.key_heads = c_.key_heads, p.lists = c_.lists;
@@ -264,8 +264,7 @@ class PoolLaunch {
                                          selection::PoolKind::mean};
     p.pools = pools, p.pool_count = kPools, p.picking = 2;
     const auto rows = [](void* data, const Rows& like) {
-      return selection::Strided{data, like.tokens * like.heads * like.size, like.heads * like.size,
-                                like.size};
+      return Strided{data, like.tokens * like.heads * like.size, like.heads * like.size, like.size};
     };
     p.x = rows(memory.upload("x", x_.bytes), x_);
     p.pooled = rows(memory.allocate("pooled", grad_.bytes.size()), grad_);

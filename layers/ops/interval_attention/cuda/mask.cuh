@@ -1,11 +1,10 @@
 // Which keys queries see, on the device: intervals of rows, hulls of tiles, and the walks over the tiles that some
-// row may see. The same rules as plan.h for CPUs.
+// row may see. The same rules as cpu/plan.h.
 #pragma once
+#include "layers/ops/cuda/attention/blocks.cuh"
 #include "layers/ops/interval_attention/cuda/params.h"
 
 namespace longreach::interval {
-
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 struct Interval {
   int lo, hi;  // within the document's keys
