@@ -6,8 +6,8 @@
 #include <sstream>
 #include <vector>
 
-#include "layers/ops/cuda/named_launches.h"
 #include "layers/ops/cuda/static_report.h"
+#include "layers/ops/launches/launches.h"
 
 namespace longreach {
 namespace {
@@ -69,7 +69,7 @@ std::string device_columns(const DeviceLimits& device, const StaticRow* row, con
 
 void print_static_report(const std::string& table, std::ostream& out) {
   const std::vector<StaticRow> rows = cuda::read_table(table, "the static table of liblongreach_cuda.so");
-  const std::vector<NamedLaunch> launches = cuda::named_launches();
+  const std::vector<NamedLaunch> launches = named_launches();
   std::map<std::string, const NamedLaunch*> by_kernel;
   for (const NamedLaunch& launch : launches) by_kernel[launch.launch.kernel] = &launch;
   std::map<std::string, std::map<std::string, const StaticRow*>> kernels;  // by name, then architecture

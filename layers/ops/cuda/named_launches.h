@@ -1,31 +1,68 @@
-// Every kernel once, as its own launch plan starts it on a named problem: threads and shared memory a block for the
-// static report, arithmetic and least traffic for its estimates. The pointers in the launches lead nowhere.
+// Kernels as their own launch plans start them on named problems: threads and shared memory a block for the static report,
+// arithmetic and least traffic for its estimates. The pointers in the launches lead nowhere.
+//
+// Work is counted as the mathematics needs it: visible pairs alone, each operand moved once. Passes over small tables have
+// none. What a kernel computes twice (scores in the backward pass) is its own affair, but for the products that it cannot
+// do without: dQ needs three, dK and dV four.
 #pragma once
+#include <functional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "layers/ops/cuda/launch.h"
 #include "layers/ops/cuda/occupancy.h"
+#include "layers/ops/dtype.h"
 
 namespace longreach::cuda {
 
-// The problems, B = 1, H = 16 and T = 8192 (a kernel that several of them start belongs to the first):
-//   attention    causal, key heads as query heads, each built pair of head dims and type: forward and backward
-//   sm_90        as attention, head dims 64 and 128, on a device of compute capability 9.0
-//   decode       one query, 8192 keys, the same pairs
-//   shared       head dims 64, 8 key heads, 16 value heads, explicit intervals: sums of heads, hulls
-//   blocks       16 listed key blocks a row: of 64 keys for rows of one query (all heads on one key head) and of 64
-//                queries, of 32 keys for rows of 128; causal, forward with statistics, and backward
-//   selection    NSA's choice, one list and key head: windows of 32 in strides of 16, 16 of the blocks of 64; pools of 64
-//   misaligned   head dims 64, rows an element too long: copies
-//   recurrence   Dk = Dv = 128, a decay per token, states kept: forward, backward and one step
-//   rows         8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128): the kernels of layers/ops/rows/cuda
 struct NamedLaunch {
   Launch launch;
   std::string problem;
   Work work;
 };
 
-std::vector<NamedLaunch> named_launches();
+// Every kernel once, with the first problem that starts it.
+class NamedLaunches {
+ public:
+  using WorkOf = std::function<Work(const std::string& kernel)>;
 
+  void add(const std::string& problem, const std::vector<Launch>& launches, const WorkOf& work) {
+    for (const Launch& launch : launches)
+      if (seen_.insert(launch.kernel).second) all_.push_back({launch, problem, work(launch.kernel)});
+  }
+  std::vector<NamedLaunch> take() { return std::move(all_); }
+
+ private:
+  std::vector<NamedLaunch> all_;
+  std::set<std::string> seen_;
+};
+
+// What the problems of the operators have in common.
+namespace problem {
+
+inline constexpr int64_t kTokens = 8192, kHeads = 16;
+inline constexpr int64_t kListed = 16;  // blocks of keys a row of lists
+inline constexpr DType kDtypes[] = {DType::kBFloat16, DType::kFloat16, DType::kFloat32};
+
+// Plans look at alignment and at null alone.
+template <class T = void>
+T* nowhere() {
+  return reinterpret_cast<T*>(uintptr_t{256});
+}
+
+inline double bytes_of(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+inline Arithmetic arithmetic_of(DType dtype) {
+  return dtype == DType::kFloat32 ? Arithmetic::kTf32x3 : Arithmetic::kHalf;
+}
+
+// `moved`: bytes a launch, but for the kernels that add up its small results.
+inline NamedLaunches::WorkOf traffic(double moved) {
+  return [moved](const std::string& kernel) {
+    return kernel == "column_sums" || kernel == "loss_sum" ? Work{} : Work{0, moved, Arithmetic::kHalf};
+  };
+}
+
+}  // namespace problem
 }  // namespace longreach::cuda

@@ -7,8 +7,8 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "layers/ops/cuda/named_launches.h"
 #include "layers/ops/cuda/static_report.h"
+#include "layers/ops/launches/launches.h"
 
 namespace longreach::cuda {
 namespace {
@@ -80,7 +80,7 @@ TEST(StaticLimits, EveryKernelKeepsThem) {
       ++l.kernels;
     }
     ASSERT_NE(held, nullptr) << kernel << " has no line in static_limits.txt";
-    ASSERT_TRUE(by_kernel.contains(kernel)) << kernel << " is in no launch of named_launches.cpp";
+    ASSERT_TRUE(by_kernel.contains(kernel)) << kernel << " is in no launch of the operators' launches.cpp";
     expect_within(row, *by_kernel[kernel], *held);
   }
   for (const Limits& l : limits)

@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "layers/ops/cuda/named_launches.h"
 #include "layers/ops/cuda/occupancy.h"
+#include "layers/ops/launches/launches.h"
 
 namespace longreach::cuda {
 namespace {
