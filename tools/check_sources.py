@@ -36,7 +36,7 @@ FUSED = re.compile(r"layers/(.*/)?op\.cpp$")
 TENSOR_ARITHMETIC = re.compile(
     r"(?:at::|\.|->)(matmul|mm|bmm|baddbmm|addmm|einsum|softmax|log_softmax|logsumexp|cumsum|cumprod|index|index_select|"
     r"index_put_?|gather|scatter|scatter_add_?|masked_fill_?|tril|triu|scaled_dot_product_attention)\(")
-MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION = 500, 80, 150
+MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION = 500, 80, 100
 WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D|PLACE" r"HOLDER|[Pp]lace" r"holder|lorem " r"ipsum)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|opt/wheels)/")
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|huggingface|deb\.debian|snapshot\.debian|download\.pytorch)\.(org|co|com)\b|\bhf\.co\b")

@@ -119,7 +119,7 @@ __device__ __forceinline__ void load_left(uint32_t (&bits)[4], uint32_t rows, in
 // Left factors of a whole tile held in registers.
 template <int kRowTiles, int kRowBytes>
 struct HeldRows {
-  uint32_t bits[kRowBytes / 32][kRowTiles][4];
+  uint32_t bits[kRowBytes / 32][kRowTiles][4];  // (steps of 32 bytes, 16-row tiles, 8 x 8 matrices)
 
   __device__ __forceinline__ void load(uint32_t rows) {
 #pragma unroll

@@ -125,19 +125,17 @@ __device__ void attention(const AttentionParameters& p) {
     const float scale = 1.0f / over_row<F>(sum[h], [](float a, float b) { return a + b; });
     const int row = warp * 16 + (lane >> 2) + h * 8;
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
+    for (int n = 0; n < 8; ++n)
       *reinterpret_cast<uint32_t*>(tile_q + chunk_at<F>(row, n) + (lane & 3) * 4) =
           pack_bf16(o[n][2 * h] * scale, o[n][2 * h + 1] * scale);
-    }
   }
   if (F != Fault::missing_warp_sync) __syncwarp();
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int row = warp * 16 + (lane >> 3) + i * 4, chunk = lane & 7;
     const uint4 x = *reinterpret_cast<const uint4*>(tile_q + chunk_at<F>(row, chunk));
-    if (block * kTile + row < p.length) {
+    if (block * kTile + row < p.length)
       *reinterpret_cast<uint4*>(p.o + static_cast<size_t>(block * kTile + row) * kDim + chunk * 8) = x;
-    }
   }
 }
 

@@ -51,7 +51,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   cuda::gather_tile<kRows, kVBytes, kThreads>(d_outputs, places.count, p.v.size * Element::kBytes,
                                               gather(params.d_o));
   ptx::cp_async_commit();
-  CudaTerms terms[kRowTiles][2];
+  CudaTerms terms[kRowTiles][2];  // (16-row tiles, rows of a lane)
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
@@ -68,7 +68,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   const int seen_by_all = limits.of(places.query(0));
   const Walk walk(p.lists, list_of(p.lists, place.batch, head * p.lists.heads / p.heads, place.row),
                   limits.of(places.query(places.count - 1)));
-  float acc[kRowTiles][kQk / 8][4];
+  float acc[kRowTiles][kQk / 8][4];  // (16-row tiles, 8-column tiles of Q, elements of a lane)
   cuda::clear(acc);
   cuda::stream_tiles<kShape.stages>(
       walk,
@@ -80,6 +80,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
       },
       [&](const Walk& at, int stage) {
         const int base = kHeldBytes + stage * kStageBytes, own = key_warp * kOwn;
+        // (16-row tiles, 8-key tiles of a warp, elements of a lane)
         float scores[kRowTiles][kOwn / 8][4], gradients[kRowTiles][kOwn / 8][4];
         cuda::clear(scores);
         cuda::clear(gradients);
@@ -185,6 +186,28 @@ struct KeyGradientSizes {
       kRingOffset - kShape.stages * kShape.columns * static_cast<int>(sizeof(CudaTerms));
 };
 
+// Starts the copies of a tile of queries, their dO and their terms to stage `stage`.
+template <class Element, class Sizes, int kQk, int kV>
+__device__ __forceinline__ void load_stage(const CudaBackward& params, uint32_t shared,
+                                           const QueryColumn* columns, int batch, int stage) {
+  constexpr int kColumns = Sizes::kShape.columns, kThreads = Sizes::kThreads;
+  constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  const CudaProblem& p = params.problem;
+  const uint32_t to = shared + (Sizes::kRows + stage * kColumns) * (kQkBytes + kVBytes);
+  load_columns<kColumns, kQkBytes, kThreads, Element::kBytes>(to, columns, p.q, batch);
+  load_columns<kColumns, kVBytes, kThreads, Element::kBytes>(to + kColumns * kQkBytes, columns, params.d_o,
+                                                             batch);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < kColumns) {
+    const QueryColumn column = columns[thread];
+    const int bytes = static_cast<int>(sizeof(CudaTerms));
+    const int64_t head_row = static_cast<int64_t>(batch) * p.heads + column.head;
+    ptx::cp_async_8(shared + Sizes::kTerms + (stage * kColumns + thread) * bytes,
+                    params.terms + head_row * p.lists.queries + max(column.query, 0),
+                    column.query >= 0 ? bytes : 0);
+  }
+}
+
 template <class Element, int kQk, int kV, int kTileRows, KeyGradients kParts = KeyGradients::kBoth>
 __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   using Sizes = KeyGradientSizes<kTileRows, Element::kBytes, kQk, kV>;
@@ -230,25 +253,14 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   write_columns(walk);
   __syncthreads();
 
+  // (16-key tiles, 8-column tiles of K and V, elements of a lane)
   float acc_k[kRowTiles][kKeys ? kQk / 8 : 1][4], acc_v[kRowTiles][kValues ? kV / 8 : 1][4];
   cuda::clear(acc_k);
   cuda::clear(acc_v);
   cuda::stream_tiles<kShape.stages>(
       walk,
       [&](const ColumnWalk& at, int stage) {
-        const QueryColumn* columns = ring + at.ring * kColumns;
-        const uint32_t to = keys + kHeldBytes + stage * kStageBytes;
-        load_columns<kColumns, kQkBytes, kThreads, Element::kBytes>(to, columns, p.q, place.batch);
-        load_columns<kColumns, kVBytes, kThreads, Element::kBytes>(to + kColumns * kQkBytes, columns,
-                                                                   params.d_o, place.batch);
-        if (thread < kColumns) {
-          const QueryColumn column = columns[thread];
-          const int bytes = static_cast<int>(sizeof(CudaTerms));
-          const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + column.head;
-          ptx::cp_async_8(keys + Sizes::kTerms + (stage * kColumns + thread) * bytes,
-                          params.terms + head_row * p.lists.queries + max(column.query, 0),
-                          column.query >= 0 ? bytes : 0);
-        }
+        load_stage<Element, Sizes, kQk, kV>(params, keys, ring + at.ring * kColumns, place.batch, stage);
         // The next tile's columns: read after the next barrier, when nobody needs those of four tiles ago.
         ColumnWalk next = at;
         next.advance();
@@ -256,6 +268,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
       },
       [&](const ColumnWalk& at, int stage) {
         const int base = kHeldBytes + stage * kStageBytes, own = key_warp * kOwn;
+        // (16-key tiles, 8-query tiles of a warp, elements of a lane)
         float scores[kRowTiles][kOwn / 8][4], gradients[kRowTiles][kOwn / 8][4];
         cuda::clear(scores);
         cuda::multiply_rows<Element, kQkBytes>(

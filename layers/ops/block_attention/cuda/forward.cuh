@@ -72,7 +72,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   const Walk walk(p.lists, list_of(p.lists, place.batch, head * p.lists.heads / p.heads, place.row),
                   limits.of(places.query(places.count - 1)));
 
-  float acc[kRowTiles][kV / 8][4];
+  float acc[kRowTiles][kV / 8][4];  // (16-row tiles, 8-column tiles of V, elements of a lane)
   cuda::clear(acc);
   SoftmaxRows<kRowTiles> softmax;
   softmax.clear();
@@ -88,7 +88,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
       },
       [&](const Walk& at, int stage) {
         const int base = kRows * kQkBytes + stage * kStageBytes, own = key_warp * kOwn;
-        float scores[kRowTiles][kOwn / 8][4];
+        float scores[kRowTiles][kOwn / 8][4];  // (16-row tiles, 8-key tiles of a warp, elements of a lane)
         cuda::clear(scores);
         const uint32_t own_queries = queries + first_row * kQkBytes,
                        own_keys = queries + base + own * kQkBytes;
@@ -106,7 +106,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
                                                  shared + base + kColumns * kQkBytes + own * kVBytes);
       });
 
-  float factor[kRowTiles][2], lse[kRowTiles][2];
+  float factor[kRowTiles][2], lse[kRowTiles][2];  // (16-row tiles, rows of a lane)
   float* staging = reinterpret_cast<float*>(shared);
   softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(shared + Sizes::kMeeting),
                                             key_warp, first_row, factor, lse);

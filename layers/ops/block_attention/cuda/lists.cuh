@@ -164,7 +164,7 @@ struct OwnPieces {
 // How many keys each row of this lane's accumulators sees; rows past the end repeat the last one.
 template <int kRowTiles>
 struct RowLimits {
-  int limit[kRowTiles][2];
+  int limit[kRowTiles][2];  // (16-row tiles, rows of a lane)
 
   template <class Places>
   __device__ __forceinline__ RowLimits(const KeyLimit& limits, const Places& places, int first_row) {

@@ -121,7 +121,7 @@ __device__ __forceinline__ void sweep(const CudaStatistics& params, char* shared
       },
       [&](const Walk& at, int stage) {
         add_up(parity ^ 1);
-        float scores[1][kColumns / 8][4];
+        float scores[1][kColumns / 8][4];  // (1, 8-key tiles, elements of a lane)
         cuda::clear(scores);
         cuda::multiply_rows<Element, kQkBytes>(scores,
                                                cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes},

@@ -47,7 +47,7 @@ template <class Element, int kRows, int kKeyWarps, int kThreads, int kSize, int 
 __device__ __forceinline__ void store_sums(char* shared, const float (&acc)[kRowTiles][kSize / 8][4],
                                            float scale, int first_row, int key_warp, int rows,
                                            const CudaRows& out, RowPointer row) {
-  float factor[kRowTiles][2];
+  float factor[kRowTiles][2];  // (16-row tiles, rows of a lane)
   fill(factor, scale);
   float* staging = reinterpret_cast<float*>(shared);
   stage<kSize>(staging + key_warp * kRows * kSize, first_row, acc, factor);

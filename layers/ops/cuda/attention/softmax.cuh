@@ -51,7 +51,7 @@ __device__ __forceinline__ void scale_rows(float (&acc)[kRowTiles][kColumnTiles]
 
 template <int kRowTiles>
 struct SoftmaxRows {
-  float maximum[kRowTiles][2], sum[kRowTiles][2];
+  float maximum[kRowTiles][2], sum[kRowTiles][2];  // (16-row tiles, rows of a lane)
 
   __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -95,7 +95,7 @@ struct SoftmaxRows {
   template <int kColumnTiles, int kValueTiles>
   __device__ __forceinline__ void step(float (&scores)[kRowTiles][kColumnTiles][4],
                                        float (&acc)[kRowTiles][kValueTiles][4], float scale_log2) {
-    float shrink[kRowTiles][2];
+    float shrink[kRowTiles][2];  // (16-row tiles, rows of a lane)
     weigh(scores, shrink, scale_log2);
     scale_rows(acc, shrink);
   }

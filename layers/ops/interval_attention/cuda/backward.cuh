@@ -53,7 +53,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   const CudaHull hull = block_intervals.template hull<kRows>();
   int2* intervals = reinterpret_cast<int2*>(shared + Sizes::kIntervals);
   block_intervals.template write<kRows, kThreads>(intervals);
-  CudaTerms terms[kRowTiles][2];
+  CudaTerms terms[kRowTiles][2];  // (16-query tiles, rows of a lane)
   const CudaTerms* head_terms =
       params.terms + (static_cast<int64_t>(place.batch) * p.heads + place.head) * p.queries + first_query;
 #pragma unroll
@@ -68,7 +68,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   const char* keys = row_pointer(p.k, place.batch, tile.k_begin, place.head * p.key_heads / p.heads);
   const char* values = row_pointer(p.v, place.batch, tile.k_begin, place.head * p.value_heads / p.heads);
   const KeyWalk walk(hull, mask, kColumns);
-  float acc[kRowTiles][kQk / 8][4];
+  float acc[kRowTiles][kQk / 8][4];  // (16-query tiles, 8-column tiles of Q, elements of a lane)
   cuda::clear(acc);
   cuda::stream_tiles<kShape.stages>(
       walk,
@@ -83,6 +83,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
       },
       [&](const KeyWalk& at, int stage) {
         const int first = tile.k_begin + at.tile() * kColumns, base = kHeldBytes + stage * kStageBytes;
+        // (16-query tiles, 8-key tiles, elements of a lane)
         float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
         cuda::clear(scores);
         cuda::clear(gradients);
@@ -102,7 +103,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
         cuda::multiply_weights<Element, kQkBytes>(acc, gradients, shared + base);
       });
 
-  float factor[kRowTiles][2];
+  float factor[kRowTiles][2];  // (16-row tiles, rows of a lane)
   fill(factor, params.scale);
   float* staging = reinterpret_cast<float*>(shared);
   stage<kQk>(staging, first_row, acc, factor);
@@ -188,7 +189,7 @@ template <class Element, int kRows, int kThreads, int kSize, int kRowTiles>
 __device__ __forceinline__ void store_key_gradient(char* shared, const float (&acc)[kRowTiles][kSize / 8][4],
                                                    float scale, const CudaRows& out, int batch, int first_key,
                                                    int count, int head) {
-  float factor[kRowTiles][2];
+  float factor[kRowTiles][2];  // (16-row tiles, rows of a lane)
   fill(factor, scale);
   float* staging = reinterpret_cast<float*>(shared);
   stage<kSize>(staging, warp_id() * kRowTiles * 16, acc, factor);
@@ -233,6 +234,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
                        (tile.q_end - tile.q_begin + kColumns - 1) / kColumns,
                        first_key,
                        first_key + count};
+  // (16-key tiles, 8-column tiles of K and V, elements of a lane)
   float acc_k[kRowTiles][kKeys ? kQk / 8 : 1][4], acc_v[kRowTiles][kValues ? kV / 8 : 1][4];
   cuda::clear(acc_k);
   cuda::clear(acc_v);
@@ -256,6 +258,7 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
       [&](const QueryWalk& at, int stage) {
         const uint32_t query_tile = keys + Sizes::kHeldBytes + stage * kStageBytes;
         const char* tile_bytes = shared + Sizes::kHeldBytes + stage * kStageBytes;
+        // (16-key tiles, 8-query tiles, elements of a lane)
         float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
         cuda::clear(scores);
         cuda::multiply_rows<Element, kQkBytes>(

@@ -61,7 +61,7 @@ struct DenseBackwardLayout {
 // A warpgroup's scores and gradients of weights of a tile: products of a held tile with a streamed one, not waited for.
 template <class Element, int kSize, int kColumns>
 struct DenseTile {
-  float scores[kColumns / 8][4], gradients[kColumns / 8][4];
+  float scores[kColumns / 8][4], gradients[kColumns / 8][4];  // (8-column tiles, elements of a lane)
 
   __device__ __forceinline__ void start_scores(uint32_t held, uint32_t streamed) {
     start(scores, held, streamed);
@@ -127,8 +127,8 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
     terms[h] = {both.x, both.y};
   }
 
-  float acc[1][kSize / 8][4];
-  uint32_t factors[kColumns / 16][4];
+  float acc[1][kSize / 8][4];          // (1, 8-column tiles of Q, elements of a lane)
+  uint32_t factors[kColumns / 16][4];  // (16-key tiles, pairs of a lane)
   DenseTile<Element, kSize, kColumns> tile;
   cuda::clear(acc);
   typename Layout::StageRing filled = at.ring, done = at.ring;
@@ -252,8 +252,8 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   const uint32_t keys = at.first_held + me.group * Layout::kHeldBytes;
   const uint32_t values = at.second_held + me.group * Layout::kHeldBytes;
 
-  float acc_k[1][kSize / 8][4], acc_v[1][kSize / 8][4];
-  uint32_t weights[kColumns / 16][4], factors[kColumns / 16][4];
+  float acc_k[1][kSize / 8][4], acc_v[1][kSize / 8][4];  // (1, 8-column tiles of K and V, elements of a lane)
+  uint32_t weights[kColumns / 16][4], factors[kColumns / 16][4];  // (16-query tiles, pairs of a lane)
   DenseTile<Element, kSize, kColumns> tile;
   cuda::clear(acc_k);
   cuda::clear(acc_v);

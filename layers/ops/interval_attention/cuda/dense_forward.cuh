@@ -54,8 +54,10 @@ __device__ __forceinline__ void produce_forward(const DenseForward& params, Dens
 // One warpgroup's rows on their way through the keys.
 template <class Element, int kSize>
 struct DenseRowState {
-  float scores[1][kDenseKeys / 8][4], acc[1][kSize / 8][4], shrink[1][2];
-  uint32_t weights[kDenseKeys / 16][4];
+  float scores[1][kDenseKeys / 8][4];    // (1, 8-key tiles, elements of a lane)
+  float acc[1][kSize / 8][4];            // (1, 8-column tiles of V, elements of a lane)
+  float shrink[1][2];                    // (1, rows of this lane)
+  uint32_t weights[kDenseKeys / 16][4];  // (16-key tiles, pairs of a lane)
   SoftmaxRows<1> softmax;
 
   // Scores of a tile become weights; keys from end[h] on are hidden from row h.
@@ -142,7 +144,7 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
     at.value_ring.release();
   }
 
-  float factor[1][2], lse[1][2];
+  float factor[1][2], lse[1][2];  // (1, rows of a lane)
   rows.softmax.template finish<1, 64>(p.scale_log2, nullptr, 0, 0, factor, lse);
   if ((lane_id() & 3) == 0)
 #pragma unroll

@@ -119,7 +119,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
       row_pointer(p.v, place.batch, tile.k_begin, places.first_head * p.value_heads / p.heads);
   const KeyWalk walk(hull, mask, kColumns, split, kDecode ? params.splits : 1);
 
-  float acc[kRowTiles][kV / 8][4];
+  float acc[kRowTiles][kV / 8][4];  // (16-row tiles, 8-column tiles of V, elements of a lane)
   cuda::clear(acc);
   SoftmaxRows<kRowTiles> softmax;
   softmax.clear();
@@ -138,7 +138,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
       [&](const KeyWalk& at, int stage) {
         const int first = tile.k_begin + at.tile() * kColumns, own = key_warp * kOwn;
         const int base = kRows * kQkBytes + stage * kStageBytes;
-        float scores[kRowTiles][kOwn / 8][4];
+        float scores[kRowTiles][kOwn / 8][4];  // (16-row tiles, 8-key tiles of a warp, elements of a lane)
         cuda::clear(scores);
         const uint32_t own_queries = queries + first_row * kQkBytes,
                        own_keys = queries + base + own * kQkBytes;
@@ -155,7 +155,7 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
                                                  shared + base + kColumns * kQkBytes + own * kVBytes);
       });
 
-  float factor[kRowTiles][2], lse[kRowTiles][2];
+  float factor[kRowTiles][2], lse[kRowTiles][2];  // (16-row tiles, rows of a lane)
   float* staging = reinterpret_cast<float*>(shared);
   softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(intervals), key_warp,
                                             first_row, factor, lse);

@@ -310,7 +310,7 @@ __device__ __forceinline__ void outputs(const OutputParams& p) {
   const int64_t chunk_index = blockIdx.x / p.tiles;
   const int tile = static_cast<int>(blockIdx.x % p.tiles), slices = (p.inner + kChunk - 1) / kChunk;
   const Chunk chunk = p.chunks[chunk_index];
-  float total[8][4] = {};
+  float total[8][4] = {};  // (8-column tiles, elements of a lane)
   for (int h = 0; h < p.group; ++h) {
     const int head = static_cast<int>(blockIdx.y) * p.group + h;
     const int64_t index = chunk_index * p.heads + head;
@@ -320,6 +320,7 @@ __device__ __forceinline__ void outputs(const OutputParams& p) {
     load_tile(memory.x3(), p.x3, chunk, head, tile * kChunk, p.outer);
     load_slice<T, kRole>(memory, 0, p, chunk, state, head, tile, 0);
     ptx::cp_async_commit();
+    // (16-token steps, 8-token tiles, elements of a lane); (8-column tiles, elements of a lane)
     float scores[4][2][4] = {}, part[8][4] = {};
     for (int slice = 0; slice < slices; ++slice) {
       const bool more = slice + 1 < slices;

@@ -71,8 +71,8 @@ __device__ __forceinline__ void chunk_sums(const SumParams& p) {
   ptx::cp_async_commit();
   ptx::cp_async_wait<0>();
   __syncthreads();
-  float sums[8][4] = {};
-  StepSums<T, 1> steps;  // the warps of other blocks work meanwhile
+  float sums[8][4] = {};  // (8-column tiles, elements of a lane)
+  StepSums<T, 1> steps;   // the warps of other blocks work meanwhile
 #pragma unroll
   for (int k = 0; k < kChunk; k += 16) {
     Left<kTerms<T>> left;

@@ -170,7 +170,7 @@ __device__ __forceinline__ void find_statistics(const CudaSelect& p, const Selec
           load_windows<Element, kSize>(p, place, chunk, at.position, keys + stage * Sizes::kKeyBytes);
         },
         [&](const CountWalk& at, int stage) {
-          float scores[1][Sizes::kColumns / 8][4];
+          float scores[1][Sizes::kColumns / 8][4];  // (1, 8-window tiles, elements of a lane)
           multiply<Element, kSize>(scores, queries, keys + stage * Sizes::kKeyBytes);
 #pragma unroll
           for (int h = 0; h < 2; ++h)
@@ -295,7 +295,7 @@ __device__ __forceinline__ void score_blocks(const CudaSelect& p, const SelectPl
           ptx::cp_async_wait<0>();
           __syncthreads();
         }
-        float acc[1][Sizes::kColumns / 8][4];
+        float acc[1][Sizes::kColumns / 8][4];  // (1, 8-window tiles, elements of a lane)
         multiply<Element, kSize>(acc, queries, own_keys);
         if (p.softmax) {
           stage_weights<true, Sizes::kColumns>(rows, p.scale, acc, first, statistics + chunk * rows.pitch,
