@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "layers/attention/dense/dense.h"
 #include "layers/attention/seer/module.h"
 #include "layers/basic/initialization.h"
 
@@ -69,10 +68,8 @@ AttentionOutput SeerAttention::forward(const at::Tensor& x, const Batch& batch) 
 }
 
 AttentionOutput SeerAttention::dense(const Heads& heads, const Batch& batch) const {
-  if (site_.implementation == Implementation::reference)
-    return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
   const IntervalMask mask{.cu_seqlens_q = batch.cu_seqlens, .cu_seqlens_k = batch.cu_seqlens};
-  return {merge(attend(heads, mask, Implementation::fused)), {}};
+  return {merge(attend(heads, mask, site_.implementation)), {}};
 }
 
 // The gate reads q and k, but does not teach them.
