@@ -4,7 +4,6 @@
 #include "layers/basic/loss.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -12,10 +11,8 @@
 
 #include "layers/ops/common/autograd.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/kernel_input.h"
-#include "layers/ops/common/vector_math.h"
 #include "layers/ops/matmul/matmul.h"
-#include "layers/ops/rows/cuda/op.h"
+#include "layers/ops/rows/rows.h"
 
 namespace longreach {
 namespace {
@@ -33,7 +30,6 @@ class CrossEntropyOp : public FusedOp {
   std::string name() const override { return "chunked_cross_entropy"; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
-    settle_vector_math();
     const at::Tensor &hidden = inputs[0], &weight = inputs[1], &labels = inputs[2];
     const int64_t tokens = hidden.size(0);
     const at::Tensor cast_weight = weight.to(hidden.scalar_type());
@@ -45,8 +41,8 @@ class CrossEntropyOp : public FusedOp {
       const int64_t rows = std::min(options_.chunk_tokens, tokens - begin);
       const at::Tensor x = hidden.narrow(0, begin, rows), label = labels.narrow(0, begin, rows);
       const at::Tensor logits = matrix_product(x, cast_weight.t()), chunk_nll = nll.narrow(0, begin, rows);
-      const at::Tensor dlogits = runs_on_cuda(hidden) ? chunk_on_cuda(logits, label, chunk_nll, loss)
-                                                      : chunk_on_cpu(logits, label, chunk_nll, loss);
+      const at::Tensor dlogits =
+          cross_entropy_rows(logits, label, chunk_nll, loss, options_.z_loss, hidden_grad_ || weight_grad_);
       if (!dlogits.defined()) continue;
       if (hidden_grad_) dhidden.narrow(0, begin, rows).copy_(matrix_product(dlogits, cast_weight));
       if (weight_grad_) dweight.add_(matrix_product(dlogits.t(), x));
@@ -65,31 +61,6 @@ class CrossEntropyOp : public FusedOp {
   }
 
  private:
-  // nll of a chunk of logits is written, its loss added; returns d loss / d logits, undefined where nobody asks.
-  at::Tensor chunk_on_cpu(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& nll,
-                          at::Tensor& loss) const {
-    at::Tensor p = logits.to(nll.scalar_type());
-    const at::Tensor label = labels.unsqueeze(1), picked = p.gather(1, label), top = p.amax(1, true);
-    p.sub_(top).exp_();
-    const at::Tensor sum = p.sum(1, true);
-    const at::Tensor lse = sum.log().add_(top);
-    const at::Tensor chunk_nll = lse - picked;
-    nll.copy_(chunk_nll.squeeze(1));
-    loss += (chunk_nll + lse.square() * options_.z_loss).sum(at::kDouble);
-    if (!hidden_grad_ && !weight_grad_) return {};
-    // softmax (1 + 2 z lse) - onehot, in place of the exponentials.
-    p.mul_((lse * (2.0 * options_.z_loss)).add_(1.0).div_(sum));
-    p.scatter_add_(1, label, at::zeros_like(picked).sub_(1.0));
-    return p.to(logits.scalar_type());
-  }
-
-  at::Tensor chunk_on_cuda(const at::Tensor& logits, const at::Tensor& labels, const at::Tensor& nll,
-                           const at::Tensor& loss) const {
-    const bool gradient = hidden_grad_ || weight_grad_;
-    cuda::cross_entropy(logits, labels, nll, loss, options_.z_loss, gradient);
-    return gradient ? logits : at::Tensor();
-  }
-
   CrossEntropyOptions options_;
   bool hidden_grad_, weight_grad_;
 };

@@ -13,10 +13,6 @@
 
 namespace longreach {
 
-// silu(gate) * up of one shape, saving only its inputs for the gradient; the dtype of gate. Throws ShapeError for
-// shapes that differ.
-at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up);
-
 class Mlp : public torch::nn::Module {
  public:
   // kind: "swiglu", down(silu(gate x) * up x), or "sglu", down((gate x) * (up x)).

@@ -8,14 +8,9 @@
 #include <string>
 
 #include "layers/basic/module.h"
+#include "layers/ops/rows/rows.h"
 
 namespace longreach {
-
-// y = x rsqrt(mean(x^2) + eps) weight over the last dimension. x [..., C] of any floating dtype; weight [C]
-// or undefined (1). Statistics and products in float32 (float64 for float64 x); y in `dtype`, default the
-// dtype of x. Differentiable in x and weight. Throws ShapeError when weight does not fit.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
-                    std::optional<at::ScalarType> dtype = std::nullopt);
 
 class Norm : public Module {
  public:

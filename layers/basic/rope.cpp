@@ -10,11 +10,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "layers/ops/common/autograd.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/kernel_input.h"
 #include "layers/ops/common/vector_math.h"
-#include "layers/ops/rows/cuda/op.h"
+#include "layers/ops/rows/rows.h"
 
 namespace longreach {
 namespace {
@@ -54,42 +52,6 @@ std::vector<double> llama3(std::vector<double> inverse, const RopeConfig& config
   }
   return inverse;
 }
-
-class RotateOp : public FusedOp {
- public:
-  explicit RotateOp(double direction) : direction_(direction) {}
-
-  std::string name() const override { return "rotate"; }
-
-  Tensors forward(const Tensors& inputs, Tensors& saved) const override {
-    saved = {inputs[1], inputs[2]};
-    return {turn(inputs[0], inputs[1], inputs[2])};
-  }
-
-  // A rotation's gradient is the rotation back, which has a gradient in turn.
-  bool twice_differentiable() const override { return true; }
-  Tensors backward(const Tensors& saved, const Tensors& grads,
-                   const std::vector<bool>& needs) const override {
-    Tensors result(3);
-    if (needs[0] && grads[0].defined())
-      result[0] = differentiable(std::make_shared<RotateOp>(-direction_), {grads[0], saved[0], saved[1]})[0];
-    return result;
-  }
-
- private:
-  at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) const {
-    if (runs_on_cuda(x)) return cuda::rotate(x, cos, sin, direction_);
-    const int64_t half = x.size(-1) / 2;
-    const at::Tensor c = cos.unsqueeze(2), s = sin.unsqueeze(2);
-    const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
-    at::Tensor y = at::empty_like(x, at::MemoryFormat::Contiguous);
-    y.narrow(-1, 0, half).copy_((first * c).addcmul_(second.to(c.scalar_type()), s, -direction_));
-    y.narrow(-1, half, half).copy_((second * c).addcmul_(first.to(c.scalar_type()), s, direction_));
-    return y;
-  }
-
-  double direction_;
-};
 
 // For each position [B, T] the tokens of its document: positions rise within one, and the next begins where they do not.
 at::Tensor own_lengths(const at::Tensor& positions) {
@@ -236,8 +198,7 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, 
 }
 
 at::Tensor rotate(const at::Tensor& x, const Rotation& rotation) {
-  expect_shape(x, "x", {rotation.cos.size(0), rotation.cos.size(1), -1, 2 * rotation.cos.size(2)});
-  return differentiable(std::make_shared<RotateOp>(1.0), {x, rotation.cos, rotation.sin})[0];
+  return rotate(x, rotation.cos, rotation.sin);
 }
 
 }  // namespace longreach

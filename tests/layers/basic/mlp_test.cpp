@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "layers/ops/rows/rows.h"
 #include "tests/support/gradients.h"
 #include "tests/support/random_tensors.h"
 

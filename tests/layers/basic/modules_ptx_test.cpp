@@ -12,12 +12,11 @@
 
 #include "core/error.h"
 #include "layers/basic/loss.h"
-#include "layers/basic/mlp.h"
-#include "layers/basic/norm.h"
 #include "layers/basic/rope.h"
 #include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 #include "layers/ops/recurrence/recurrence.h"
+#include "layers/ops/rows/rows.h"
 #include "tests/layers/ops/cuda/interpreted_device.h"
 #include "tests/support/random_tensors.h"
 

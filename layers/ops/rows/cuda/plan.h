@@ -1,6 +1,6 @@
 // Launch plans of the small kernels that training needs beside attention: RMSNorm, rotary embedding, SwiGLU, cross-entropy.
-// Device pointers and sizes in, kernel launches out; no torch and no CUDA header. The CPU modules (layers/basic/norm.h, rope.h,
-// mlp.h, loss.h) define the functions. Built for float32, bfloat16 and float16; what is not is a ShapeError or DtypeError
+// Device pointers and sizes in, kernel launches out; no torch and no CUDA header. layers/ops/rows/rows.h defines
+// the functions. Built for float32, bfloat16 and float16; what is not is a ShapeError or DtypeError
 // that names what is. Rows of any stride, dense columns; rows that begin on multiples of 4 elements go 4 at a time.
 #pragma once
 #include <cstddef>

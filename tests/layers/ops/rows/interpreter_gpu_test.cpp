@@ -5,9 +5,8 @@
 #include <functional>
 
 #include "layers/basic/loss.h"
-#include "layers/basic/mlp.h"
-#include "layers/basic/norm.h"
 #include "layers/basic/rope.h"
+#include "layers/ops/rows/rows.h"
 #include "tests/layers/ops/cuda/interpreted_device.h"
 #include "tests/support/device_fixture.h"
 #include "tests/support/random_tensors.h"

@@ -12,10 +12,9 @@
 
 #include "core/error.h"
 #include "layers/basic/loss.h"
-#include "layers/basic/mlp.h"
-#include "layers/basic/norm.h"
 #include "layers/basic/rope.h"
 #include "layers/ops/rows/cuda/plan.h"
+#include "layers/ops/rows/rows.h"
 #include "tests/ptx/interpreter/interpreter.h"
 #include "tests/support/random_tensors.h"
 

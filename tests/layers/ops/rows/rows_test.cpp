@@ -9,8 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "layers/basic/mlp.h"
-#include "layers/basic/norm.h"
+#include "layers/ops/rows/rows.h"
 #include "tests/layers/ops/cpu/cpu_target.h"
 #include "tests/support/random_tensors.h"
 
