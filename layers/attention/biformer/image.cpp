@@ -83,9 +83,9 @@ BiformerImageOutput biformer_image(const at::Tensor& x, const BiformerImageWeigh
     return all.reshape({batch * count, -1, options.num_heads, width / options.num_heads});
   };
   const at::Tensor queries = q.reshape({batch * count, -1, options.num_heads, width / options.num_heads});
-  const auto attend =
-      options.implementation == Implementation::fused ? interval_attention : interval_attention_reference;
-  const at::Tensor o = attend(queries, selected(k), selected(v), {.causal = false}, scale).o;
+  const at::Tensor o = interval_attention_by(options.implementation, queries, selected(k), selected(v),
+                                             {.causal = false}, scale)
+                           .o;
 
   const at::Tensor values = to_image(v, n, x.sizes()).permute({0, 3, 1, 2}),
                    local = at::conv2d(values, weights.lepe, weights.lepe_bias, {1, 1},

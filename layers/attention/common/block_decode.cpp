@@ -10,7 +10,6 @@ namespace longreach {
 at::Tensor attend_in_pieces(const at::Tensor& q, const KvCache& cache, int64_t block_size,
                             Implementation implementation,
                             const std::function<BlockLists(const QueryPiece&)>& lists_of) {
-  const auto attend = implementation == Implementation::fused ? block_attention : block_attention_reference;
   const int64_t begin = cache.used - q.size(1);
   std::vector<at::Tensor> outputs;
   for (int64_t first = begin; first < cache.used;) {
@@ -18,8 +17,9 @@ at::Tensor attend_in_pieces(const at::Tensor& q, const KvCache& cache, int64_t b
     const QueryPiece piece{first, inside == 0 ? left : std::min(left, block_size - inside), inside == 0};
     BlockLists lists = lists_of(piece);
     lists.key_block = block_size;
-    outputs.push_back(attend(q.narrow(1, first - begin, piece.count), cache.keys.narrow(1, 0, piece.keys()),
-                             cache.values.narrow(1, 0, piece.keys()), lists, {})
+    outputs.push_back(block_attention_by(implementation, q.narrow(1, first - begin, piece.count),
+                                         cache.keys.narrow(1, 0, piece.keys()),
+                                         cache.values.narrow(1, 0, piece.keys()), lists)
                           .o);
     first += piece.count;
   }

@@ -79,9 +79,7 @@ double SoftmaxAttention::flops(double keys) const {
 }
 
 at::Tensor attend(const Heads& heads, const IntervalMask& mask, Implementation implementation) {
-  return implementation == Implementation::fused
-             ? interval_attention(heads.q, heads.k, heads.v, mask).o
-             : interval_attention_reference(heads.q, heads.k, heads.v, mask).o;
+  return interval_attention_by(implementation, heads.q, heads.k, heads.v, mask).o;
 }
 
 at::Tensor each_document(const Heads& heads, const at::Tensor& cu_seqlens,

@@ -10,7 +10,6 @@
 
 #include "layers/attention/seer/documents.h"
 #include "layers/attention/seer/gate.h"
-#include "layers/attention/seer/operators.h"
 
 namespace longreach {
 namespace {
@@ -60,8 +59,9 @@ at::Tensor seer_choose(const SeerGateForm& form, const SeerRule& rule, const at:
   how.visible = form.decode ? BlockScores::Visible::past : BlockScores::Visible::started;
   how.softmax = rule.threshold.has_value();  // shares that underflow would tie where logits do not
   const at::Tensor indices =
-      seer::select(gate_q.detach().contiguous(), gate_k.detach().contiguous(), form.map_heads(), how,
-                   places.geometry(form), selection_rule(form, rule), implementation);
+      select_blocks_by(implementation, gate_q.detach().contiguous(), gate_k.detach().contiguous(),
+                       form.map_heads(), how, places.geometry(form), selection_rule(form, rule))
+          .indices;
   return finished(form, rule, places, indices);
 }
 

@@ -8,7 +8,6 @@
 #include <algorithm>
 
 #include "layers/attention/seer/documents.h"
-#include "layers/attention/seer/operators.h"
 #include "layers/ops/document.h"
 
 namespace longreach {
@@ -38,9 +37,9 @@ class ChunkTruth {
                      all = causal_blocks(own, ceil_div(end, form_.block_size));
     const BlockLists lists{.indices = all, .query_block = form_.query_block(), .key_block = form_.block_size};
     const at::NoGradGuard no_grad;
-    const BlockAttentionOutput out = seer::attend(q_.narrow(1, begin + first, end - first),
-                                                  k_.narrow(1, begin, end), v_.narrow(1, begin, end), lists,
-                                                  {.statistics = BlockStatistics::per_list}, implementation_);
+    const BlockAttentionOutput out = block_attention_by(
+        implementation_, q_.narrow(1, begin + first, end - first), k_.narrow(1, begin, end),
+        v_.narrow(1, begin, end), lists, {.statistics = BlockStatistics::per_list});
     const at::Tensor listed = scored(form_, all, own);
     return {listed, seer_scored_target(form_, out.block_max, listed)};
   }
@@ -70,7 +69,7 @@ SeerAttended seer_attend(const SeerGateForm& form, const at::Tensor& q, const at
                          .cu_seqlens_k = places.cu_seqlens};
   BlockAttentionOptions options;
   if (statistics) options.statistics = BlockStatistics::per_list;
-  const BlockAttentionOutput out = seer::attend(q, k, v, lists, options, implementation);
+  const BlockAttentionOutput out = block_attention_by(implementation, q, k, v, lists, options);
   return {out.o, out.block_max};
 }
 

@@ -13,7 +13,6 @@
 #include <limits>
 
 #include "layers/attention/seer/documents.h"
-#include "layers/attention/seer/operators.h"
 #include "layers/basic/norm.h"
 #include "layers/basic/rope_documents.h"
 #include "layers/ops/common/check.h"
@@ -190,7 +189,7 @@ at::Tensor seer_gate_queries(const SeerGateForm& form, const SeerGateWeights& we
                              Implementation implementation) {
   if (!form.decode) {
     const PoolWindows windows = windows_of(form, places);
-    const at::Tensor pooled = seer::pool(q, form.q_pools, windows, implementation);
+    const at::Tensor pooled = pool_blocks_by(implementation, q, form.q_pools, windows);
     const at::Tensor mapped = form.linear_q ? head_linear(pooled, weights.q) : pooled;
     return turned(form, mapped, rotary, block_positions(form, windows, places.tokens, 0), places,
                   window_cu_seqlens(windows));
@@ -213,7 +212,7 @@ at::Tensor seer_gate_keys(const SeerGateForm& form, const SeerGateWeights& weigh
                           RotaryEmbedding* rotary, const SeerPlaces& places, Implementation implementation,
                           int64_t first_block) {
   const PoolWindows windows = windows_of(form, places);
-  at::Tensor pooled = seer::pool(k, form.k_pools, windows, implementation);
+  at::Tensor pooled = pool_blocks_by(implementation, k, form.k_pools, windows);
   if (form.single()) pooled = pooled.repeat_interleave(form.heads / form.kv_heads, 2);
   const at::Tensor mapped = normalised(head_linear(pooled, weights.k), weights.k_norm);
   return turned(form, mapped, rotary, block_positions(form, windows, k.size(1), first_block), places,

@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "layers/ops/common/implementation.h"
+
 namespace longreach {
 
 // Which key blocks each query block reads. Blocks count from the first query and from the first key of the
@@ -58,6 +60,11 @@ BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, c
 BlockAttentionOutput block_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                const BlockLists& lists,
                                                const BlockAttentionOptions& options = {});
+
+// By the one or the other.
+BlockAttentionOutput block_attention_by(Implementation implementation, const at::Tensor& q,
+                                        const at::Tensor& k, const at::Tensor& v, const BlockLists& lists,
+                                        const BlockAttentionOptions& options = {});
 
 // Rows of the lists: sum over the documents of ceil(length / query_block).
 int64_t query_block_count(const BlockLists& lists, int64_t queries);

@@ -103,4 +103,11 @@ BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, c
   return result;
 }
 
+BlockAttentionOutput block_attention_by(Implementation implementation, const at::Tensor& q,
+                                        const at::Tensor& k, const at::Tensor& v, const BlockLists& lists,
+                                        const BlockAttentionOptions& options) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? block_attention : block_attention_reference)(q, k, v, lists, options);
+}
+
 }  // namespace longreach

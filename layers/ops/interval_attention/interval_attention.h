@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "layers/ops/common/implementation.h"
+
 namespace longreach {
 
 // Which keys query i of a sequence sees. Queries are aligned with the last keys: query i stands at key
@@ -47,6 +49,12 @@ IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor
 IntervalAttentionOutput interval_attention_reference(const at::Tensor& q, const at::Tensor& k,
                                                      const at::Tensor& v, const IntervalMask& mask = {},
                                                      std::optional<double> scale = std::nullopt);
+
+// By the one or the other.
+IntervalAttentionOutput interval_attention_by(Implementation implementation, const at::Tensor& q,
+                                              const at::Tensor& k, const at::Tensor& v,
+                                              const IntervalMask& mask = {},
+                                              std::optional<double> scale = std::nullopt);
 
 // The visible pairs as a bool tensor [B or 1, H, Tq, Tk]: what the reference uses, for tests and plots.
 at::Tensor interval_mask_matrix(const IntervalMask& mask, int64_t batch, int64_t heads, int64_t queries,

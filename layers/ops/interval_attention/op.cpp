@@ -100,4 +100,11 @@ IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor
   return {outputs[0], outputs[1]};
 }
 
+IntervalAttentionOutput interval_attention_by(Implementation implementation, const at::Tensor& q,
+                                              const at::Tensor& k, const at::Tensor& v,
+                                              const IntervalMask& mask, std::optional<double> scale) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? interval_attention : interval_attention_reference)(q, k, v, mask, scale);
+}
+
 }  // namespace longreach

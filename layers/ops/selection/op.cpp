@@ -62,4 +62,11 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
   return {selection::list_tensor(found, documents, geometry, rule, q, lists), scores};
 }
 
+Selection select_blocks_by(Implementation implementation, const at::Tensor& q, const at::Tensor& k,
+                           int64_t lists, const BlockScores& how, const BlockGeometry& geometry,
+                           const SelectionRule& rule, bool keep_scores) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? select_blocks : select_blocks_reference)(q, k, lists, how, geometry, rule, keep_scores);
+}
+
 }  // namespace longreach

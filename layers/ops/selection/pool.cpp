@@ -92,4 +92,9 @@ at::Tensor pool_blocks(const at::Tensor& x, const std::vector<Pool>& pools, cons
   return differentiable(std::make_shared<PoolBlocks>(pools, windows, x), {x})[0];
 }
 
+at::Tensor pool_blocks_by(Implementation implementation, const at::Tensor& x, const std::vector<Pool>& pools,
+                          const PoolWindows& windows) {
+  return (implementation == Implementation::fused ? pool_blocks : pool_blocks_reference)(x, pools, windows);
+}
+
 }  // namespace longreach

@@ -10,6 +10,8 @@
 #include <optional>
 #include <vector>
 
+#include "layers/ops/common/implementation.h"
+
 namespace longreach {
 
 enum class Pool { mean, max, min };
@@ -33,6 +35,9 @@ at::Tensor window_cu_seqlens(const PoolWindows& windows);
 at::Tensor pool_blocks(const at::Tensor& x, const std::vector<Pool>& pools, const PoolWindows& windows);
 at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& pools,
                                  const PoolWindows& windows);
+// By the one or the other.
+at::Tensor pool_blocks_by(Implementation implementation, const at::Tensor& x, const std::vector<Pool>& pools,
+                          const PoolWindows& windows);
 
 // Where rows and blocks stand. Rows r of a document speak for queries [offset + r query_block, ... + query_block)
 // of it, blocks j for its keys [j key_block, (j + 1) key_block); both are cut at the document's end.
@@ -92,6 +97,10 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
 Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int64_t lists,
                                   const BlockScores& how, const BlockGeometry& geometry,
                                   const SelectionRule& rule, bool keep_scores = false);
+// By the one or the other.
+Selection select_blocks_by(Implementation implementation, const at::Tensor& q, const at::Tensor& k,
+                           int64_t lists, const BlockScores& how, const BlockGeometry& geometry,
+                           const SelectionRule& rule, bool keep_scores = false);
 
 // The choice alone, from scores [B, Hl, N, blocks of the longest document] that are there already; NaN is an
 // error, entries of no candidates are not read. int32 [B, Hl, N, S] as above. float32, bfloat16, float16, at most 25344
