@@ -119,13 +119,4 @@ at::Tensor s2_lists(const S2Pattern& pattern, int64_t tokens, int64_t first, int
   return indices;
 }
 
-bool s2_kv_efficient(const at::Tensor& mask) {
-  const auto seen = mask.accessor<bool, 3>();
-  for (int64_t head = 0; head < mask.size(0); ++head)
-    for (int64_t row = 1; row < mask.size(1); ++row)
-      for (int64_t block = 0; block < row; ++block)  // blocks that row - 1 could have read
-        if (seen[head][row][block] && !seen[head][row - 1][block]) return false;
-  return true;
-}
-
 }  // namespace longreach

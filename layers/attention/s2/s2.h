@@ -72,10 +72,6 @@ at::Tensor s2_block_mask(const S2Pattern& pattern, int64_t blocks, int64_t past 
 at::Tensor s2_lists(const S2Pattern& pattern, int64_t tokens, int64_t first, int64_t query_block,
                     const at::Tensor& cu_seqlens = {});
 
-// Whether no key block comes back once a head has let it go, so that a decoder may forget it. mask: bool [heads,
-// rows, blocks] from row 0 on. True for every causal S2Pattern.
-bool s2_kv_efficient(const at::Tensor& mask);
-
 // The plain formula. q [B, T, H, D], k and v [B, T, HK, D] of any floating dtype -> [B, T, H, D]; memory T x T.
 at::Tensor s2_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const S2Pattern& pattern, const at::Tensor& cu_seqlens = {});
