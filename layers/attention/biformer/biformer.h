@@ -57,6 +57,11 @@ BiformerOutput biformer_attention(const at::Tensor& q, const at::Tensor& k, cons
                                   const BiformerRouting& routing, const at::Tensor& cu_seqlens,
                                   std::optional<double> scale, Implementation implementation);
 
+// The same from its formula, any floating dtype, the whole score matrix in memory.
+BiformerOutput biformer_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                            const BiformerRouting& routing, const at::Tensor& cu_seqlens,
+                                            std::optional<double> scale);
+
 // The lists alone for queries from token `first` on, a multiple of the region (0 when packed). q [B, T - first,
 // H, D]; means [B, M, HK, D] of the whole regions of each document's keys (all regions, the last one short too,
 // when not causal).

@@ -1,4 +1,4 @@
-// Routing and attention of regions in a sequence: the same steps by the fused operators or by their formulae.
+// Routing of regions in a sequence, by shared operators, and attention over what they choose.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 
@@ -18,11 +18,6 @@ PoolWindows windows_of(const BiformerRouting& routing, const at::Tensor& cu_seql
           .cu_seqlens = cu_seqlens};
 }
 
-at::Tensor pool(const at::Tensor& x, const PoolWindows& windows, Implementation implementation) {
-  return (implementation == Implementation::fused ? pool_blocks : pool_blocks_reference)(
-      x.detach(), {Pool::mean}, windows);
-}
-
 // The first query of every region of every document.
 at::Tensor first_queries(const at::Tensor& q, int64_t region, const at::Tensor& cu_seqlens) {
   std::vector<at::Tensor> places{at::arange(0, at::kLong)};  // of a row without documents
@@ -35,7 +30,7 @@ at::Tensor first_queries(const at::Tensor& q, int64_t region, const at::Tensor& 
 
 at::Tensor biformer_key_means(const at::Tensor& k, const BiformerRouting& routing,
                               const at::Tensor& cu_seqlens, Implementation implementation) {
-  return pool(k, windows_of(routing, cu_seqlens), implementation);
+  return pool_blocks_by(implementation, k.detach(), {Pool::mean}, windows_of(routing, cu_seqlens));
 }
 
 at::Tensor biformer_regions(const at::Tensor& q, const at::Tensor& means, int64_t tokens, int64_t first,
@@ -43,7 +38,7 @@ at::Tensor biformer_regions(const at::Tensor& q, const at::Tensor& means, int64_
                             Implementation implementation) {
   const PoolWindows whole{.width = routing.region, .stride = routing.region, .cu_seqlens = cu_seqlens};
   const at::Tensor rows = routing.query == BiformerRouting::Query::mean
-                              ? pool(q, whole, implementation)
+                              ? pool_blocks_by(implementation, q.detach(), {Pool::mean}, whole)
                               : first_queries(q, routing.region, cu_seqlens);
   using Visible = BlockScores::Visible;
   const BlockScores how{.visible = routing.causal ? Visible::past : Visible::all,
@@ -57,13 +52,14 @@ at::Tensor biformer_regions(const at::Tensor& q, const at::Tensor& means, int64_
                                .offset = first,
                                .cu_seqlens = cu_seqlens};
   const SelectionRule rule{.top_k = routing.topk, .latest = routing.causal ? 1 : 0, .causal = routing.causal};
-  const auto select = implementation == Implementation::fused ? select_blocks : select_blocks_reference;
-  return select(rows, means, means.size(2), how, geometry, rule, false).indices;
+  return select_blocks_by(implementation, rows, means, means.size(2), how, geometry, rule).indices;
 }
 
 BiformerOutput biformer_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const BiformerRouting& routing, const at::Tensor& cu_seqlens,
                                   std::optional<double> scale, Implementation implementation) {
+  if (implementation == Implementation::reference)
+    return biformer_attention_reference(q, k, v, routing, cu_seqlens, scale);
   const at::Tensor means = biformer_key_means(k, routing, cu_seqlens, implementation);
   const BlockLists lists{
       .indices = biformer_regions(q, means, k.size(1), 0, routing, cu_seqlens, implementation),
@@ -72,8 +68,7 @@ BiformerOutput biformer_attention(const at::Tensor& q, const at::Tensor& k, cons
       .causal = routing.causal,
       .cu_seqlens_q = cu_seqlens,
       .cu_seqlens_k = cu_seqlens};
-  const auto attend = implementation == Implementation::fused ? block_attention : block_attention_reference;
-  const BlockAttentionOutput out = attend(q, k, v, lists, {.scale = scale});
+  const BlockAttentionOutput out = block_attention(q, k, v, lists, {.scale = scale});
   return {out.o, out.lse, lists.indices};
 }
 
