@@ -71,3 +71,6 @@ pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+if(LONGREACH_TESTS)
+  find_package(Eigen3 3.3 REQUIRED NO_MODULE)  # what kernels are compared with, in float64
+endif()
