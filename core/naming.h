@@ -7,14 +7,20 @@
 
 namespace longreach {
 
-// What f gives. An E that it throws becomes an E whose message begins with `name`.
+// What f gives. An E that it throws becomes an E whose message begins with `prefix`.
 template <class E, class F>
-auto naming(const std::string& name, F&& f) -> decltype(std::forward<F>(f)()) {
+auto prefixing(const std::string& prefix, F&& f) -> decltype(std::forward<F>(f)()) {
   try {
     return std::forward<F>(f)();
   } catch (const E& error) {
-    throw E(one_line(text(name, ": ", error.what())));
+    throw E(one_line(text(prefix, error.what())));
   }
+}
+
+// The same with `name` and a colon.
+template <class E, class F>
+auto naming(const std::string& name, F&& f) -> decltype(std::forward<F>(f)()) {
+  return prefixing<E>(name + ": ", std::forward<F>(f));
 }
 
 }  // namespace longreach

@@ -7,6 +7,7 @@
 
 #include "core/config_place.h"
 #include "core/error.h"
+#include "core/naming.h"
 #include "layers/basic/rope.h"
 
 namespace longreach {
@@ -65,6 +66,20 @@ void expect_free(const std::vector<int64_t>& layers, const AttentionEntry& entry
 void take_sizes(ModelConfig& config) {
   check<ConfigError>(config.read_sizes != nullptr, config.config, ": nothing here reads such files");
   config.read_sizes(config.config, config);
+}
+
+// Whether one of the layers has a rotary embedding.
+bool any_turns(const std::vector<AttentionConfig>& layers) {
+  return std::any_of(layers.begin(), layers.end(), [](const AttentionConfig& config) {
+    return std::visit(
+        [](const auto& kind) {
+          bool used = false;
+          if constexpr (requires { kind.rope; }) used = kind.rope;
+          if constexpr (requires { kind.gate_rope; }) used = used || kind.gate_rope;
+          return used;
+        },
+        config);
+  });
 }
 
 }  // namespace
@@ -153,33 +168,13 @@ void ModelConfig::resolve(int64_t tokenizer_vocab_size) {
                  .rope = rope};
   for (; site.layer < num_hidden_layers; ++site.layer) {
     const AttentionConfig& config = layers[static_cast<size_t>(site.layer)];
-    try {
-      expect_fits(config, site);
-    } catch (const ConfigError& error) {
-      throw ConfigError(
-          text("model.attention: layer ", site.layer, " (", kind_of(config), "): ", error.what()));
-    }
+    naming<ConfigError>(text("model.attention: layer ", site.layer, " (", kind_of(config), ")"),
+                        [&] { expect_fits(config, site); });
   }
-  if (!uses_rope()) return;
-  try {
-    RotaryEmbedding(rope, head_dim, max_position_embeddings);
-  } catch (const ConfigError& error) {
-    throw ConfigError(text("model.", error.what()));
-  }
+  if (any_turns(layers))
+    prefixing<ConfigError>("model.", [&] { RotaryEmbedding(rope, head_dim, max_position_embeddings); });
 }
 
-bool ModelConfig::uses_rope() const {
-  const auto layers = attention_per_layer(attention, num_hidden_layers);
-  return std::any_of(layers.begin(), layers.end(), [](const AttentionConfig& config) {
-    return std::visit(
-        [](const auto& kind) {
-          bool used = false;
-          if constexpr (requires { kind.rope; }) used = kind.rope;
-          if constexpr (requires { kind.gate_rope; }) used = used || kind.gate_rope;
-          return used;
-        },
-        config);
-  });
-}
+bool ModelConfig::uses_rope() const { return any_turns(attention_per_layer(attention, num_hidden_layers)); }
 
 }  // namespace longreach

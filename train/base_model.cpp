@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "core/naming.h"
 #include "train/config_changes.h"
 #include "train/finite.h"
 #include "train/gates.h"
@@ -20,14 +21,8 @@ constexpr const char* kKey = "checkpoint.initial_load_path: ";
 
 // Calls f; errors of the base begin with the key that names it.
 template <class F>
-auto naming_key(F f) {
-  try {
-    return f();
-  } catch (const CheckpointError& error) {
-    throw CheckpointError(one_line(text(kKey, error.what())));
-  } catch (const ConfigError& error) {
-    throw ConfigError(one_line(text(kKey, error.what())));
-  }
+auto naming_key(const F& f) {
+  return prefixing<ConfigError>(kKey, [&] { return prefixing<CheckpointError>(kKey, f); });
 }
 
 // Keys that the same tensors compute something else under, though their shapes may fit. How far positions reach, which
