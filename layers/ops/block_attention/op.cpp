@@ -18,7 +18,6 @@ namespace {
 
 using block::Gradients;
 using block::Params;
-using softmax_tile::dense_rows;
 
 class BlockAttention final : public FusedOp {
  public:

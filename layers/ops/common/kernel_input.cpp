@@ -28,4 +28,8 @@ DType kernel_dtype(const at::Tensor& tensor) {
   }
 }
 
+at::Tensor dense_rows(const at::Tensor& x) {
+  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
+}
+
 }  // namespace longreach

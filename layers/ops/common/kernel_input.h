@@ -1,4 +1,4 @@
-// What every fused operator asks of its first input.
+// What every fused operator asks of its inputs.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -17,5 +17,8 @@ void expect_kernel_input(const at::Tensor& tensor, std::string_view name);
 
 // The kernels' name of the dtype of such a tensor.
 DType kernel_dtype(const at::Tensor& tensor);
+
+// x, or a copy where its last dimension is not dense.
+at::Tensor dense_rows(const at::Tensor& x);
 
 }  // namespace longreach

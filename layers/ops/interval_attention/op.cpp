@@ -16,7 +16,6 @@ namespace {
 
 using interval::Gradients;
 using interval::Params;
-using softmax_tile::dense_rows;
 
 // float32 and bfloat16, on CUDA float16 too, or what to use instead.
 void expect_fused(const at::Tensor& q, const IntervalMask& mask) {

@@ -16,8 +16,6 @@ namespace {
 
 using namespace merge_kernels;
 
-at::Tensor dense_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
-
 Part part(const at::Tensor& o, const at::Tensor& lse) {
   Part result{.o = o.data_ptr(), .o_batch = o.stride(0), .o_token = o.stride(1), .o_head = o.stride(2)};
   if (!lse.defined()) return result;

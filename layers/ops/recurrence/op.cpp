@@ -14,6 +14,7 @@
 #include "layers/ops/common/autograd.h"
 #include "layers/ops/common/check.h"
 #include "layers/ops/common/kernel_input.h"
+#include "layers/ops/document.h"
 #include "layers/ops/recurrence/cuda/op.h"
 #include "layers/ops/recurrence/kernels.h"
 #include "layers/ops/recurrence/recurrence.h"
@@ -28,10 +29,7 @@ using namespace recurrence_kernels;
 constexpr int64_t kEnoughTasks = 8;
 constexpr int64_t kLongestSegment = 16;  // chunks: bounds the states that a backward task computes again
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 View view(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
-at::Tensor dense_rows(const at::Tensor& x) { return x.stride(3) == 1 || x.size(3) == 1 ? x : x.contiguous(); }
 float* floats(const at::Tensor& x) {
   return x.defined() ? static_cast<float*>(x.mutable_data_ptr()) : nullptr;
 }

@@ -18,7 +18,7 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
   check<DtypeError>(q.scalar_type() != at::kDouble,
                     "q: dtype Double, expected Float or BFloat16; select_blocks_reference takes Double");
   expect_kernel_input(q, "q");
-  const at::Tensor queries = selection::dense_rows(q), keys = selection::dense_rows(k);
+  const at::Tensor queries = dense_rows(q), keys = dense_rows(k);
   if (runs_on_cuda(q)) return selection::select_cuda(queries, keys, lists, how, geometry, rule, keep_scores);
   const auto documents = selection::documents(geometry, q.size(1));
   const auto pooled =

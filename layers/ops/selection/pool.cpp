@@ -15,7 +15,6 @@ namespace {
 
 using selection::Pooling;
 
-using selection::dense_rows;
 using selection::strided;
 
 class PoolBlocks final : public FusedOp {

@@ -7,10 +7,6 @@
 
 namespace longreach::selection {
 
-inline at::Tensor dense_rows(const at::Tensor& x) {
-  return x.size(-1) <= 1 || x.stride(-1) == 1 ? x : x.contiguous();
-}
-
 inline Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
 inline VoteKind vote_kind(BlockScores::Vote vote) {
