@@ -14,8 +14,8 @@ struct FileSum {
   uint64_t xxh3 = 0;  // XXH3-64 of the contents
 };
 
-// Creates or truncates the regular file `path`. Every method throws CheckpointError naming the path and the system's reason. A
-// file that was not finished is removed by the destructor.
+// Creates or truncates the regular file `path`. Every method throws CheckpointError naming the path and the
+// system's reason. A file that was not finished is removed by the destructor.
 class CheckedFile {
  public:
   explicit CheckedFile(const std::string& path);

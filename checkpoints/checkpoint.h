@@ -24,13 +24,13 @@ struct CheckpointContents {
   std::string path;        // the folder it was read from; not used when saving
   NamedTensors model;      // parameters and buffers
   NamedTensors optimizer;  // may be empty
-  std::map<std::string, std::string>
-      texts;  // file name -> contents: state.json, config.toml, tokenizer/tokenizer.json, ...
+  // File name -> contents: state.json, config.toml, tokenizer/tokenizer.json, ...
+  std::map<std::string, std::string> texts;
 };
 
-// Writes root/step-NNNNNNNN atomically and returns its path; root is made, the folder above it must be there. An
-// existing checkpoint of that step is replaced only once the new one is complete. Throws CheckpointError (full disk,
-// read-only folder) and leaves everything else as it was.
+// Writes root/step-NNNNNNNN atomically and returns its path; root is made, the folder above it must be there.
+// An existing checkpoint of that step is replaced only once the new one is complete. Throws CheckpointError
+// (full disk, read-only folder) and leaves everything else as it was.
 std::string save_checkpoint(const std::string& root, const CheckpointContents& contents);
 
 // Checks that the manifest is that of the step the folder is named after, and every file's size and checksum.
@@ -40,7 +40,8 @@ void verify_checkpoint(const std::string& folder);
 // Verifies as above, then reads. Throws CheckpointError naming the file.
 CheckpointContents load_checkpoint(const std::string& folder, bool with_optimizer = true);
 
-// One text of a checkpoint ("config.toml"), verified; nothing when it has none of that name. Throws CheckpointError.
+// One text of a checkpoint ("config.toml"), verified; nothing when it has none of that name. Throws
+// CheckpointError.
 std::optional<std::string> load_text(const std::string& folder, const std::string& name);
 
 // Complete checkpoints under root, oldest first.

@@ -4,7 +4,8 @@
 //   step-00000120.tmp        being written, or being deleted
 //   step-00000120.old.tmp    moved away while a new one of the same step takes its place (file systems that
 //   cannot exchange)
-//   step-00000120.set-aside  of a run that went on from an earlier step; -2, -3, ... behind it when there is one
+//   step-00000120.set-aside  of a run that went on from an earlier step; -2, -3, ... behind it when there is
+//                            one
 //   already. Nothing lists, loads or deletes it.
 #pragma once
 #include <cstdint>
@@ -27,8 +28,8 @@ void publish_folder(const std::string& root, int64_t step);
 // progress.
 void restore_replaced(const std::string& root);
 
-// Renames every root/step-M with M > step out of the way, the latest first, and makes that durable. Returns old
-// and new paths. Throws CheckpointError.
+// Renames every root/step-M with M > step out of the way, the latest first, and makes that durable. Returns
+// old and new paths. Throws CheckpointError.
 std::vector<std::pair<std::string, std::string>> set_aside_later(const std::string& root, int64_t step);
 
 // The writer's: restores as above, then deletes the rest of step-*.tmp. Throws CheckpointError.

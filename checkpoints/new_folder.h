@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-// It is written beside its place and moved there when it is whole and on the disk. What stands there already stays.
+// It is written beside its place and moved there when it is whole and on the disk. What stands there already
+// stays.
 class NewFolder {
  public:
   // Throws CheckpointError when `target` exists and is not empty, or cannot be written.

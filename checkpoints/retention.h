@@ -15,8 +15,8 @@ class Retention {
   void resumed_from(int64_t step);
 
   // A checkpoint of this step has just been written: deletes leftovers of interrupted saves and what is older
-  // than the newest `keep` whole ones. What this process has neither written nor read is verified first, once.
-  // Throws CheckpointError.
+  // than the newest `keep` whole ones. What this process has neither written nor read is verified first,
+  // once. Throws CheckpointError.
   void saved(int64_t step);
 
  private:

@@ -9,8 +9,8 @@ namespace longreach {
 class KeyPlaces {
  public:
   virtual ~KeyPlaces() = default;
-  // "run.toml:12" of a key of the table that is being visited, or of the table when the key is absent; "--section.key"
-  // when the command line gives it.
+  // "run.toml:12" of a key of the table that is being visited, or of the table when the key is absent;
+  // "--section.key" when the command line gives it.
   virtual std::string place_of(std::string_view name) const = 0;
 };
 

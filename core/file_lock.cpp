@@ -1,5 +1,5 @@
-// flock(2): released with the last copy of the descriptor, so no other process may keep a copy: O_CLOEXEC closes it in
-// programs that are started, a handler of fork() in processes that are not.
+// flock(2): released with the last copy of the descriptor, so no other process may keep a copy: O_CLOEXEC
+// closes it in programs that are started, a handler of fork() in processes that are not.
 #include "core/file_lock.h"
 
 #include <fcntl.h>
@@ -81,7 +81,8 @@ void warn_once(const std::string& path, int error) {
   });
 }
 
-// The owner before may have removed the file between our open and our lock: then somebody else can lock the new one.
+// The owner before may have removed the file between our open and our lock: then somebody else can lock the
+// new one.
 Attempt attempt(int descriptor, const std::string& path, bool blocking) {
   while (::flock(descriptor, LOCK_EX | (blocking ? 0 : LOCK_NB)) != 0) {
     if (errno == EINTR) continue;

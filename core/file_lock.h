@@ -6,10 +6,10 @@
 
 namespace longreach {
 
-// An exclusive lock on the file `path`, which is made for it, says who holds it, and is removed with the object. The
-// system releases it when the process ends, however it ends; started and forked processes do not hold it. Where the
-// file system has no locks, the first object says so on standard error, and all go on without. Throws UserError when
-// the file cannot be made.
+// An exclusive lock on the file `path`, which is made for it, says who holds it, and is removed with the
+// object. The system releases it when the process ends, however it ends; started and forked processes do not
+// hold it. Where the file system has no locks, the first object says so on standard error, and all go on
+// without. Throws UserError when the file cannot be made.
 class FileLock {
  public:
   // Waits until nobody else holds it; after a second says on standard error for whom.

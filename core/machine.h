@@ -17,8 +17,8 @@ struct InstructionSets {
 InstructionSets instruction_sets();
 
 int64_t total_memory_bytes();  // of the machine, or of the container's limit when that is less
-// That this process may still take: what the machine can give without swapping others out, and swap, within the limits of
-// its containers and of its address space. `root`: where /proc and /sys are sought, for tests.
+// That this process may still take: what the machine can give without swapping others out, and swap, within
+// the limits of its containers and of its address space. `root`: where /proc and /sys are sought, for tests.
 int64_t available_memory_bytes(const std::string& root = "");
 int64_t resident_bytes();       // of this process, now
 int64_t peak_resident_bytes();  // of this process, ever

@@ -5,7 +5,8 @@
 
 namespace longreach {
 
-// A new folder under `parent`, removed with everything in it when the object goes. Throws Error when it cannot be made.
+// A new folder under `parent`, removed with everything in it when the object goes. Throws Error when it
+// cannot be made.
 class TemporaryFolder {
  public:
   explicit TemporaryFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path());

@@ -6,8 +6,8 @@
 
 namespace longreach {
 
-// "; did you mean kind = "nsa"?" and the like for the line (counted from 1) that a TOML parser refused; empty when it is
-// none of the mistakes known here.
+// "; did you mean kind = "nsa"?" and the like for the line (counted from 1) that a TOML parser refused; empty
+// when it is none of the mistakes known here.
 std::string toml_hint(std::string_view toml, size_t line);
 
 }  // namespace longreach

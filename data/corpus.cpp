@@ -59,8 +59,8 @@ struct Entry {
   std::string name;
 };
 
-// The source of every entry, in their order. Text that is there comes last: what is missing, damaged or of another
-// tokenizer is refused before hours of tokenizing.
+// The source of every entry, in their order. Text that is there comes last: what is missing, damaged or of
+// another tokenizer is refused before hours of tokenizing.
 std::vector<OpenSource> open_all(const std::vector<Entry>& entries, const DataConfig& config,
                                  const Tokenizer& tokenizer, const std::string& cache_folder) {
   const auto costs_time = [](const Entry& entry) {

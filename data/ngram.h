@@ -36,15 +36,15 @@ class ByteNgram {
   void grow();
 
   int order_;
-  std::vector<Entry>
-      table_;  // open addressing; memory grows with the number of different contexts, not with the text
+  // Open addressing; memory grows with the number of different contexts, not with the text.
+  std::vector<Entry> table_;
   size_t used_ = 0;
   uint64_t history_ = 0;  // the newest bytes, newest lowest
   int history_length_ = 0;
 };
 
-// Counts the training text of `corpus` and returns bits per byte of its held-out text. progress: called now and then with
-// the bytes read so far. Throws DataError when there is no held-out text.
+// Counts the training text of `corpus` and returns bits per byte of its held-out text. progress: called now
+// and then with the bytes read so far. Throws DataError when there is no held-out text.
 double ngram_bits_per_byte(
     const Corpus& corpus, int order, const std::function<void(int64_t bytes)>& progress = [](int64_t) {});
 

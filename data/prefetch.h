@@ -7,8 +7,9 @@
 
 namespace longreach::data {
 
-// get(i) returns load(i) and begins load(i + 1) in the background. Asking for another index than the next one is allowed: the
-// waiting item is dropped. `load` must be safe to call from another thread; what it throws is thrown by get.
+// get(i) returns load(i) and begins load(i + 1) in the background. Asking for another index than the next one
+// is allowed: the waiting item is dropped. `load` must be safe to call from another thread; what it throws is
+// thrown by get.
 template <class T>
 class Prefetcher {
  public:

@@ -59,7 +59,8 @@ class MarkedText {
   char mark_ = ' ';
 };
 
-// How a token reads depends on those before it, so that each run of equal labels is what it adds to the text so far.
+// How a token reads depends on those before it, so that each run of equal labels is what it adds to the text
+// so far.
 void write_text(const Tokenizer& tokenizer, std::span<const Token> tokens, std::span<const uint8_t> mask,
                 std::ostream& out) {
   MarkedText marked(out);

@@ -24,8 +24,8 @@ std::pair<std::string_view, std::string_view> split_last(std::string_view name) 
   return {name.substr(0, dot), name.substr(dot + 1)};
 }
 
-// Modules deeper than the children of self_attn and mlp are inner parts of a mechanism, which may use their weights in
-// ways of its own; the output layer is a module to save.
+// Modules deeper than the children of self_attn and mlp are inner parts of a mechanism, which may use their
+// weights in ways of its own; the output layer is a module to save.
 std::vector<NamedProjection> projections(const Transformer& model) {
   std::vector<NamedProjection> found;
   for (const auto& item : model.named_modules("", false)) {

@@ -50,7 +50,8 @@ void size_fields(ModelConfig& c, FieldVisitor& visit) {
               {.help = "tokens the model is made for; rope scalings start from it", .allowed = size});
 }
 
-// Every layer is served once: notes the layers of a table, and names it and the earlier one that has one of them.
+// Every layer is served once: notes the layers of a table, and names it and the earlier one that has one of
+// them.
 void expect_free(const std::vector<int64_t>& layers, const AttentionEntry& entry,
                  std::map<int64_t, std::string>& served, FieldVisitor& visit) {
   const auto* places = dynamic_cast<const KeyPlaces*>(&visit);

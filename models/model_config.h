@@ -11,8 +11,8 @@
 namespace longreach {
 
 struct ModelConfig {
-  std::string
-      config;  // a Hugging Face config.json (or its folder) to take the sizes from; keys given beside it win
+  // A Hugging Face config.json (or its folder) to take the sizes from; keys given beside it win.
+  std::string config;
   int64_t vocab_size = 0;  // 0: the tokenizer's
   int64_t hidden_size = 256;
   int64_t intermediate_size = 0;  // 0: 8/3 hidden_size rounded up to a multiple of 32
@@ -33,7 +33,8 @@ struct ModelConfig {
   RopeConfig rope;                         // keys rope_theta and [model.rope_scaling]
   std::vector<AttentionEntry> attention;   // [[model.attention]]
 
-  // No key: what reads the file that `config` names, such as read_hugging_face_config; without it the key is refused.
+  // No key: what reads the file that `config` names, such as read_hugging_face_config; without it the key is
+  // refused.
   void (*read_sizes)(const std::string& path, ModelConfig& config) = nullptr;
   // No key: the config.json that the sizes already come from.
   std::string loaded_config;

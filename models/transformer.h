@@ -33,12 +33,12 @@ using LossCounts = std::vector<std::map<std::string, double>>;
 
 // Sums over tokens, so that accumulation and ranks can normalise by one global count.
 struct LossOutput {
-  at::Tensor
-      loss_sum;  // scalar: sum of cross-entropy over labelled tokens (+ z-loss), differentiable, float32
+  // scalar: sum of cross-entropy over labelled tokens (+ z-loss), differentiable, float32.
+  at::Tensor loss_sum;
   at::Tensor nll_sum;  // scalar: cross-entropy alone, detached, float64
   int64_t tokens = 0;  // labelled tokens (label != -100)
-  std::vector<std::pair<std::string, at::Tensor>>
-      auxiliary;  // named losses of the mechanisms, over the step's counts, averaged over the layers that name them
+  // Named losses of the mechanisms, over the step's counts, averaged over the layers that name them.
+  std::vector<std::pair<std::string, at::Tensor>> auxiliary;
 };
 
 class Transformer : public torch::nn::Module {
@@ -54,11 +54,11 @@ class Transformer : public torch::nn::Module {
   at::Tensor hidden(const at::Tensor& tokens, const Batch& batch, const LossOptions& options = {});
   // tokens int64 [B, T] -> logits [B, T, V]; for short inputs (tests, generation).
   at::Tensor logits(const at::Tensor& tokens, const Batch& batch);
-  // What the mechanisms' losses of a step of these batches are divided by. With it, the losses of the batches, and
-  // their gradients, sum to those of the step however it is cut.
+  // What the mechanisms' losses of a step of these batches are divided by. With it, the losses of the
+  // batches, and their gradients, sum to those of the step however it is cut.
   LossCounts loss_counts(const std::vector<Batch>& step) const;
-  // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole. counts: of the
-  // step; empty: the batch is the step.
+  // labels int64 [B, T], already shifted, -100 where no loss is taken. Never holds [tokens, V] whole. counts:
+  // of the step; empty: the batch is the step.
   LossOutput loss(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                   const LossOptions& options = {}, const LossCounts& counts = {});
   // The mechanisms' own losses, each summed over the layers that name it; the output layer is not evaluated.

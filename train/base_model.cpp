@@ -25,8 +25,8 @@ auto naming_key(const F& f) {
   return prefixing<ConfigError>(kKey, [&] { return prefixing<CheckpointError>(kKey, f); });
 }
 
-// Keys that the same tensors compute something else under, though their shapes may fit. How far positions reach, which
-// tokens are seen and in what dtype can be changed on purpose.
+// Keys that the same tensors compute something else under, though their shapes may fit. How far positions
+// reach, which tokens are seen and in what dtype can be changed on purpose.
 bool defines_function(const std::string& key) {
   static const std::set<std::string> keys{"model.vocab_size",
                                           "model.hidden_size",

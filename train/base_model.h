@@ -9,14 +9,15 @@
 
 namespace longreach {
 
-// The [model] of the checkpoint that a run starts from, or, when the run has begun, of its own: keys that a config does
-// not give come from it. Nothing without checkpoint.initial_load_path. Throws CheckpointError or ConfigError.
+// The [model] of the checkpoint that a run starts from, or, when the run has begun, of its own: keys that a
+// config does not give come from it. Nothing without checkpoint.initial_load_path. Throws CheckpointError or
+// ConfigError.
 std::optional<ModelConfig> inherited_model(const RunConfig& config);
 
-// Loads the base's parameters. Adapters, and gates that are learnt or loaded, keep their initial values where the base has
-// none. Throws CheckpointError, before anything is changed, when the base is another function of its tensors than
-// `config` says (heads, norms, sizes); prints what was loaded and what the config applies otherwise (positions, kinds of
-// attention); warns of another tokenizer.
+// Loads the base's parameters. Adapters, and gates that are learnt or loaded, keep their initial values where
+// the base has none. Throws CheckpointError, before anything is changed, when the base is another function of
+// its tensors than `config` says (heads, norms, sizes); prints what was loaded and what the config applies
+// otherwise (positions, kinds of attention); warns of another tokenizer.
 void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer);
 
 }  // namespace longreach

@@ -11,8 +11,8 @@ struct KeyChange {
   std::string key, before, after;  // values as TOML writes them
 };
 
-// Keys outside [model] whose values differ, in the order of the config. Where the run lies (job.dump_folder) is
-// no part of what it is.
+// Keys outside [model] whose values differ, in the order of the config. Where the run lies (job.dump_folder)
+// is no part of what it is.
 std::vector<KeyChange> run_changes(RunConfig before, RunConfig after);
 
 // Keys of [model], both resolved. Attention is compared layer by layer, however the tables are cut:

@@ -6,8 +6,8 @@
 
 namespace longreach {
 
-// The parameters that train in two groups, each as "8 tensors of 13312 parameters (embed_tokens q_proj ...)", where a
-// part of all layers is named once.
+// The parameters that train in two groups, each as "8 tensors of 13312 parameters (embed_tokens q_proj ...)",
+// where a part of all layers is named once.
 struct DecayGroups {
   std::string decayed, left;
 };

@@ -24,7 +24,8 @@ struct Evaluation {
   std::vector<PositionBucket> buckets;  // 0, 1, 2-3, 4-7, ...; empty ones are left out
 };
 
-// Called before the first batch and after each one with the rows read and to be read; false ends the evaluation there.
+// Called before the first batch and after each one with the rows read and to be read; false ends the
+// evaluation there.
 using EvaluationProgress = std::function<bool(int64_t done, int64_t rows)>;
 
 // rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass.

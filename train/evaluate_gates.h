@@ -1,5 +1,5 @@
-// What taught gates are worth: perplexity of held-out text under the blocks they choose, beside other choices of as many
-// blocks.
+// What taught gates are worth: perplexity of held-out text under the blocks they choose, beside other choices
+// of as many blocks.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -8,18 +8,19 @@ namespace longreach {
 // "gates", "peft", "merged"; `longreach export --help` says what each is.
 const std::vector<std::string>& export_formats();
 
-// Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name to the user. base:
-// what PEFT is told the adapters belong to; empty: the run's checkpoint.initial_load_path. Errors: write_gates,
-// write_peft, write_merged.
+// Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name
+// to the user. base: what PEFT is told the adapters belong to; empty: the run's checkpoint.initial_load_path.
+// Errors: write_gates, write_peft, write_merged.
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
                          const std::string& base = "");
 
-// Whether `folder` holds a whole export in that format: files that are there, have their sizes and can be read.
+// Whether `folder` holds a whole export in that format: files that are there, have their sizes and can be
+// read.
 bool is_exported(const std::string& folder, const std::string& format);
 
-// The exports of a finished run, newest checkpoint `checkpoint`, in folders of their own under `run_folder`/export. Whole ones
-// stay as they are; one that is not whole (interrupted, or a file lost) is set aside as FOLDER.incomplete and made anew.
-// Prints where each lies.
+// The exports of a finished run, newest checkpoint `checkpoint`, in folders of their own under
+// `run_folder`/export. Whole ones stay as they are; one that is not whole (interrupted, or a file lost) is
+// set aside as FOLDER.incomplete and made anew. Prints where each lies.
 void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
                        const std::vector<std::string>& formats);
 

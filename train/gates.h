@@ -1,4 +1,5 @@
-// Taught gates by themselves: their parameters, in files with their authors' names (layers/attention/common/taught_gates.h).
+// Taught gates by themselves: their parameters, in files with their authors' names
+// (layers/attention/common/taught_gates.h).
 #pragma once
 #include <string>
 #include <string_view>
@@ -14,12 +15,14 @@ bool is_gate_parameter(std::string_view name);
 // Leaves the gates trainable and nothing else.
 void freeze_all_but_gates(Transformer& model);
 
-// Replaces the model's gates by those of `path`: a .safetensors file, or a folder that holds the authors' file. Throws
-// CheckpointError naming the first missing, unknown or misshapen tensor before anything is changed.
+// Replaces the model's gates by those of `path`: a .safetensors file, or a folder that holds the authors'
+// file. Throws CheckpointError naming the first missing, unknown or misshapen tensor before anything is
+// changed.
 void load_gates(Transformer& model, const std::string& path);
 
-// Writes the authors' file of the gates to `folder`, and config.json with `base_model` and their options under the authors'
-// keys; returns the file. Throws ConfigError when the model has no gate, CheckpointError when the folder cannot be written.
+// Writes the authors' file of the gates to `folder`, and config.json with `base_model` and their options
+// under the authors' keys; returns the file. Throws ConfigError when the model has no gate, CheckpointError
+// when the folder cannot be written.
 std::string write_gates(const Transformer& model, const std::string& base_model, const std::string& folder);
 
 // Whether `folder` holds such a file and it can be read. Throws CheckpointError when it cannot.

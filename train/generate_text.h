@@ -19,10 +19,10 @@ struct TextRequest {
   std::function<void(std::string_view)> on_text;  // the text piece by piece, the prompt included
 };
 
-// Returns the text: the prompt as the tokenizer gives it back, and what follows it, without the token or the text that
-// ended it. Ends at the tokenizer's eos, at an end of turn of the chat template, at a stop text, or at max_new_tokens.
-// Only tokens that the tokenizer knows are drawn. Throws UserError for an empty stop text, for an empty prompt when the
-// tokenizer has no token to begin with, and for mechanisms that cannot decode.
+// Returns the text: the prompt as the tokenizer gives it back, and what follows it, without the token or the
+// text that ended it. Ends at the tokenizer's eos, at an end of turn of the chat template, at a stop text, or
+// at max_new_tokens. Only tokens that the tokenizer knows are drawn. Throws UserError for an empty stop text,
+// for an empty prompt when the tokenizer has no token to begin with, and for mechanisms that cannot decode.
 std::string generate_text(Transformer& model, const data::Tokenizer& tokenizer, TextRequest request);
 
 }  // namespace longreach

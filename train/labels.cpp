@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kPiece = int64_t{1} << 20;  // tokens of a mask that are read at once
 
-// The first token of a document (of the source, where documents are not kept apart) has nothing before it to be
-// predicted from, wanted or not.
+// The first token of a document (of the source, where documents are not kept apart) has nothing before it to
+// be predicted from, wanted or not.
 bool has_label(const data::TokenSource& source, bool varlen) {
   const std::vector<int64_t>& first_tokens = source.document_offsets();
   const int64_t tokens = source.num_tokens();

@@ -3,8 +3,8 @@
 //   {"step": 12, "loss": 2.3456789012345678, "tokens": 98304, "seconds": 7.5, "valid_loss": 2.4}
 //
 // Numbers carry 17 significant digits: read back, they are the same doubles. JSON has no NaN or infinity:
-// such a number is written as null, with a second key NAME_is holding "nan", "inf" or "-inf". A step without labels has
-// no loss, and its line no such key. Keys that
+// such a number is written as null, with a second key NAME_is holding "nan", "inf" or "-inf". A step without
+// labels has no loss, and its line no such key. Keys that
 // readers of the file know: `tokens` (seen so far), `seconds` (trained so far), `valid_NAME` (NAME on
 // held-out text; only on lines of steps that were validated).
 #pragma once

@@ -92,8 +92,9 @@ bool AdamW::step(double lr, double gradient_norm) {
   return finite;
 }
 
-// The first moment is a mean of gradients, so no larger than the largest of them; the second one no larger than its
-// square; the denominator no smaller than eps; the bias correction of the first moment no smaller than 1 - beta1.
+// The first moment is a mean of gradients, so no larger than the largest of them; the second one no larger
+// than its square; the denominator no smaller than eps; the bias correction of the first moment no smaller
+// than 1 - beta1.
 bool AdamW::stays_finite(double lr, double gradient_norm) const {
   constexpr double kSafe = 1e37, kSafeSquared = 1e18;  // float32 ends at 3.4e38
   const double rate = lr / (1 - config_.beta1);

@@ -28,7 +28,8 @@ struct GradientNorm {
   std::string first_nonfinite;  // the first parameter whose gradient is not finite; empty when all are
 };
 GradientNorm gradient_norm(const NamedParameters& parameters);
-// Multiplies every gradient by max_norm / norm when norm is larger (max_norm 0: never). Returns the norm that is left.
+// Multiplies every gradient by max_norm / norm when norm is larger (max_norm 0: never). Returns the norm that
+// is left.
 double clip_gradients(const NamedParameters& parameters, double norm, double max_norm);
 
 class AdamW {
@@ -36,8 +37,9 @@ class AdamW {
   // undecayed: names among the parameters (undecayed_parameters of layers/basic/module.h).
   AdamW(NamedParameters parameters, const std::set<std::string>& undecayed, const OptimizerConfig& config);
 
-  // One update from the gradients, whose norm is given, at the given learning rate; a parameter without a gradient is
-  // left alone. Returns false, every bit as before, when the update would leave a number that is not finite.
+  // One update from the gradients, whose norm is given, at the given learning rate; a parameter without a
+  // gradient is left alone. Returns false, every bit as before, when the update would leave a number that is
+  // not finite.
   [[nodiscard]] bool step(double lr, double gradient_norm);
   void zero_grad();
 

@@ -48,7 +48,8 @@ class ProgressLine {
 
   // At most ten times a second on a terminal; the first and the last step are always shown.
   void update(const ProgressReport& report);
-  // What goes on between steps: in place of the updating line; elsewhere a line when nothing was shown for ten seconds.
+  // What goes on between steps: in place of the updating line; elsewhere a line when nothing was shown for
+  // ten seconds.
   void activity(const std::string& line);
   // A line that stays, above the one that updates.
   void message(const std::string& line);

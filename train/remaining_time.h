@@ -17,9 +17,9 @@ class RemainingTime {
   explicit RemainingTime(const RunPlan& plan) : plan_(plan) {}
   void saw_step(double seconds);
   void saw_evaluation(int64_t rows, double seconds);
-  // Seconds from the end of `step`, its evaluation included, to the end of the run. Steps take what they took lately, a
-  // row of an evaluation what it took on average; before the first evaluation, a third of a row's time in a step, which
-  // goes forward and (twice as long) backward.
+  // Seconds from the end of `step`, its evaluation included, to the end of the run. Steps take what they took
+  // lately, a row of an evaluation what it took on average; before the first evaluation, a third of a row's
+  // time in a step, which goes forward and (twice as long) backward.
   double after(int64_t step) const;
 
  private:

@@ -17,7 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-// A string of the form "NAME:TOKENS;NAME:TOKENS; seed 1 seq_len 2 rows 3 varlen 1", of which the names are paths.
+// A string of the form "NAME:TOKENS;NAME:TOKENS; seed 1 seq_len 2 rows 3 varlen 1", of which the names are
+// paths.
 Json parsed_identity(const std::string& written) {
   Json identity;
   const size_t end = written.rfind(';');

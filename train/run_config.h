@@ -119,8 +119,8 @@ struct RunConfig {
 
   // What spans keys: throws ConfigError naming the key.
   void validate() const;
-  // Model sizes that follow from others or from the tokenizer, and whether its mechanisms fit them. Throws ConfigError that
-  // begins with `name`, the config's file.
+  // Model sizes that follow from others or from the tokenizer, and whether its mechanisms fit them. Throws
+  // ConfigError that begins with `name`, the config's file.
   void resolve_model(int64_t tokenizer_vocab_size, const std::string& name);
   std::string checkpoint_root() const;  // job.dump_folder / checkpoint.folder
 };

@@ -13,7 +13,8 @@ namespace longreach {
 
 struct StepRecord {
   int64_t step = 0;
-  // Cross-entropy, mean nats a label over the whole step; distilling: what is minimised. Nothing without labels.
+  // Cross-entropy, mean nats a label over the whole step; distilling: what is minimised. Nothing without
+  // labels.
   std::optional<double> loss;
   double gradient_norm = -1;  // negative: there was no gradient
   double learning_rate = 0;
@@ -29,8 +30,8 @@ struct StepRecord {
 
 class RunLog {
  public:
-  // first_step: the step the run continues after; later lines of an earlier attempt are dropped. held_out_rows: of all
-  // held-out text, for the time left.
+  // first_step: the step the run continues after; later lines of an earlier attempt are dropped.
+  // held_out_rows: of all held-out text, for the time left.
   RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows);
   ~RunLog();
 

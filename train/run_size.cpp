@@ -15,8 +15,9 @@ constexpr double kFloat = 4, kGiB = 1024.0 * 1024.0 * 1024.0;
 
 double real(int64_t value) { return static_cast<double>(value); }
 
-// Bytes that one layer keeps for its backward pass, a token: both norms' inputs and outputs, q, k, v and o with their
-// statistics, and the feed-forward block's three products. Mechanisms differ in the attention part by less than it is.
+// Bytes that one layer keeps for its backward pass, a token: both norms' inputs and outputs, q, k, v and o
+// with their statistics, and the feed-forward block's three products. Mechanisms differ in the attention part
+// by less than it is.
 double layer_bytes_per_token(const ModelConfig& model, double element) {
   const double width = real(model.hidden_size), heads = real(model.num_attention_heads),
                size = real(model.head_dim);

@@ -20,8 +20,8 @@ struct RunSize {
   double certain() const { return weights + gradients + moments + least_activations; }
 };
 
-// config: resolved. Builds the model of shapes alone. Throws ConfigError for sizes beyond what can be counted, and as
-// add_adapters does.
+// config: resolved. Builds the model of shapes alone. Throws ConfigError for sizes beyond what can be
+// counted, and as add_adapters does.
 RunSize size_of_run(const RunConfig& config);
 
 // Floating-point operations a token of a training step of this model: of a frozen model only what runs.

@@ -15,8 +15,9 @@ constexpr int kSignals[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 struct sigaction found[std::size(kSignals)];
 volatile std::sig_atomic_t first_signal = 0, ending_since = 0;
 
-// `timeout` sends its signal to the process and to its group; terminals and service managers send SIGHUP beside SIGTERM.
-// So one wish may arrive as several signals, and what comes within a second, or asks for less, is no second wish.
+// `timeout` sends its signal to the process and to its group; terminals and service managers send SIGHUP
+// beside SIGTERM. So one wish may arrive as several signals, and what comes within a second, or asks for
+// less, is no second wish.
 void on_signal(int signal) {
   if (first_signal == 0) first_signal = signal;
   if (signal != SIGTERM && signal != SIGINT) return;

@@ -1,12 +1,13 @@
-// SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask a run to write a checkpoint and leave. A second SIGTERM or SIGINT ends the
-// program at once.
+// SIGTERM, SIGINT, SIGHUP and SIGUSR1 ask a run to write a checkpoint and leave. A second SIGTERM or SIGINT
+// ends the program at once.
 #pragma once
 
 namespace longreach {
 
-// Signals are taken by a thread of their own from here on, whatever is done with them. oneDNN's float32 kernels keep the stack
-// pointer in memory that is not the stack's, so that a handler's frame on their thread would overwrite the heap (seen: one
-// run in five that was stopped). Call before other threads exist, which inherit what this blocks.
+// Signals are taken by a thread of their own from here on, whatever is done with them. oneDNN's float32
+// kernels keep the stack pointer in memory that is not the stack's, so that a handler's frame on their thread
+// would overwrite the heap (seen: one run in five that was stopped). Call before other threads exist, which
+// inherit what this blocks.
 void take_stop_signals_on_a_thread();
 
 // From now on. `nohup` is obeyed: a SIGHUP that was ignored stays ignored.

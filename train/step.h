@@ -21,9 +21,9 @@ struct StepLosses {
   std::vector<std::pair<std::string, double>> auxiliary;
 };
 
-// Leaves the gradient of the step in the parameters, which hold none before. Everything is divided by what the whole
-// step counts, so that its cut into micro-batches changes nothing. steps_done: how many steps went before, from which
-// masks of dropout follow.
+// Leaves the gradient of the step in the parameters, which hold none before. Everything is divided by what
+// the whole step counts, so that its cut into micro-batches changes nothing. steps_done: how many steps went
+// before, from which masks of dropout follow.
 StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
                             const RunConfig& config, const LossOptions& options);
 

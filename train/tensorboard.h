@@ -11,7 +11,8 @@ namespace longreach {
 // when the disk does not take them.
 class TensorboardWriter {
  public:
-  // after_step: the step that the run goes on after. Viewers drop what earlier files of the folder say about later ones.
+  // after_step: the step that the run goes on after. Viewers drop what earlier files of the folder say about
+  // later ones.
   explicit TensorboardWriter(const std::string& folder, int64_t after_step = 0);
   ~TensorboardWriter();
   TensorboardWriter(const TensorboardWriter&) = delete;

@@ -9,16 +9,16 @@
 
 namespace longreach {
 
-// How a token reads depends on those before it (the first piece of a text loses its space, a character has several
-// bytes), so the whole is decoded each time and what has grown is handed on. Held back until it is certain: half a
-// character, U+FFFD at the end (what a decoder may make of half a character), and what may be the beginning of a text
-// that ends generation.
+// How a token reads depends on those before it (the first piece of a text loses its space, a character has
+// several bytes), so the whole is decoded each time and what has grown is handed on. Held back until it is
+// certain: half a character, U+FFFD at the end (what a decoder may make of half a character), and what may be
+// the beginning of a text that ends generation.
 class TextStream {
  public:
   using Sink = std::function<void(std::string_view)>;
 
-  // stops: texts, none empty, that end the text before themselves; they are sought behind the prompt. `sink` gets the
-  // text, the prompt's included, piece by piece.
+  // stops: texts, none empty, that end the text before themselves; they are sought behind the prompt. `sink`
+  // gets the text, the prompt's included, piece by piece.
   TextStream(const data::Tokenizer& tokenizer, std::vector<data::Token> prompt,
              std::vector<std::string> stops, Sink sink);
 

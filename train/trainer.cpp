@@ -247,7 +247,8 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
   if (!last && !due(config_.validation.freq)) return std::nullopt;
   const Stage stage(text("evaluation after step ", step_));
   model_->eval();
-  // Who asks the run to stop waits for its checkpoint, not for these figures; the final ones would not come again.
+  // Who asks the run to stop waits for its checkpoint, not for these figures; the final ones would not come
+  // again.
   bool whole = true;
   const Evaluation read =
       evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows, config_.training.batch_size,
@@ -280,8 +281,8 @@ std::string Trainer::state_json() const {
 
 namespace {
 
-// The folders between the run's and the checkpoints' are made one by one: a run folder that was removed or renamed since the
-// last look is not made again, and is what the error names.
+// The folders between the run's and the checkpoints' are made one by one: a run folder that was removed or
+// renamed since the last look is not made again, and is what the error names.
 std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log) {
   try {
     fs::path folder = config.job.dump_folder;

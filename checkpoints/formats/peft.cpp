@@ -30,8 +30,8 @@ std::vector<std::string> saved_modules(const Transformer& model, const AdapterCo
   return {whole.begin(), whole.end()};
 }
 
-// PEFT takes every module whose name ends with one of these: last parts of names where they say neither more nor less
-// than `saved`, else whole names.
+// PEFT takes every module whose name ends with one of these: last parts of names where they say neither more
+// nor less than `saved`, else whole names.
 std::vector<std::string> peft_names(const Transformer& model, const std::vector<std::string>& saved) {
   std::set<std::string> ends;
   for (const std::string& module : saved) ends.insert(last_part(module));
@@ -73,7 +73,8 @@ void write_peft(const Transformer& model, const NamedTensors& tensors, const Ada
     if (is_adapter_parameter(name) || is_saved_parameter(config, name))
       written.emplace_back(kPeftPrefix + name, tensor);
   std::vector<std::string> modules = peft_names(model, saved_modules(model, config));
-  // PEFT puts the saved embedding in the place of the model's, and leaves an output layer tied to the old one.
+  // PEFT puts the saved embedding in the place of the model's, and leaves an output layer tied to the old
+  // one.
   if (model.config().tie_word_embeddings && is_saved_parameter(config, kEmbedding)) {
     written.emplace_back(text(kPeftPrefix, "lm_head.weight"), model.named_parameters()[kEmbedding].detach());
     modules.emplace_back("lm_head");

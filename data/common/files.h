@@ -1,5 +1,5 @@
-// Files as the data code needs them: positioned reads that say what went wrong, folders in a fixed order, writes that
-// are durable before they are believed.
+// Files as the data code needs them: positioned reads that say what went wrong, folders in a fixed order,
+// writes that are durable before they are believed.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -27,15 +27,15 @@ std::string_view end_of_turn(std::string_view chat_template);
 // <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|> a message, content trimmed). The template's
 // markers are the tokenizer's special tokens where it has them and plain text otherwise; markers inside a
 // message are plain text always. Where the end of turn is no special token, the tokenizer's eos ends the
-// example, with a label after an assistant's turn, so that there is one token to stop at. Throws DataError for
-// an unknown template.
+// example, with a label after an assistant's turn, so that there is one token to stop at. Throws DataError
+// for an unknown template.
 LabelledTokens render_chat(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                            std::string_view chat_template);
 
 // Prompt, completion, eos. The completion is encoded as the going on of the prompt (no space enters), and the
-// border between the two is one between tokens, as it is when a prompt is given to generation: the first label
-// is the first token of the completion. White space that a SentencePiece tokenizer does not write at a text's
-// end belongs to what follows.
+// border between the two is one between tokens, as it is when a prompt is given to generation: the first
+// label is the first token of the completion. White space that a SentencePiece tokenizer does not write at a
+// text's end belongs to what follows.
 LabelledTokens render_completion(const Tokenizer& tokenizer, std::string_view prompt,
                                  std::string_view completion);
 

@@ -10,8 +10,8 @@ inline constexpr size_t kKindBytes = 512;  // of a file's beginning that tell it
 enum class Packing { none, gzip, zstd };
 Packing packing_of(std::string_view head);
 
-// What a file is that holds no text and is not unpacked here ("packed with xz"), and what to do about it; empty
-// names for everything else.
+// What a file is that holds no text and is not unpacked here ("packed with xz"), and what to do about it;
+// empty names for everything else.
 struct ForeignKind {
   std::string_view is, advice;
 };

@@ -42,8 +42,8 @@ void lower_limit(int which, int64_t value) {
   ::setrlimit(static_cast<__rlimit_resource>(which), &limit);
 }
 
-// Faults end the copy as they would end any program (a handler of this process would run in it); signals meant
-// for the process are not the copy's business.
+// Faults end the copy as they would end any program (a handler of this process would run in it); signals
+// meant for the process are not the copy's business.
 void default_faults() {
   sigset_t faults;
   sigemptyset(&faults);
@@ -163,7 +163,8 @@ int status_of(pid_t process) {
 std::string run_forked(const std::function<std::string()>& work, const WorkLimits& limits) {
   const Copy copy = start(work, limits);
   std::optional<Clock::time_point> deadline;
-  // A loaded machine or a slow file system is no fault of the work: the clock on the wall stops what waits forever.
+  // A loaded machine or a slow file system is no fault of the work: the clock on the wall stops what waits
+  // forever.
   if (limits.cpu_seconds > 0) deadline = Clock::now() + std::chrono::seconds(120 + 10 * limits.cpu_seconds);
   const auto answer = listen(copy.answers, deadline);
   ::close(copy.answers);

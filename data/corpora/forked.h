@@ -1,8 +1,8 @@
-// Work that may crash, done by a forked copy of this process: a crash, an endless loop or a claim on all memory
-// ends the copy, and what the work has broken in a library's state is gone with it. A copy and not another
-// program, because this is a library too: in somebody else's process there is no program to start. The copy has
-// one thread, so the work must not wait for another's, nor for a lock that another thread held; it leaves by
-// _exit, so that nothing of this process is flushed, closed or unlocked twice.
+// Work that may crash, done by a forked copy of this process: a crash, an endless loop or a claim on all
+// memory ends the copy, and what the work has broken in a library's state is gone with it. A copy and not
+// another program, because this is a library too: in somebody else's process there is no program to start.
+// The copy has one thread, so the work must not wait for another's, nor for a lock that another thread held;
+// it leaves by _exit, so that nothing of this process is flushed, closed or unlocked twice.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -34,8 +34,8 @@ void require_written(bool ok, const std::string& path) {
   check<DataError>(ok, path, ": cannot be written (", ok ? "" : reason(), "); is the disk full?");
 }
 
-// Where the file system has no locks the library would refuse to open a file at all. Who may write and read is
-// settled outside of it (FileLock, SharedLock).
+// Where the file system has no locks the library would refuse to open a file at all. Who may write and read
+// is settled outside of it (FileLock, SharedLock).
 Handle without_locks() {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
 #if H5_VERSION_GE(1, 10, 7)

@@ -3,7 +3,8 @@
 // needs, with bounds.
 //
 // The library crashes or loops on some damaged files, and in its exit handler after a write that failed. So a
-// forked copy of the process (data/corpora/forked.h) calls it: apart() for a task, whose end leaves nothing behind.
+// forked copy of the process (data/corpora/forked.h) calls it: apart() for a task, whose end leaves nothing
+// behind.
 #pragma once
 #include <hdf5.h>
 
@@ -52,8 +53,8 @@ class Handle {
   Close close_ = nullptr;
 };
 
-// Runs `work`, which calls the library, in a forked copy of this process that holds no lock of another thread.
-// Throws what `work` throws, and WorkDied.
+// Runs `work`, which calls the library, in a forked copy of this process that holds no lock of another
+// thread. Throws what `work` throws, and WorkDied.
 std::string apart(const std::function<std::string()>& work, const WorkLimits& limits);
 
 struct Chunk {
@@ -73,7 +74,8 @@ struct Dataset {
 
 Handle open_file(const std::string& path);
 bool has(hid_t file, const char* name);
-// Checks that it is a one-dimensional dataset of little-endian integers in chunks, uncompressed or deflate only.
+// Checks that it is a one-dimensional dataset of little-endian integers in chunks, uncompressed or deflate
+// only.
 Dataset open_dataset(const Handle& file, const std::string& path, const char* name);
 // Walks the index of the chunks: every one must be there and lie inside `file_bytes`. Returns their places in
 // order; of more than kMostListedChunks none.

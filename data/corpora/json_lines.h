@@ -1,4 +1,5 @@
-// One JSON object of a corpus as tokens: a text, or a fine-tuning example in one of the forms that data sets have.
+// One JSON object of a corpus as tokens: a text, or a fine-tuning example in one of the forms that data sets
+// have.
 #pragma once
 #include <map>
 #include <set>
@@ -24,9 +25,9 @@ class ExampleNotes {
   int64_t labels_ = 0;
 };
 
-// How the file is read: .jsonl and .ndjson by lines; .json that is an array of objects, or several objects, or
-// one with a text or example in it, by objects; a name without an ending by lines when the first line is such
-// an object. Throws DataError for an array of other things.
+// How the file is read: .jsonl and .ndjson by lines; .json that is an array of objects, or several objects,
+// or one with a text or example in it, by objects; a name without an ending by lines when the first line is
+// such an object. Throws DataError for an array of other things.
 RecordForm record_form(const std::string& path, const std::string& text_key);
 
 // True when the object is a fine-tuning example (`messages`; ShareGPT's `conversations`; `prompt` and

@@ -1,6 +1,6 @@
-// One column of a token store: positioned reads straight from its chunks. A window costs a system call a chunk,
-// takes no lock and grows with the window alone, but for the first visit to a chunk, which reads it whole and
-// compares its checksum.
+// One column of a token store: positioned reads straight from its chunks. A window costs a system call a
+// chunk, takes no lock and grows with the window alone, but for the first visit to a chunk, which reads it
+// whole and compares its checksum.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -24,7 +24,8 @@ class StoreColumn {
   const std::vector<uint64_t>& sums() const { return sums_; }
   // Elements [begin, begin + count) in their stored width; safe to call from several threads.
   void read(int64_t begin, int64_t count, void* out) const;
-  // Compares every sum, whether it has been compared or not. Throws DamagedFile naming the first that differs.
+  // Compares every sum, whether it has been compared or not. Throws DamagedFile naming the first that
+  // differs.
   void verify() const;
 
  private:

@@ -23,9 +23,10 @@ struct StoreLayout {
   ColumnLayout tokens, checksums, offsets, mask, mask_checksums;
 };
 
-// Reads it in a forked copy of the process: a file that crashes the HDF5 library is a DamagedFile like any other.
-// The copy touches all metadata and no data, so that a large store costs little. Checked: that the columns belong
-// to one another, and that the file can hold what they claim. Every error begins with the path.
+// Reads it in a forked copy of the process: a file that crashes the HDF5 library is a DamagedFile like any
+// other. The copy touches all metadata and no data, so that a large store costs little. Checked: that the
+// columns belong to one another, and that the file can hold what they claim. Every error begins with the
+// path.
 StoreLayout read_layout(const std::string& path, int64_t file_bytes);
 
 }  // namespace longreach::data

@@ -1,6 +1,6 @@
-// Candidates are the ends of lines, then of words, then any character; each is tried on its neighbourhood, which
-// is encoded from several beginnings: a cut that depends on where encoding began (inside a long run of one
-// character, say) fails for some of them.
+// Candidates are the ends of lines, then of words, then any character; each is tried on its neighbourhood,
+// which is encoded from several beginnings: a cut that depends on where encoding began (inside a long run of
+// one character, say) fails for some of them.
 #include "data/corpora/text_pieces.h"
 
 #include <algorithm>

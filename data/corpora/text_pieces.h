@@ -15,9 +15,9 @@ namespace longreach::data {
 void encode_document(ByteStream& stream, const Tokenizer& tokenizer, size_t piece_bytes,
                      const std::function<void(const std::vector<Token>&)>& consume);
 
-// A place in the second half of `text`, which goes on from `state` and will itself go on, where no token, word
-// or rule of the tokenizer reaches across: found by encoding what lies around it in one and in two parts. 0
-// where there is none; more text has to be read then.
+// A place in the second half of `text`, which goes on from `state` and will itself go on, where no token,
+// word or rule of the tokenizer reaches across: found by encoding what lies around it in one and in two
+// parts. 0 where there is none; more text has to be read then.
 size_t find_cut(std::string_view text, const Tokenizer& tokenizer, const TextState& state);
 
 }  // namespace longreach::data

@@ -92,8 +92,8 @@ struct TokenStoreWriter::State {
   int64_t width;
   Progress now, last;  // last: as of the newest checkpoint
   int64_t open_tokens = 0;
-  std::optional<FileLock>
-      lock;  // the last to go: of two that write one store the second would mix its tokens in
+  // The last to go: of two that write one store the second would mix its tokens in.
+  std::optional<FileLock> lock;
   std::unique_ptr<AppendFile> tokens, offsets, mask;
 
   std::string in_folder(const char* name) const { return folder + "/" + name; }

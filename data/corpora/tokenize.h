@@ -26,8 +26,8 @@ void tokenize_files(const std::vector<std::string>& inputs, const Tokenizer& tok
                     const TokenizeOptions& options, const std::string& output);
 
 // The store of `input` under `cache_folder`, made when it is not there yet. Its name depends on path, size
-// and time of change of every file, on the tokenizer and on the options. When the text is gone, the newest store
-// made of it under the same options serves, and standard error says so.
+// and time of change of every file, on the tokenizer and on the options. When the text is gone, the newest
+// store made of it under the same options serves, and standard error says so.
 std::shared_ptr<TokenStore> cached_store(const std::string& input, const Tokenizer& tokenizer,
                                          const TokenizeOptions& options, const std::string& cache_folder);
 

@@ -1,5 +1,5 @@
-// utf8proc takes well-formed text whole and writes four bytes a character on the way. So it is given short pieces: an ASCII
-// character never changes what comes before it, nor does a byte that is no character.
+// utf8proc takes well-formed text whole and writes four bytes a character on the way. So it is given short
+// pieces: an ASCII character never changes what comes before it, nor does a byte that is no character.
 #include "data/tokenizers/unicode_forms.h"
 
 #include <utf8proc.h>
@@ -33,7 +33,8 @@ void append_piece(std::string& out, std::string_view piece, utf8proc_option_t op
   out.append(reinterpret_cast<const char*>(mapped.get()), static_cast<size_t>(length));
 }
 
-// The end of the piece at `begin`: at most one ASCII character, then all well-formed characters that are not ASCII.
+// The end of the piece at `begin`: at most one ASCII character, then all well-formed characters that are not
+// ASCII.
 size_t piece_end(std::string_view text, size_t begin) {
   size_t end = begin + (is_ascii(text[begin]) ? 1 : 0);
   while (end < text.size() && !is_ascii(text[end])) {

@@ -26,8 +26,8 @@ struct Batch {
 
 struct AttentionOutput {
   at::Tensor y;  // [B, T, C]
-  // The mechanism's own losses, named scalars, added to the training loss: sums over the batch, which are divided by
-  // the loss_counts of the whole step.
+  // The mechanism's own losses, named scalars, added to the training loss: sums over the batch, which are
+  // divided by the loss_counts of the whole step.
   std::vector<std::pair<std::string, at::Tensor>> losses;
 };
 
@@ -46,8 +46,8 @@ class Attention : public Module {
   // x [B, T, C] of any T; the rows of a batch, and the documents of a packed row, never see each other.
   virtual AttentionOutput forward(const at::Tensor& x, const Batch& batch) = 0;
 
-  // By what the losses of a step are divided, under their names: its batches in any number, of which no token is read.
-  // Known before the first backward pass, so that a step can be cut into micro-batches at will.
+  // By what the losses of a step are divided, under their names: its batches in any number, of which no token
+  // is read. Known before the first backward pass, so that a step can be cut into micro-batches at will.
   virtual std::map<std::string, double> loss_counts(const std::vector<Batch>& step) const;
 
   // An empty state for `batch_size` sequences of at most `max_tokens` tokens.

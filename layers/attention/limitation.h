@@ -1,5 +1,6 @@
-// What a mechanism cannot do, said by its config, with the reason: `longreach info` prints it, the program refuses what
-// asks for it, and the tests that run over every mechanism expect that refusal instead of the result.
+// What a mechanism cannot do, said by its config, with the reason: `longreach info` prints it, the program
+// refuses what asks for it, and the tests that run over every mechanism expect that refusal instead of the
+// result.
 //
 // A config with limits has a member
 //
@@ -39,8 +40,8 @@ std::vector<Limitation> limitations_of(const Config& config) {
     return {};
 }
 
-// Throws ConfigError that begins with `asked` (the key or the verb) when `limitations` of the mechanism `kind` name the
-// ability.
+// Throws ConfigError that begins with `asked` (the key or the verb) when `limitations` of the mechanism
+// `kind` name the ability.
 void expect_ability(std::string_view kind, const std::vector<Limitation>& limitations, Ability ability,
                     std::string_view asked);
 

@@ -1,8 +1,9 @@
-// What an attention mechanism is: the config of one [[model.attention]] table, and what goes with it. mechanisms.h holds the
-// closed list, and every kind of the list is checked against this concept.
+// What an attention mechanism is: the config of one [[model.attention]] table, and what goes with it.
+// mechanisms.h holds the closed list, and every kind of the list is checked against this concept.
 //
 // Required, in layers/attention/NAME/NAME.h:
-//   kind, family, summary, source              constants: its name, its heading and its line in README's table, its papers
+//   kind, family, summary, source              constants: its name, its heading and its line in README's
+//                                              table, its papers
 //   fields(visit)                              its options, with defaults, limits and help (core/fields.h)
 //   make_attention(config, site)               its module, an Attention (layers/attention/attention.h)
 //

@@ -1,6 +1,6 @@
-// The closed list of attention mechanisms: two lines each, an include and a place in the variant. Everything that must know
-// all of them (parsing, printing, `longreach info`, the matrix tests) reads this variant; what is no Mechanism does not
-// compile.
+// The closed list of attention mechanisms: two lines each, an include and a place in the variant. Everything
+// that must know all of them (parsing, printing, `longreach info`, the matrix tests) reads this variant; what
+// is no Mechanism does not compile.
 #pragma once
 #include <memory>
 #include <optional>
@@ -55,12 +55,14 @@ AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigE
 std::string_view kind_of(const AttentionConfig& config);
 std::vector<Limitation> limitations_of(const AttentionConfig& config);
 
-// What options of a config need of the run around it (layers/attention/requirement.h), and a config without such options.
+// What options of a config need of the run around it (layers/attention/requirement.h), and a config without
+// such options.
 std::optional<Requirement> requirement_of(const AttentionConfig& config);
 void take_any_run(AttentionConfig& config);
 
-// The gate of a kind (layers/attention/common/taught_gates.h), nothing for kinds without one; whether a layer of this
-// config teaches its gate; the gate's options under its authors' names, a JSON object, for kinds with a gate alone.
+// The gate of a kind (layers/attention/common/taught_gates.h), nothing for kinds without one; whether a layer
+// of this config teaches its gate; the gate's options under its authors' names, a JSON object, for kinds with
+// a gate alone.
 std::optional<TaughtGate> gate_of(const AttentionConfig& config);
 bool teaches_gate(const AttentionConfig& config);
 std::string gate_config(const AttentionConfig& config, const LayerSite& site);
@@ -74,8 +76,8 @@ std::vector<int64_t> parse_layers(const std::string& layers, int64_t num_layers)
 std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntry>& entries,
                                                  int64_t num_layers);
 
-// Throws ConfigError that begins with `asked` when one of the mechanisms of a model lacks the ability, with the reason
-// that it gives.
+// Throws ConfigError that begins with `asked` when one of the mechanisms of a model lacks the ability, with
+// the reason that it gives.
 void expect_ability(const std::vector<AttentionEntry>& entries, Ability ability, std::string_view asked);
 
 // Throws ConfigError for keys that exclude each other or do not fit the sizes of the layer: what the config's

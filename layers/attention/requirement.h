@@ -1,10 +1,10 @@
-// What options of a mechanism need of the run around them: the program refuses a run that lacks it before anything is read
-// or made.
+// What options of a mechanism need of the run around them: the program refuses a run that lacks it before
+// anything is read or made.
 //
 // A config with such an option has members
 //
-//   std::optional<Requirement> requirement() const;  // of the options as they stand; nothing: any run will do
-//   void take_any_run();                             // back to options that do: another run may go on from this model
+//   std::optional<Requirement> requirement() const;  // of the options as they stand; nothing: any run does
+//   void take_any_run();                             // back to options that do, for a run that goes on
 #pragma once
 #include <string>
 #include <vector>

@@ -6,9 +6,9 @@
 
 namespace longreach {
 
-// While one exists, the functions of layers/basic/initialization.h and this file draw nothing on this thread: parameters are
-// memory that nobody has touched, for a checkpoint to take its place (`untouched`), or shapes without memory, to be
-// counted (`shapes`).
+// While one exists, the functions of layers/basic/initialization.h and this file draw nothing on this thread:
+// parameters are memory that nobody has touched, for a checkpoint to take its place (`untouched`), or shapes
+// without memory, to be counted (`shapes`).
 class WithoutInitialValues {
  public:
   enum class Form { untouched, shapes };

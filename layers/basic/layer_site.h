@@ -33,8 +33,8 @@ struct LayerSite {
   bool qk_norm = false;         // RMSNorm over head_dim on q and k before the rotary embedding (Qwen3)
   bool attention_bias = false;  // biases on q, k, v projections (Qwen2)
   RopeConfig rope;
-  std::shared_ptr<RotaryEmbedding>
-      rotary;         // shared by the layers of a model; null: the mechanism makes its own
+  // Shared by the layers of a model; null: the mechanism makes its own.
+  std::shared_ptr<RotaryEmbedding> rotary;
   uint64_t seed = 0;  // of this layer's initial parameters
   Implementation implementation = Implementation::fused;
 

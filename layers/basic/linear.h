@@ -1,5 +1,5 @@
-// y = x W^T + b, with an adapter where one was added. Parameters stay in their own dtype; the product runs in the
-// dtype of x (mixed precision).
+// y = x W^T + b, with an adapter where one was added. Parameters stay in their own dtype; the product runs in
+// the dtype of x (mixed precision).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -28,12 +28,13 @@ class Linear : public Module {
   const at::Tensor& weight() const { return weight_; }  // without the adapter
   double flops() const;                                 // forward, a token
 
-  // Adds children lora_A and lora_B (PEFT's names) whose weights are A [r, in], uniform within 1 / sqrt(in) (PEFT's
-  // choice: Kaiming with a = sqrt(5)), and B [out, r], zero: at first the adapter changes nothing. Call once.
+  // Adds children lora_A and lora_B (PEFT's names) whose weights are A [r, in], uniform within 1 / sqrt(in)
+  // (PEFT's choice: Kaiming with a = sqrt(5)), and B [out, r], zero: at first the adapter changes nothing.
+  // Call once.
   void add_adapter(const AdapterOptions& options);
   bool has_adapter() const { return a_ != nullptr; }
-  // Dropout masks are those of this pass until the next call, so that a layer that runs again to recompute its
-  // activations sees the same ones. Nothing is dropped in eval().
+  // Dropout masks are those of this pass until the next call, so that a layer that runs again to recompute
+  // its activations sees the same ones. Nothing is dropped in eval().
   void begin_pass(uint64_t pass) { pass_ = pass; }
   // The weight with the adapter in it.
   at::Tensor merged_weight() const;

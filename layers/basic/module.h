@@ -9,8 +9,8 @@
 
 namespace longreach {
 
-// Decay pulls towards zero: right for matrices of products and embeddings; wrong for what has another neutral value or
-// a meaning of its own: norm weights, biases, frequencies, positions, learned constants.
+// Decay pulls towards zero: right for matrices of products and embeddings; wrong for what has another neutral
+// value or a meaning of its own: norm weights, biases, frequencies, positions, learned constants.
 enum class WeightDecay { yes, no };
 
 class Module : public torch::nn::Module {
@@ -28,8 +28,8 @@ class Module : public torch::nn::Module {
   std::set<std::string> undecayed_;
 };
 
-// Names, as in root.named_parameters(), of what weight decay leaves alone. Parameters of a module that is no Module are
-// judged by their shape: vectors and scalars are not decayed.
+// Names, as in root.named_parameters(), of what weight decay leaves alone. Parameters of a module that is no
+// Module are judged by their shape: vectors and scalars are not decayed.
 std::set<std::string> undecayed_parameters(const torch::nn::Module& root);
 
 }  // namespace longreach

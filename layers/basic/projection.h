@@ -22,7 +22,8 @@ struct LowRank {
 // weight + scale B A: the one matrix that does what both do together. Computed in float64, rounded once.
 at::Tensor merged(const at::Tensor& weight, const LowRank& adapter);
 
-// A linear map as a value, for layers in functional form: where they take one they take a weight alone as well.
+// A linear map as a value, for layers in functional form: where they take one they take a weight alone as
+// well.
 struct Projection {
   at::Tensor weight, bias;         // [out, in]; [out] or undefined
   std::optional<LowRank> adapter;  // added to the product
@@ -32,8 +33,8 @@ struct Projection {
       : weight(std::move(weight)), bias(std::move(bias)), adapter(std::move(adapter)) {}
 };
 
-// The adapter's products run in the dtype of x too. Its mask is drawn on the CPU and copied, so that it does not
-// depend on the device.
+// The adapter's products run in the dtype of x too. Its mask is drawn on the CPU and copied, so that it does
+// not depend on the device.
 at::Tensor linear_map(const at::Tensor& x, const Projection& projection);
 
 }  // namespace longreach

@@ -53,7 +53,8 @@ std::vector<double> llama3(std::vector<double> inverse, const RopeConfig& config
   return inverse;
 }
 
-// For each position [B, T] the tokens of its document: positions rise within one, and the next begins where they do not.
+// For each position [B, T] the tokens of its document: positions rise within one, and the next begins where
+// they do not.
 at::Tensor own_lengths(const at::Tensor& positions) {
   const at::Tensor lengths = at::empty_like(positions, at::MemoryFormat::Contiguous);
   const auto* position = positions.const_data_ptr<int64_t>();
@@ -144,7 +145,8 @@ void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t le
 
 namespace {
 
-// cos and sin of `dynamic` for documents of different lengths: without a table, as each length has angles of its own.
+// cos and sin of `dynamic` for documents of different lengths: without a table, as each length has angles of
+// its own.
 Rotation turn_by_length(const RotaryEmbedding& rope, const at::Tensor& positions, const at::Tensor& lengths,
                         at::ScalarType dtype, at::Device device) {
   settle_vector_math();

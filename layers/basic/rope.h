@@ -17,22 +17,23 @@ struct Rotation {
 
 // Angles come from integer positions in float64; cos and sin are then rounded once. A table grows with the
 // largest position seen; it belongs to this object, which the layers of one model share and one thread uses
-// at a time. The last answer is kept: the layers of one pass ask for the same positions, so that cos and sin are gathered,
-// and positions brought to the device, once a pass.
+// at a time. The last answer is kept: the layers of one pass ask for the same positions, so that cos and sin
+// are gathered, and positions brought to the device, once a pass.
 class RotaryEmbedding {
  public:
   // head_dim must be even (dynamic and yarn: > 2). max_position_embeddings: where
   // original_max_position_embeddings is 0. Throws ConfigError naming the key.
   RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int64_t max_position_embeddings);
 
-  // positions int64 [B, T] -> float32 (float64 when dtype is float64), on `device`, default that of positions. Positions on
-  // the CPU are best: those on a device are read back. length: tokens of the sequence, on which `dynamic` depends; 0: each
-  // document's own, its largest position + 1, where a document goes on as long as positions rise in a row.
+  // positions int64 [B, T] -> float32 (float64 when dtype is float64), on `device`, default that of
+  // positions. Positions on the CPU are best: those on a device are read back. length: tokens of the
+  // sequence, on which `dynamic` depends; 0: each document's own, its largest position + 1, where a document
+  // goes on as long as positions rise in a row.
   Rotation at(const at::Tensor& positions, at::ScalarType dtype, int64_t length = 0,
               std::optional<at::Device> device = std::nullopt);
 
-  // Throws ConfigError naming the key when `tokens` cannot follow `seen` ones whose rotated keys are kept: under `dynamic`,
-  // beyond the original length.
+  // Throws ConfigError naming the key when `tokens` cannot follow `seen` ones whose rotated keys are kept:
+  // under `dynamic`, beyond the original length.
   void expect_steady_angles(int64_t seen, int64_t tokens) const;
 
   // Radians a position of each feature pair [D/2], for a sequence of `length` tokens.

@@ -1,4 +1,5 @@
-// One packed document and the rows of queries that speak for it: plain data for operators and torch-free kernels.
+// One packed document and the rows of queries that speak for it: plain data for operators and torch-free
+// kernels.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,5 @@
-// Adapters through the program: trained beside a frozen model, resumed, evaluated, merged, exported for PEFT, refused.
+// Adapters through the program: trained beside a frozen model, resumed, evaluated, merged, exported for PEFT,
+// refused.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -234,7 +235,8 @@ TEST_F(Adapter, OtherSettingsThanTheCheckpointsAreRefused) {
   expect_refused(train(base, {"--training.steps", "9", "--adapter.type", "lora", "--adapter.target_modules",
                               "[\"q_proj\"]"}),
                  "adapter.type = \"none\", this run has \"lora\"");
-  // The same settings go on, in the same folder or in another run; dropout may change, and so may the order of names.
+  // The same settings go on, in the same folder or in another run; dropout may change, and so may the order
+  // of names.
   EXPECT_EQ(train(tuned, {"--training.steps", "9", "--adapter.lora_dropout", "0.2",
                           "--adapter.modules_to_save", "[\"norm\", \"embed\"]"})
                 .code,

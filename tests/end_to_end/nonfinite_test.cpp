@@ -1,4 +1,5 @@
-// Losses, gradients, updates and checkpoints that are not finite: what is kept, to the bit, and how a run ends.
+// Losses, gradients, updates and checkpoints that are not finite: what is kept, to the bit, and how a run
+// ends.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -16,7 +17,8 @@ using Words = std::vector<std::string>;
 
 class NonFinite : public testing::Test {
  protected:
-  // A learning rate that breaks the model at once: the loss and the gradient of step 1 are finite, its update is not.
+  // A learning rate that breaks the model at once: the loss and the gradient of step 1 are finite, its update
+  // is not.
   ProgramResult run(const std::string& policy, const Words& more = {}) {
     Words words{"--optimizer.lr",
                 "1e38",

@@ -1,4 +1,5 @@
-// The program among others: signals, standard streams that are closed or full, limits, and a second run in one folder.
+// The program among others: signals, standard streams that are closed or full, limits, and a second run in
+// one folder.
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <unistd.h>
@@ -178,8 +179,8 @@ TEST_F(FileLimit, TrainSaysWhatCouldNotBeWritten) {
   for (const int blocks : {0, 8, 40, 200}) expect_one_line(blocks, "train " + config_);
 }
 
-// With too little address space for LibTorch's initialisers, then for its threads, then for the work: no abort, no thread that
-// is waited for without end.
+// With too little address space for LibTorch's initialisers, then for its threads, then for the work: no
+// abort, no thread that is waited for without end.
 TEST_F(Process, LittleMemoryIsAnErrorOfOneLine) {
   const auto limited = [](int64_t megabytes, const std::string& words) {
     return run_shell("ulimit -v " + std::to_string(megabytes * 1024) +

@@ -1,4 +1,5 @@
-// Adapters in whole models of every mechanism: what trains, what stays, that each of them is used, and what is refused.
+// Adapters in whole models of every mechanism: what trains, what stays, that each of them is used, and what
+// is refused.
 #include "models/adapter.h"
 
 #include <ATen/core/grad_mode.h>

@@ -1,4 +1,5 @@
-// A whole model on the device's path, loss and every gradient, each kernel interpreted, against the same on the CPU.
+// A whole model on the device's path, loss and every gradient, each kernel interpreted, against the same on
+// the CPU.
 #pragma once
 #include <gtest/gtest.h>
 

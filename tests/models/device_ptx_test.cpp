@@ -1,5 +1,5 @@
-// A whole model on the device's path, loss and every gradient, each kernel interpreted: the same numbers as on the CPU, and no
-// part of a layer left to another path.
+// A whole model on the device's path, loss and every gradient, each kernel interpreted: the same numbers as
+// on the CPU, and no part of a layer left to another path.
 #include <algorithm>
 
 #include "tests/models/device_model.h"

@@ -207,7 +207,8 @@ TEST(Transformer, PackedDocumentsAreSeparate) {
   EXPECT_LE(relative_error(packed, at::cat({first, second}, 1)), 5e-6);
 }
 
-// A row without tokens, packed from no documents or not, costs nothing and teaches nothing; decoding none is an error of ours.
+// A row without tokens, packed from no documents or not, costs nothing and teaches nothing; decoding none is
+// an error of ours.
 TEST(Transformer, NoTokens) {
   Transformer model(resolved(hybrid()), 1);
   const at::Tensor none = at::arange(0, at::kLong).unsqueeze(0);
@@ -299,7 +300,8 @@ TEST(Generate, GreedyFollowsTheParallelLogits) {
   }
 }
 
-// The room for more tokens than the original length changes nothing; what would need other angles is refused beforehand.
+// The room for more tokens than the original length changes nothing; what would need other angles is refused
+// beforehand.
 TEST(Generate, UnderDynamicRopeGoesAsFarAsTheOriginalLength) {
   ModelConfig config = hybrid();
   config.rope = {.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 9};

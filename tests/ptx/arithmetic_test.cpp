@@ -1,5 +1,5 @@
-// One micro-test an instruction of arithmetic, bits, comparison and conversion: PTX written from the ISA's text, results
-// worked out by hand or in plain C++.
+// One micro-test an instruction of arithmetic, bits, comparison and conversion: PTX written from the ISA's
+// text, results worked out by hand or in plain C++.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -11,8 +11,8 @@
 namespace longreach::ptx {
 namespace {
 
-// a, b and c are in %q0.. (64 bits), %r0.. (low 32) and %s0.. (low 16); the result is %q9, into which 32-bit results %r9 and
-// 16-bit results %s9 are put when the body writes them.
+// a, b and c are in %q0.. (64 bits), %r0.. (low 32) and %s0.. (low 16); the result is %q9, into which 32-bit
+// results %r9 and 16-bit results %s9 are put when the body writes them.
 struct Case {
   const char* body;
   uint64_t a, b, c, expected;

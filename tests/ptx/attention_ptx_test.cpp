@@ -1,5 +1,5 @@
-// The interpreter on a whole kernel: the right one passes with the right numbers, under every schedule; each faulty one is
-// caught.
+// The interpreter on a whole kernel: the right one passes with the right numbers, under every schedule; each
+// faulty one is caught.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,4 +1,5 @@
-// Where the interpreter puts the elements of tensor-core operands, against CuTe's layouts, which NVIDIA wrote independently.
+// Where the interpreter puts the elements of tensor-core operands, against CuTe's layouts, which NVIDIA wrote
+// independently.
 // The headers are optional: tools/fetch_cutlass.py fetches them.
 #include <gtest/gtest.h>
 
@@ -90,8 +91,8 @@ TEST(CuteLayouts, WgmmaARegisters) {
   });
 }
 
-// Bytes of 16-bit elements (mn, k) of a tile of 128 x 16 built from one of CuTe's atoms. Along MN and then K the atoms follow
-// one another, which fixes the leading and the stride offset of the descriptor.
+// Bytes of 16-bit elements (mn, k) of a tile of 128 x 16 built from one of CuTe's atoms. Along MN and then K
+// the atoms follow one another, which fixes the leading and the stride offset of the descriptor.
 template <class Atom>
 void expect_shared(const Atom& atom, const MatrixDescriptor& descriptor, bool mn_major) {
   const auto tile = cute::as_position_independent_swizzle_layout(

@@ -1,5 +1,5 @@
-// The mutation gate can fail: an edit that changes nothing, a fault that shows nothing and one that shows otherwise than it
-// says are failures.
+// The mutation gate can fail: an edit that changes nothing, a fault that shows nothing and one that shows
+// otherwise than it says are failures.
 #include "tests/ptx/interpreter/mutation.h"
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// fp32 products by three TF32 products on tensor cores that truncate: the order in which terms are added decides how much is
-// lost.
+// fp32 products by three TF32 products on tensor cores that truncate: the order in which terms are added
+// decides how much is lost.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,8 +11,8 @@
 namespace longreach::ptx {
 namespace {
 
-// Root of the mean squared error of a kernel's product, relative. All factors are positive, so that nothing that is cut off
-// cancels out.
+// Root of the mean squared error of a kernel's product, relative. All factors are positive, so that nothing
+// that is cut off cancels out.
 double error_of(const std::string& kernel, int depth) {
   static const Module module = load_kernels("tests_split_sums");
   std::mt19937 random(7);
@@ -38,8 +38,9 @@ double error_of(const std::string& kernel, int depth) {
   return std::sqrt(error / norm);
 }
 
-// Each of `steps` steps is cut off half way and at its end: on average by half of the last bit, 2^-24, of what is there, half
-// of the step and all of it. Their additions round a sum that grows evenly by 2^-24 / sqrt(3), in either direction.
+// Each of `steps` steps is cut off half way and at its end: on average by half of the last bit, 2^-24, of
+// what is there, half of the step and all of it. Their additions round a sum that grows evenly by 2^-24 /
+// sqrt(3), in either direction.
 double limit(int steps) { return std::exp2(-24) * std::sqrt(1.5 * 1.5 + steps / 9.0); }
 
 TEST(SplitSums, LoseABitWhateverTheLength) {

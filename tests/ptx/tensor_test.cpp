@@ -1,5 +1,5 @@
-// Micro-tests of tensor-core and bulk-copy instructions: PTX written by hand, results from plain loops. The layouts used here
-// are checked against CuTe in cute_layouts_interop_test.cpp.
+// Micro-tests of tensor-core and bulk-copy instructions: PTX written by hand, results from plain loops. The
+// layouts used here are checked against CuTe in cute_layouts_interop_test.cpp.
 #include "tests/ptx/interpreter/tensor_core.h"
 
 #include <gtest/gtest.h>
@@ -192,8 +192,8 @@ TEST(TensorCore, LdmatrixNeedsWarpSync) {
   EXPECT_TRUE(mentions(r.report, "no __syncwarp between")) << r.report.text();
 }
 
-// A 64 x 16 from registers or shared memory, B 8 x 16 from shared memory, both K-major without swizzle: 8 x 8 pieces of 128
-// bytes, the two pieces along K one after another, the pieces along M or N 256 bytes apart.
+// A 64 x 16 from registers or shared memory, B 8 x 16 from shared memory, both K-major without swizzle: 8 x 8
+// pieces of 128 bytes, the two pieces along K one after another, the pieces along M or N 256 bytes apart.
 // Returns D = -A B [64, 8].
 std::vector<float> wgmma(bool from_registers, const Matrices& m) {
   std::vector<uint64_t> in(128 * 16);
@@ -316,7 +316,8 @@ struct BoxParameters {
   float* out;
 };
 
-// Loads a box of 16 x 3 x 2 floats at (x, y, z) of a tensor of 20 x 5 x 4 and stores shared memory as it lies.
+// Loads a box of 16 x 3 x 2 floats at (x, y, z) of a tensor of 20 x 5 x 4 and stores shared memory as it
+// lies.
 std::vector<float> load_box(int x, int y, int z, uint32_t swizzle, Report& report) {
   const uint32_t columns = swizzle ? swizzle / 4 : 16;
   std::vector<float> tensor(20 * 5 * 4);

@@ -1,4 +1,5 @@
-// Micro-tests of what lanes, warps and memory do together: shuffles, votes, divergence, barriers, atomics, races.
+// Micro-tests of what lanes, warps and memory do together: shuffles, votes, divergence, barriers, atomics,
+// races.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -56,7 +57,8 @@ TEST(Warp, LoopsWithDivergentExitsMeetAgain) {
       "%r1, 1;\n"
       "add.u32 %r2, %r2, 1;\nbra $loop;\n$done:\nredux.sync.add.s32 %r9, %r2, -1;",
       [](uint64_t) { return uint64_t{496}; });
-  // The exit lies before the loop in the text: the collective instruction has to wait for the lanes that still loop.
+  // The exit lies before the loop in the text: the collective instruction has to wait for the lanes that
+  // still loop.
   expect_lanes(
       "mov.u32 %r1, %lane;\nbra $loop;\n$done:\nredux.sync.max.u32 %r9, %lane, -1;\nbra "
       "$end;\n$loop:\nsetp.eq.u32 %p1, %r1, 0;\n"
@@ -101,7 +103,8 @@ TEST(Race, LanesNeedWarpSync) {
 }
 
 TEST(Race, HalvesOfAWordAreApart) {
-  // Each thread adds to its own 16-bit element in place, in shared memory and, over two blocks, in global memory.
+  // Each thread adds to its own 16-bit element in place, in shared memory and, over two blocks, in global
+  // memory.
   const auto in_place = [](const std::string& space, const std::string& address) {
     return "mad.wide.u32 %q1, %thread, 2, " + address + ";\nld." + space +
            ".u16 %s1, [%q1];\nadd.u16 %s1, %s1, 1;\nst." + space + ".u16 [%q1], %s1;\n";

@@ -1,4 +1,5 @@
-// The interpreter on a kernel of sm_90a: TMA, mbarriers, wgmma, named barriers, proxies; each faulty version is caught.
+// The interpreter on a kernel of sm_90a: TMA, mbarriers, wgmma, named barriers, proxies; each faulty version
+// is caught.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -18,8 +18,8 @@ LayerSite norm_site();  // with QK-norm
 void expect_causal(const AttentionConfig& config, const LayerSite& site);
 // Token by token, at once, and in pieces of odd sizes: what forward gives. Rows of a batch stay apart.
 void expect_decode_equals_forward(const AttentionConfig& config, const LayerSite& site, int64_t tokens = 45);
-// Documents packed into one row give what each gives alone, outputs and gradients; one is empty. A row without tokens gives
-// nothing.
+// Documents packed into one row give what each gives alone, outputs and gradients; one is empty. A row
+// without tokens gives nothing.
 void expect_packed_equals_separate(const AttentionConfig& config, const LayerSite& site);
 // The fused path in float32 against the plain formula in float64: y, the gradient of x and of every
 // parameter; and the reference's own gradients against central differences.

@@ -1,5 +1,5 @@
-// What torch-free kernels are held to: float64 by Eigen, and how far sums in float32 may be from it. No ATen in between,
-// so that a fault of a kernel is told from one of the operator around it.
+// What torch-free kernels are held to: float64 by Eigen, and how far sums in float32 may be from it. No ATen
+// in between, so that a fault of a kernel is told from one of the operator around it.
 #pragma once
 #include <Eigen/Core>
 #include <cmath>
@@ -18,15 +18,15 @@ inline Matrix matrix(const float* data, int64_t rows, int64_t columns, int64_t r
   return Eigen::Map<const Floats, 0, Stride>(data, rows, columns, Stride(row, column)).cast<double>();
 }
 
-// By how much `count` roundings to float32 one after the other change a number, relative to it: Higham, Accuracy and
-// Stability of Numerical Algorithms, lemma 3.1.
+// By how much `count` roundings to float32 one after the other change a number, relative to it: Higham,
+// Accuracy and Stability of Numerical Algorithms, lemma 3.1.
 inline double roundings(int64_t count) {
   const double all = static_cast<double>(count) * 0x1p-24;
   return all / (1 - all);
 }
 
-// How far `a b + c` may be from the exact one where each element is a sum in float32 in any order: a product's own
-// rounding, and at most one addition a term.
+// How far `a b + c` may be from the exact one where each element is a sum in float32 in any order: a
+// product's own rounding, and at most one addition a term.
 inline Matrix product_limit(const Matrix& a, const Matrix& b, const Matrix& c) {
   return roundings(a.cols() + 1) * (a.cwiseAbs() * b.cwiseAbs() + c.cwiseAbs());
 }

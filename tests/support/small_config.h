@@ -4,8 +4,8 @@
 
 namespace longreach::test {
 
-// `config` with every size divided by the same power of two, as far as a layer can still be built: small enough that a
-// short text has several windows, blocks and chunks.
+// `config` with every size divided by the same power of two, as far as a layer can still be built: small
+// enough that a short text has several windows, blocks and chunks.
 AttentionConfig small_config(const AttentionConfig& config);
 
 }  // namespace longreach::test

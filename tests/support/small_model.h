@@ -1,4 +1,5 @@
-// Sizes of a model that is small enough for tests of whole models, with grouped heads and weights that matter.
+// Sizes of a model that is small enough for tests of whole models, with grouped heads and weights that
+// matter.
 #pragma once
 #include "models/model_config.h"
 

@@ -1,5 +1,5 @@
-// The door and its set-up, in a small tree of its own: what waits for whom, what needs no lock, what help does. Commands that
-// reach outside (apt-get, dpkg-query) are scripts that write down how they were called.
+// The door and its set-up, in a small tree of its own: what waits for whom, what needs no lock, what help
+// does. Commands that reach outside (apt-get, dpkg-query) are scripts that write down how they were called.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/file.h>
@@ -288,7 +288,8 @@ TEST_F(WholeRun, ChangedBuildsAndRunsWhatIsChosen) {
   EXPECT_EQ(call("test --preset asan --changed").code, 2);
 }
 
-// A tree of three test programs over two libraries, built by rules that write lists of headers as compilers do.
+// A tree of three test programs over two libraries, built by rules that write lists of headers as compilers
+// do.
 class Changed : public Door {
  protected:
   Changed() {

@@ -1,5 +1,5 @@
-// However the rows of a step are cut into micro-batches, its losses and its gradients are the same: every mechanism,
-// documents of unlike lengths, labels that are missing.
+// However the rows of a step are cut into micro-batches, its losses and its gradients are the same: every
+// mechanism, documents of unlike lengths, labels that are missing.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -110,7 +110,8 @@ bool packs(const AttentionConfig& config) {
   return true;
 }
 
-// In float64, where sums in another order differ in the last digits alone and no choice of blocks hangs on them.
+// In float64, where sums in another order differ in the last digits alone and no choice of blocks hangs on
+// them.
 TEST(Accumulation, CutsOfAStepGiveOneLossAndOneGradient) {
   for (const AttentionConfig& attention : kinds()) {
     ModelConfig config = small_model();

@@ -105,7 +105,8 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   expect_refused({}, "a.exp_avg");
 }
 
-// Whatever makes the update overflow, every bit stays, and the next sound step is that of an optimizer that never saw it.
+// Whatever makes the update overflow, every bit stays, and the next sound step is that of an optimizer that
+// never saw it.
 TEST(AdamW, AnUpdateThatIsNotFiniteChangesNothing) {
   constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   struct Broken {
@@ -167,7 +168,8 @@ TEST(Finite, NamesTheFirstTensorThatIsNot) {
   }
 }
 
-// The fused kernel refuses parameters of a CUDA device whose step counter lies elsewhere; no device is needed to see where it is.
+// The fused kernel refuses parameters of a CUDA device whose step counter lies elsewhere; no device is needed
+// to see where it is.
 TEST(AdamW, KeepsItsStateWhereTheParametersAre) {
   const at::Device meta(at::kMeta);
   AdamW optimizer({{"w", at::empty({4, 4}, at::TensorOptions(meta))}}, {}, {});

@@ -19,7 +19,8 @@ TEST(RemainingTime, CountsTheEvaluationsToComeByThoseSeen) {
   RemainingTime time(
       {.last_step = 100, .rows_per_step = 4, .validation_freq = 10, .validation_rows = 8, .final_rows = 50});
   time.saw_step(6.0);
-  // Nothing seen: a row forward is a third of a row in a step, 0.5 s. After 20, ..., 90; at 100 the final one alone.
+  // Nothing seen: a row forward is a third of a row in a step, 0.5 s. After 20, ..., 90; at 100 the final one
+  // alone.
   EXPECT_DOUBLE_EQ(time.after(10), 90 * 6 + (8 * 8 + 50) * 0.5);
   time.saw_evaluation(8, 16.0);
   EXPECT_DOUBLE_EQ(time.after(10), 90 * 6 + (8 * 8 + 50) * 2.0);

@@ -1,4 +1,5 @@
-// What TensorBoard's own reader makes of a run that was resumed and rolled back, where Python has `tensorboard`.
+// What TensorBoard's own reader makes of a run that was resumed and rolled back, where Python has
+// `tensorboard`.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -19,7 +20,8 @@ constexpr const char* kRead =
     "for tag in sorted(events.Tags()['scalars']):\n"
     "    print(tag, *(f'{e.step}:{e.value:g}' for e in events.Scalars(tag)))\n";
 
-// One start of a run: steps first + 1 to last, with a loss that tells the starts apart, and valid_loss at the last.
+// One start of a run: steps first + 1 to last, with a loss that tells the starts apart, and valid_loss at the
+// last.
 void write(const std::string& folder, int64_t first, int64_t last, double loss) {
   TensorboardWriter writer(folder, first);
   for (int64_t step = first + 1; step <= last; ++step) writer.scalar("loss", loss, step);

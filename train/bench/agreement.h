@@ -15,9 +15,10 @@ double require_reference(const std::string& who, const Result& result, const Pro
 void require_same(const std::string& ours, const Result& a, const std::string& peer, const Result& b,
                   const Problem& problem, bool backward);
 
-// Compares rows (last axis) of float32 results with the float64 reference of a function that chooses: 99 of 100 rows must
-// be within 1e-4 of theirs, the others may have chosen another of two that score the same in float32. Returns the
-// largest error of the 99; a row much smaller than the others is measured by a thousandth of their size.
+// Compares rows (last axis) of float32 results with the float64 reference of a function that chooses: 99 of
+// 100 rows must be within 1e-4 of theirs, the others may have chosen another of two that score the same in
+// float32. Returns the largest error of the 99; a row much smaller than the others is measured by a
+// thousandth of their size.
 double require_rows(const std::string& who, const char* what, const at::Tensor& found,
                     const at::Tensor& right);
 

@@ -28,8 +28,8 @@ struct BenchCase {
   std::function<int64_t(const Setting&)> state_bytes;
   // Whether it is plain causal softmax attention: the function of PyTorch's scaled_dot_product_attention.
   bool is_causal_softmax = false;
-  // What a peer in another process must know, by number of heads: {"kind": "causal"|"window"|"decay"|"blocks",
-  // ...}.
+  // What a peer in another process must know, by number of heads: {"kind":
+  // "causal"|"window"|"decay"|"blocks", ...}.
   std::function<nlohmann::json(int64_t)> for_peers;
 };
 

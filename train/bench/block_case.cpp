@@ -24,7 +24,8 @@ int64_t kept_blocks(int64_t causal) {
   return std::max<int64_t>(1, std::llround(kKept * static_cast<double>(causal)));
 }
 
-// A row's own block and others drawn at random from those before it, ascending: the same for the same head and row.
+// A row's own block and others drawn at random from those before it, ascending: the same for the same head
+// and row.
 std::vector<int32_t> kept_row(int64_t head, int64_t row) {
   std::mt19937_64 random(static_cast<uint64_t>(head * 1000003 + row));
   std::vector<int32_t> before(static_cast<size_t>(row)), kept;

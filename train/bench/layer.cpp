@@ -68,7 +68,8 @@ LayerFunction function_of(std::shared_ptr<Attention> layer) {
   return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, batch_of(x)); };
 }
 
-// The parameters of a dense layer around PyTorch's operator; they are cast once, where ours casts them in each pass.
+// The parameters of a dense layer around PyTorch's operator; they are cast once, where ours casts them in
+// each pass.
 LayerFunction sdpa_layer(const Setting& setting) {
   const LayerSite site = site_of(setting);
   const auto dense = dense_layer(setting);

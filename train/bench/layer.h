@@ -1,5 +1,5 @@
-// Whole attention layers, one case a kind: projections, positions, gates, choices and the output projection, as a
-// model runs them.
+// Whole attention layers, one case a kind: projections, positions, gates, choices and the output projection,
+// as a model runs them.
 #pragma once
 #include <string>
 #include <vector>
@@ -10,7 +10,8 @@
 
 namespace longreach::bench {
 
-// "dense_layer", "nsa_layer", ...: a layer of every kind, with its default options unless Setting::options says otherwise.
+// "dense_layer", "nsa_layer", ...: a layer of every kind, with its default options unless Setting::options
+// says otherwise.
 std::string layer_name(const std::string& kind);
 std::vector<std::string> layer_names();
 bool is_layer(const std::string& name);
@@ -20,14 +21,15 @@ std::vector<std::string> layer_peer_names();
 // Throws UserError for another peer (an empty one is none), and for options and sizes that the kind refuses.
 void expect_layer_setting(const Setting& setting);
 
-// The hidden size is heads x head_dim. flops are what the mechanism says its algorithm needs, three times that for both
-// passes. Before anything is timed, y and (both passes) dx of the first 256 tokens are held in float32 to the reference
-// implementation in float64 (require_rows, agreement.h).
+// The hidden size is heads x head_dim. flops are what the mechanism says its algorithm needs, three times
+// that for both passes. Before anything is timed, y and (both passes) dx of the first 256 tokens are held in
+// float32 to the reference implementation in float64 (require_rows, agreement.h).
 // A row without numbers says why in `refused`.
 Row measure_layer(const Setting& setting, Peak peak);
 
-// Extra memory of both passes; its results are y, dx and the gradients of the parameters. A layer keeps projections and
-// what they need for their gradients too, so that its growth with T says more than its size. Call it in a fresh process.
+// Extra memory of both passes; its results are y, dx and the gradients of the parameters. A layer keeps
+// projections and what they need for their gradients too, so that its growth with T says more than its size.
+// Call it in a fresh process.
 MemoryFigure layer_memory_figure(const Setting& setting);
 
 }  // namespace longreach::bench

@@ -22,16 +22,16 @@ struct Samples {
 // from round to round. peer may be null.
 Samples alternate(Timed& ours, Timed* peer, int rounds);
 
-// Times, rates and ratio of a row whose setting, flops and peer_same_function are known. dense_flops: of a peer that
-// computes dense attention instead.
+// Times, rates and ratio of a row whose setting, flops and peer_same_function are known. dense_flops: of a
+// peer that computes dense attention instead.
 void fill_row(const Samples& samples, double dense_flops, Peak peak, Row& row);
 
-// Seconds that count: process time, which is fair to one thread on a shared machine; with more it would count work and not
-// waiting, and wall time is taken.
+// Seconds that count: process time, which is fair to one thread on a shared machine; with more it would count
+// work and not waiting, and wall time is taken.
 std::vector<double> judged(const std::vector<Timing>& samples, int threads);
 
-// The share of the peak that `flops` in `seconds` are. The peak is measured again before a rate is refused (Refusal):
-// whoever shared the core's units at the first time made it look small.
+// The share of the peak that `flops` in `seconds` are. The peak is measured again before a rate is refused
+// (Refusal): whoever shared the core's units at the first time made it look small.
 double share_of_peak(const std::string& who, double flops, double seconds, const std::string& dtype,
                      int threads, Peak& peak);
 

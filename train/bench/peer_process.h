@@ -1,5 +1,6 @@
-// A peer in Python: a script of tests/benchmarks/peers in the environment that `longreach bench --install-peers` makes,
-// asked and answering in JSON, a line each. tests/benchmarks/peers/protocol.py is the other end.
+// A peer in Python: a script of tests/benchmarks/peers in the environment that `longreach bench
+// --install-peers` makes, asked and answering in JSON, a line each. tests/benchmarks/peers/protocol.py is the
+// other end.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -24,8 +25,9 @@ class PeerProcess {
   ChildProcess process_;
 };
 
-// Arrays travel as files of raw float32, outside the timed region: in a temporary folder in scratch_place(), which is in
-// memory where the system has such a place. Throws Error when a file cannot be written or is short.
+// Arrays travel as files of raw float32, outside the timed region: in a temporary folder in scratch_place(),
+// which is in memory where the system has such a place. Throws Error when a file cannot be written or is
+// short.
 std::string scratch_place();
 void write_array(const std::string& path, const at::Tensor& tensor);
 at::Tensor read_array(const std::string& path, at::IntArrayRef shape);

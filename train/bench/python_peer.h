@@ -14,8 +14,8 @@ std::vector<std::string> python_peer_names();
 std::unique_ptr<Contestant> python_peer(const BenchCase& bench_case, const Setting& setting,
                                         const Problem& problem);
 
-// Makes the environment of the peers with `python3 -m venv` and pip, and proves that torch can be imported. Throws
-// UserError.
+// Makes the environment of the peers with `python3 -m venv` and pip, and proves that torch can be imported.
+// Throws UserError.
 void install_peers();
 
 }  // namespace longreach::bench

@@ -8,8 +8,8 @@
 namespace longreach::bench {
 
 // A goal for peer / ours at one length, on a CPU with AVX-512-BF16 and without AMX. Elsewhere float32 must be
-// no slower than the peer, and for bfloat16 (whose peer may run on AMX) nothing is asked. Goals against our own
-// dense kernel stand everywhere.
+// no slower than the peer, and for bfloat16 (whose peer may run on AMX) nothing is asked. Goals against our
+// own dense kernel stand everywhere.
 struct Target {
   std::string name, dtype, pass;
   int64_t tokens;

@@ -1,4 +1,5 @@
-// Whole training steps, ours against PyTorch: the same Llama-like decoder, weights, tokens and AdamW on both sides.
+// Whole training steps, ours against PyTorch: the same Llama-like decoder, weights, tokens and AdamW on both
+// sides.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -39,8 +40,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(TrainingRow, setting, refused, p
 
 std::vector<std::string> training_peer_names();
 
-// The losses of the first three steps must agree with the peer's before anything is timed: within 1e-4 of each other in
-// float32, 1e-2 in bfloat16. Throws UserError when the peer is not installed.
+// The losses of the first three steps must agree with the peer's before anything is timed: within 1e-4 of
+// each other in float32, 1e-2 in bfloat16. Throws UserError when the peer is not installed.
 TrainingRow measure_training(const TrainingSetting& setting, Peak peak);
 
 // Each in a fresh process; `on_row` sees each row as it comes.

@@ -71,7 +71,8 @@ std::vector<std::string> operator_names() {
   return names;
 }
 
-// What a word on the command line measures: an operator, a layer, or the layer of a kind that no operator is named after.
+// What a word on the command line measures: an operator, a layer, or the layer of a kind that no operator is
+// named after.
 std::string measured_by(const std::string& word, const std::vector<std::string>& operators) {
   const auto is_operator = [&](const std::string& name) {
     return std::ranges::find(operators, name) != operators.end();

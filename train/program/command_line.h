@@ -1,5 +1,5 @@
-// CLI11 in the project's way: `--help` prints and leaves, `-v` works everywhere, a wrong option is a UserError of one
-// line.
+// CLI11 in the project's way: `--help` prints and leaves, `-v` works everywhere, a wrong option is a
+// UserError of one line.
 #pragma once
 #include <CLI/CLI.hpp>
 

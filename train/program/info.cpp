@@ -1,5 +1,5 @@
-// `longreach info [MECHANISM|cuda|--table]`: the build, the machine, and every mechanism with its options, defaults and
-// source; or what is known of the CUDA kernels without a device.
+// `longreach info [MECHANISM|cuda|--table]`: the build, the machine, and every mechanism with its options,
+// defaults and source; or what is known of the CUDA kernels without a device.
 #include <ATen/Version.h>
 
 #include <algorithm>

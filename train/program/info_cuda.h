@@ -1,5 +1,6 @@
-// `longreach info cuda`: registers, spills, shared memory, blocks a multiprocessor and tensor instructions of every CUDA kernel,
-// and what its arithmetic and traffic would take at a device's published peaks. Needs no device.
+// `longreach info cuda`: registers, spills, shared memory, blocks a multiprocessor and tensor instructions of
+// every CUDA kernel, and what its arithmetic and traffic would take at a device's published peaks. Needs no
+// device.
 #pragma once
 #include <ostream>
 #include <string>

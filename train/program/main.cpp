@@ -1,6 +1,7 @@
 // The program: finds the verb, turns errors into one line and an exit code.
 //
-// Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option), 128 + N ended by signal N.
+// Exit codes: 0 done, 1 the work failed, 2 the user can mend it (a key, a file, an option), 128 + N ended by
+// signal N.
 #include <c10/util/Exception.h>
 #include <execinfo.h>
 
@@ -89,8 +90,9 @@ int report(const std::string& message, int code) {
   return code;
 }
 
-// LibTorch reads this once, at its first large tensor: memory comes in huge pages where the system lends them (Linux:
-// transparent_hugepage = madvise), so that long sequences do not spend their time on page faults. The user's word counts.
+// LibTorch reads this once, at its first large tensor: memory comes in huge pages where the system lends them
+// (Linux: transparent_hugepage = madvise), so that long sequences do not spend their time on page faults. The
+// user's word counts.
 void ask_for_huge_pages() { setenv("THP_MEM_ALLOC_ENABLE", "1", 0); }
 
 // Every error as one line and its exit code.
@@ -112,7 +114,8 @@ int run_to_its_code(const Arguments& words) {
 }  // namespace
 }  // namespace longreach
 
-// Before the initialisers of shared libraries: those of LibTorch take hundreds of megabytes, and may open files.
+// Before the initialisers of shared libraries: those of LibTorch take hundreds of megabytes, and may open
+// files.
 static void before_libraries() {
   longreach::open_standard_streams();
   longreach::end_in_one_line();

@@ -30,8 +30,8 @@ std::string indent_after(std::string_view line, int64_t width) {
   return std::string(usable ? column : begin > kColumn ? begin : begin + 4, ' ');
 }
 
-// Appends the words of the line that fit into `width` to `out`; returns the rest. `least`: bytes at the front that are
-// indentation, where no line is broken.
+// Appends the words of the line that fit into `width` to `out`; returns the rest. `least`: bytes at the front
+// that are indentation, where no line is broken.
 std::string_view take_line(std::string_view line, int64_t width, size_t least, std::string& out) {
   size_t cut = std::string_view::npos;
   for (size_t space = line.find(' ', least); space != std::string_view::npos;

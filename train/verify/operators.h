@@ -1,4 +1,5 @@
-// The vectors of operators, as far as they are no mechanism's; each function stands in its operator's verify.cpp.
+// The vectors of operators, as far as they are no mechanism's; each function stands in its operator's
+// verify.cpp.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -38,9 +38,9 @@ struct RunResult {
 // Throws UnknownCase, CheckpointError or DataError.
 std::vector<RunResult> verify_file(const std::string& path, const Options& options);
 
-// Verifies all files, and of a folder the .safetensors files below it; prints one line a tensor and the last line
-// `N files, M tensors, F failed`. Returns the exit code: 0, 1 when something failed, 2 when a file could not be read or
-// is of an unknown mechanism or config, or holds a tensor that is
+// Verifies all files, and of a folder the .safetensors files below it; prints one line a tensor and the last
+// line `N files, M tensors, F failed`. Returns the exit code: 0, 1 when something failed, 2 when a file could
+// not be read or is of an unknown mechanism or config, or holds a tensor that is
 // nothing of its mechanism's. Throws DataError, before anything runs, for a folder without such files.
 int verify_files(const std::vector<std::string>& paths, const Options& options, std::ostream& out,
                  std::ostream& errors);

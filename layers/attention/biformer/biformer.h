@@ -40,8 +40,9 @@ struct BiformerRouting {
   int64_t region = 64, topk = 16;
   // Regions up to the query's own, which is always among the topk; else any topk regions.
   bool causal = true;
-  // The query that stands for its region: the mean of all, as in the paper, or the first, which no later query
-  // reaches. With the mean, a causal mask inside regions still lets later queries choose for earlier ones.
+  // The query that stands for its region: the mean of all, as in the paper, or the first, which no later
+  // query reaches. With the mean, a causal mask inside regions still lets later queries choose for earlier
+  // ones.
   enum class Query { mean, first } query = Query::first;
 };
 
@@ -62,9 +63,9 @@ BiformerOutput biformer_attention_reference(const at::Tensor& q, const at::Tenso
                                             const BiformerRouting& routing, const at::Tensor& cu_seqlens,
                                             std::optional<double> scale);
 
-// The lists alone for queries from token `first` on, a multiple of the region (0 when packed). q [B, T - first,
-// H, D]; means [B, M, HK, D] of the whole regions of each document's keys (all regions, the last one short too,
-// when not causal).
+// The lists alone for queries from token `first` on, a multiple of the region (0 when packed). q [B, T -
+// first, H, D]; means [B, M, HK, D] of the whole regions of each document's keys (all regions, the last one
+// short too, when not causal).
 at::Tensor biformer_regions(const at::Tensor& q, const at::Tensor& means, int64_t tokens, int64_t first,
                             const BiformerRouting& routing, const at::Tensor& cu_seqlens,
                             Implementation implementation);
@@ -97,9 +98,10 @@ struct BiformerImageOutput {
   at::Tensor scores;   // [B, n_win^2, n_win^2], at least float32: of all regions
 };
 
-// x [B, H, W, C]; n_win divides H and W. One graph of regions for all heads. Fused: the keys and values of the
-// chosen regions are gathered (topk times k and v), as the authors do; no map of pixels x pixels. Equal scores
-// go to whichever region at::topk names first, as in the authors' code. Throws ShapeError, ConfigError.
+// x [B, H, W, C]; n_win divides H and W. One graph of regions for all heads. Fused: the keys and values of
+// the chosen regions are gathered (topk times k and v), as the authors do; no map of pixels x pixels. Equal
+// scores go to whichever region at::topk names first, as in the authors' code. Throws ShapeError,
+// ConfigError.
 BiformerImageOutput biformer_image(const at::Tensor& x, const BiformerImageWeights& weights,
                                    const BiformerImageOptions& options);
 

@@ -1,6 +1,6 @@
-// Decoding of causal region routing: keys, values, the means of whole regions, and the list of the region that
-// is being written: where a region begins, its first query chooses the list that the region's other queries go on
-// with.
+// Decoding of causal region routing: keys, values, the means of whole regions, and the list of the region
+// that is being written: where a region begins, its first query chooses the list that the region's other
+// queries go on with.
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>

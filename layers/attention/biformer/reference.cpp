@@ -1,5 +1,5 @@
-// Region routing in a sequence from its formula: the scores of all pairs of regions, a mask of tokens from the chosen ones,
-// the whole matrix of scores.
+// Region routing in a sequence from its formula: the scores of all pairs of regions, a mask of tokens from
+// the chosen ones, the whole matrix of scores.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>

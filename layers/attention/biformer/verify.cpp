@@ -68,8 +68,8 @@ void BiformerConfig::verify(Case& run) {
   if (file.config().contains("softmax_scale")) options.scale = file.real("softmax_scale");
   const at::Tensor x = run.leaf("in.x");
   BiformerImageOutput out = run.known([&] { return biformer_image(x, weights, options); });
-  // Equal scores leave the choice open, and gradients follow it. The file's choice is taken when it is one of those
-  // that the scores allow; any other is compared, and fails.
+  // Equal scores leave the choice open, and gradients follow it. The file's choice is taken when it is one of
+  // those that the scores allow; any other is compared, and fails.
   const at::Tensor chosen =
       run.has("out.route_idx") ? run.file.tensor("out.route_idx").to(at::kLong) : out.regions;
   if (chosen.sizes() == out.regions.sizes() && is_choice_of(chosen, out.scores.detach(), run.dtype)) {

@@ -17,9 +17,9 @@ struct QueryPiece {
   int64_t keys() const { return first + count; }  // up to its last query
 };
 
-// The output [B, n, HQ, DV] of q [B, n, HQ, D], the last n tokens of the cache, causally. The queries go in pieces
-// of which each row of lists lies in one block of `block_size`; lists_of gives the lists of each, in order; its
-// key_block is block_size.
+// The output [B, n, HQ, DV] of q [B, n, HQ, D], the last n tokens of the cache, causally. The queries go in
+// pieces of which each row of lists lies in one block of `block_size`; lists_of gives the lists of each, in
+// order; its key_block is block_size.
 at::Tensor attend_in_pieces(const at::Tensor& q, const KvCache& cache, int64_t block_size,
                             Implementation implementation,
                             const std::function<BlockLists(const QueryPiece&)>& lists_of);

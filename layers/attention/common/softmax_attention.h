@@ -33,8 +33,8 @@ class SoftmaxAttention : public Attention {
   // q and k turned to their positions, where the mechanism has a rotary embedding.
   Heads rotated(Heads heads, const at::Tensor& positions, int64_t length = 0) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
-  // Decoding: positions [B, n] of the tokens x [B, n, C] that follow `seen` ones. Throws ConfigError when the rotary
-  // embedding cannot turn them beside the keys that are there.
+  // Decoding: positions [B, n] of the tokens x [B, n, C] that follow `seen` ones. Throws ConfigError when the
+  // rotary embedding cannot turn them beside the keys that are there.
   at::Tensor next_positions(const at::Tensor& x, int64_t seen) const;
   // Floating-point operations a token, when a query sees `keys` keys on average.
   double flops(double keys) const;

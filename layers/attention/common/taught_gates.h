@@ -1,12 +1,12 @@
-// Gates that are taught: a small module inside a layer that learns from the layer's own dense attention what is worth
-// reading. The trainer (job.task = "distill"), `eval --tasks gates`, `plot --gate` and `export --format gates` know gates
-// through this file alone.
+// Gates that are taught: a small module inside a layer that learns from the layer's own dense attention what
+// is worth reading. The trainer (job.task = "distill"), `eval --tasks gates`, `plot --gate` and `export
+// --format gates` know gates through this file alone.
 //
 // A config whose layers have one declares
 //
 //   static constexpr TaughtGate gate{...};
-//   bool teaches() const;                                 // forward gives the gate's loss and reads everything
-//   std::string gate_config(const LayerSite& site) const; // a JSON object: its options under the authors' names
+//   bool teaches() const;                                  // forward gives the gate's loss, and reads all
+//   std::string gate_config(const LayerSite& site) const;  // JSON: its options under the authors' names
 //
 // and its module is a GatedLayer too.
 #pragma once
@@ -29,8 +29,8 @@ struct TaughtGate {
   std::string_view teaching;  // the option by which a layer teaches: `mode = "distill"`
 };
 
-// How blocks are ranked: by the gate, at random, the newest ones and the first (window and sink), or by the true
-// largest probability of each block (which costs dense attention).
+// How blocks are ranked: by the gate, at random, the newest ones and the first (window and sink), or by the
+// true largest probability of each block (which costs dense attention).
 enum class GatePolicy { gate, random, window, oracle };
 
 struct GateTrial {
@@ -55,7 +55,8 @@ struct GateMaps {
 class GatedLayer {
  public:
   virtual ~GatedLayer() = default;
-  // From now on blocks are chosen so; nothing: by the layer's config. Sparse forward passes alone are concerned.
+  // From now on blocks are chosen so; nothing: by the layer's config. Sparse forward passes alone are
+  // concerned.
   virtual void set_trial(const std::optional<GateTrial>& trial) = 0;
   // Of all sparse forward passes since the last call.
   virtual GateCount take_count() = 0;

@@ -1,5 +1,6 @@
-// Which kernels compute dense attention on CUDA. The choice looks at shapes, types and the process' wish for determinism, never
-// at gradients: a layer that is recomputed in the backward pass must compute what it computed before.
+// Which kernels compute dense attention on CUDA. The choice looks at shapes, types and the process' wish for
+// determinism, never at gradients: a layer that is recomputed in the backward pass must compute what it
+// computed before.
 #include "core/error.h"
 #include "layers/attention/dense/module.h"
 #include "layers/ops/cudnn_attention/cudnn_attention.h"

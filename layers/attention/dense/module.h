@@ -1,12 +1,13 @@
-// The module of dense attention, shared by dense.cpp (forward), decode.cpp and backend.cpp; not a public header.
+// The module of dense attention, shared by dense.cpp (forward), decode.cpp and backend.cpp; not a public
+// header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/dense/dense.h"
 
 namespace longreach::dense {
 
-// Whether cuDNN computes these heads. "longreach": never. "auto": where it takes the case, on CUDA, in a process that does not
-// ask for determinism. "cudnn": always; throws ConfigError that says why it cannot.
+// Whether cuDNN computes these heads. "longreach": never. "auto": where it takes the case, on CUDA, in a
+// process that does not ask for determinism. "cudnn": always; throws ConfigError that says why it cannot.
 bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tensor& cu_seqlens);
 
 class DenseAttention : public SoftmaxAttention {

@@ -48,7 +48,8 @@ class LrpeOp : public FusedOp {
       settle_vector_math();
       const at::ScalarType wide = inputs[0].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
       positions = inputs[2].to(inputs[0].device(), wide).unsqueeze(-1).unsqueeze(-1);
-      // In float32 an angle of 10^6 radians is off by 3e-2: it is made in float64, and its cosine rounded once.
+      // In float32 an angle of 10^6 radians is off by 3e-2: it is made in float64, and its cosine rounded
+      // once.
       const at::Tensor angle =
           positions.to(at::kDouble) * inputs[3].to(at::kDouble).squeeze(1);  // [B, T, H, D]
       cos = angle.cos().to(wide);

@@ -1,5 +1,5 @@
-// Cases of lightning attention: the recurrence with given decays or the paper's, MiniMax's layer, SRMSNorm, and a whole
-// TransNormer language model.
+// Cases of lightning attention: the recurrence with given decays or the paper's, MiniMax's layer, SRMSNorm,
+// and a whole TransNormer language model.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>

@@ -1,5 +1,5 @@
-// The fused form: the compressed branch and the window are interval_attention, the choice is select_blocks, the
-// selected branch is block_attention with one list a query and key head.
+// The fused form: the compressed branch and the window are interval_attention, the choice is select_blocks,
+// the selected branch is block_attention with one list a query and key head.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -78,8 +78,8 @@ at::Tensor forced_blocks(const at::Tensor& blocks, const NsaOptions& options,
   return (blocks < options.first_blocks).logical_or(blocks > newest - options.latest_blocks);
 }
 
-// Each row's best block_counts of the chosen, by score, forced ones first, equal ones by number; ascending, -1 pads.
-// lucidrains' own block, the last of a list, stays.
+// Each row's best block_counts of the chosen, by score, forced ones first, equal ones by number; ascending,
+// -1 pads. lucidrains' own block, the last of a list, stays.
 at::Tensor trimmed(const CountedInput& in, const NsaOptions& options, const std::vector<Document>& documents,
                    const Selection& selection) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();

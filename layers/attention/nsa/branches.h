@@ -9,7 +9,8 @@ namespace longreach::nsa {
 Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
                                const std::vector<Document>& documents, bool keep_scores);
 
-// int32 [1, 1, Tq]: bounds of what each query sees among keys of which a document has `extra` before its windows.
+// int32 [1, 1, Tq]: bounds of what each query sees among keys of which a document has `extra` before its
+// windows.
 struct Bounds {
   at::Tensor lo, hi;
 };

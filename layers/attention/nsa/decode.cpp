@@ -1,6 +1,6 @@
-// Decoding: all keys and values, which any later query may select; compressed keys and values, each added when
-// its window completes; and the tokens of windows that have begun, as phi reads them. A query reads T / d
-// compressed keys, the selected blocks and the window, whatever T is.
+// Decoding: all keys and values, which any later query may select; compressed keys and values, each added
+// when its window completes; and the tokens of windows that have begun, as phi reads them. A query reads T /
+// d compressed keys, the selected blocks and the window, whatever T is.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>

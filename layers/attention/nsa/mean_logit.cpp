@@ -1,5 +1,5 @@
-// The choice of blocks in lucidrains' form. Means commute with the product q k, so that a block's logit is that
-// of the group's mean query and the block's mean compressed key: one small select_blocks, and one
+// The choice of blocks in lucidrains' form. Means commute with the product q k, so that a block's logit is
+// that of the group's mean query and the block's mean compressed key: one small select_blocks, and one
 // interval_attention for the softmax's denominator.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -40,7 +40,8 @@ Blocks mean_blocks(const NsaInput& in, const NsaOptions& options, const std::vec
   return blocks;
 }
 
-// What each row sees: blocks before its own. int32 [1, 1, Tq]; first: [Tq] the document's first block of the row.
+// What each row sees: blocks before its own. int32 [1, 1, Tq]; first: [Tq] the document's first block of the
+// row.
 Bounds past_blocks(const NsaOptions& options, const std::vector<Document>& documents, int64_t queries,
                    at::Tensor& own) {
   const Bounds bounds{at::zeros({1, 1, queries}, at::kInt), at::zeros({1, 1, queries}, at::kInt)};

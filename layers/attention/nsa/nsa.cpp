@@ -38,8 +38,8 @@ NsaOptions options_of(const NsaConfig& config) {
           .window = config.window};
 }
 
-// Features 0, 2, 4, ... then 1, 3, 5, ...: pairs that turn together, as rotate() wants them. Products of q and k
-// do not see the order.
+// Features 0, 2, 4, ... then 1, 3, 5, ...: pairs that turn together, as rotate() wants them. Products of q
+// and k do not see the order.
 at::Tensor halves_of_pairs(const at::Tensor& x) {
   return x.unflatten(-1, {-1, 2}).transpose(-1, -2).flatten(-2);
 }
@@ -216,7 +216,8 @@ double NsaAttention::flops_per_token(int64_t seq_len) const {
   const double selected =
       average(tokens, [&](int64_t p) { return std::min(listed - 1, p / size) * size + p % size + 1; });
   const double window = average(tokens, [&](int64_t p) { return std::min(p + 1, options_.window); });
-  // Choosing reads the compressed branch's probabilities again; phi runs once every stride tokens, for k and v.
+  // Choosing reads the compressed branch's probabilities again; phi runs once every stride tokens, for k and
+  // v.
   double phi = static_cast<double>(site_.num_kv_heads * site_.head_dim * config_.compress_block) * 2.0;
   if (config_.compress == "linear") phi *= static_cast<double>(site_.head_dim);
   if (mlp_key_) {

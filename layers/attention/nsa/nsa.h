@@ -1,5 +1,5 @@
-// Native sparse attention: compressed keys, selected blocks of keys and a window, each weighted by a gate. See
-// README.md.
+// Native sparse attention: compressed keys, selected blocks of keys and a window, each weighted by a gate.
+// See README.md.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -48,13 +48,13 @@ struct NsaConfig {
 
 // The conventions of compression, selection and visibility.
 enum class NsaForm {
-  // Window i of compression covers tokens [i d, i d + l), is seen by queries from its last token on, and votes
-  // for blocks by its probability times its overlap with them. Forced blocks count towards num_blocks.
+  // Window i of compression covers tokens [i d, i d + l), is seen by queries from its last token on, and
+  // votes for blocks by its probability times its overlap with them. Forced blocks count towards num_blocks.
   paper,
-  // lucidrains: window i covers [(i + 1) d - l, (i + 1) d), zeros before the first token, and is seen by queries
-  // after it; memory slots are always seen. A block's score is the mean logit of its windows and heads, its value
-  // the softmax of that beside a slot of -1000; blocks before the query's own are chosen where it exceeds 1e-10,
-  // and the own block comes on top of num_blocks.
+  // lucidrains: window i covers [(i + 1) d - l, (i + 1) d), zeros before the first token, and is seen by
+  // queries after it; memory slots are always seen. A block's score is the mean logit of its windows and
+  // heads, its value the softmax of that beside a slot of -1000; blocks before the query's own are chosen
+  // where it exceeds 1e-10, and the own block comes on top of num_blocks.
   lucidrains,
 };
 
@@ -104,20 +104,21 @@ struct NsaOutput {
   at::Tensor o;                    // [B, Tq, H, Dv]: the gated sum
   at::Tensor o_cmp, o_slc, o_win;  // before gating; o_cmp is 0 where nothing is visible
   at::Tensor lse_cmp;              // [B, H, Tq] float32 (float64 of float64), -inf where nothing is visible
-  at::Tensor
-      block_indices;  // int32 [B, Hl, Tq, S], ascending (lucidrains: own block last), -1 pads; Hl = HK or H
-  // If asked for: [B, Hl, Tq, blocks of the longest document], -inf (lucidrains: 0) where no candidate. The fused
-  // form of lucidrains gives the chosen alone.
+  // int32 [B, Hl, Tq, S], ascending (lucidrains: own block last), -1 pads; Hl = HK or H.
+  at::Tensor block_indices;
+  // If asked for: [B, Hl, Tq, blocks of the longest document], -inf (lucidrains: 0) where no candidate. The
+  // fused form of lucidrains gives the chosen alone.
   at::Tensor block_scores;
 };
 
-// Three branches and their gated sum. Differentiable in q, k, v, the compressed tensors, the memory and the gate;
-// the choice of blocks has no gradient, so that phi learns through the compressed branch alone. Fused: float32,
-// bfloat16; scores exist in tiles. The reference: any floating dtype, T x T in memory.
+// Three branches and their gated sum. Differentiable in q, k, v, the compressed tensors, the memory and the
+// gate; the choice of blocks has no gradient, so that phi learns through the compressed branch alone. Fused:
+// float32, bfloat16; scores exist in tiles. The reference: any floating dtype, T x T in memory.
 NsaOutput nsa_attention(const NsaInput& in, const NsaOptions& options, bool keep_scores = false);
 NsaOutput nsa_attention_reference(const NsaInput& in, const NsaOptions& options, bool keep_scores = false);
 
-// flash-linear-attention's form: windows of block_size tokens are the means of k and v, their positions applied.
+// flash-linear-attention's form: windows of block_size tokens are the means of k and v, their positions
+// applied.
 NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
                         const NsaOptions& options, const at::Tensor& cu_seqlens = {});
 

@@ -64,8 +64,8 @@ at::Tensor overlaps(const NsaOptions& options, int64_t windows, int64_t blocks,
   return weights.to(like.dtype());
 }
 
-// The best n of the candidates (counts [B, Hl, T, 1], if defined: of each row), ties to the lowest, in ascending order; -1
-// pads.
+// The best n of the candidates (counts [B, Hl, T, 1], if defined: of each row), ties to the lowest, in
+// ascending order; -1 pads.
 at::Tensor best(const at::Tensor& scores, const at::Tensor& candidates, int64_t n, const at::Tensor& counts) {
   const at::Tensor ranked = scores.masked_fill(candidates.logical_not(), -kInfinity);
   const at::Tensor order = std::get<1>(at::sort(ranked, /*stable=*/true, /*dim=*/-1, /*descending=*/true));

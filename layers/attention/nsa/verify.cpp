@@ -98,7 +98,8 @@ at::Tensor places(const at::Tensor& bounds, int64_t stride) {
   return at::cat(parts).unsqueeze(0);
 }
 
-// XunhaoLai: packed tokens N H D; phi reads keys before the rotary embedding, compressed keys stand at i stride.
+// XunhaoLai: packed tokens N H D; phi reads keys before the rotary embedding, compressed keys stand at i
+// stride.
 void run_xunhaolai(Case& run) {
   const VectorFile& file = run.file;
   const NsaOptions options{.compress_block = file.integer("kernel_size"),
@@ -164,8 +165,8 @@ NsaOptions lucidrains_options(const Case& run) {
           .shared_selection = file.truth_or("query_heads_share_selected_kv", true)};
 }
 
-// The values and, as torch.topk orders equal ones, the indices that the authors' choice begins with: among the
-// blocks whose windows are all there.
+// The values and, as torch.topk orders equal ones, the indices that the authors' choice begins with: among
+// the blocks whose windows are all there.
 void produce_choice(Case& run, const at::Tensor& scores, const NsaOptions& options) {
   const int64_t ratio = options.block_size / options.compress_stride;
   const int64_t blocks = run.leaves.at("x").size(1) / options.compress_stride / ratio;

@@ -41,8 +41,8 @@ struct S2Config {
   static void verify(verify::Case& run);
 };
 
-// Which key blocks a query block reads; blocks count from the start of the document, `head` is a kv head, or a
-// query head where patterns are per query head.
+// Which key blocks a query block reads; blocks count from the start of the document, `head` is a kv head, or
+// a query head where patterns are per query head.
 struct S2Pattern {
   int64_t block_size = 64;
   int64_t local_blocks = 16;  // the latest blocks, the query's own included
@@ -51,8 +51,8 @@ struct S2Pattern {
   int64_t head_sliding_offset = 0, head_sliding_step = 1;
   int64_t heads = 1;            // patterns; one for all heads when homogeneous
   int64_t num_dense_heads = 0;  // the last of them see every block
-  // Causal: a head's strides are blocks of the document, so that a key that is let go never comes back. Else they
-  // count from the borders of the query's window, the same for every head.
+  // Causal: a head's strides are blocks of the document, so that a key that is let go never comes back. Else
+  // they count from the borders of the query's window, the same for every head.
   bool causal = true;
 
   // Throws ConfigError for sizes that make no pattern.
@@ -66,13 +66,14 @@ S2Pattern s2_pattern(const S2Config& config, int64_t num_heads, int64_t num_kv_h
 // bool [heads, blocks - past, blocks]: the rows after `past` blocks.
 at::Tensor s2_block_mask(const S2Pattern& pattern, int64_t blocks, int64_t past = 0);
 
-// Lists for block_attention, int32 [1, heads, N, S], of rows of `query_block` queries of each document (bounds as
-// in Batch), or of the sequence of `tokens` from token `first` on. A row must lie in one block: query_block
-// divides block_size and, but for single queries, first is a multiple of it.
+// Lists for block_attention, int32 [1, heads, N, S], of rows of `query_block` queries of each document
+// (bounds as in Batch), or of the sequence of `tokens` from token `first` on. A row must lie in one block:
+// query_block divides block_size and, but for single queries, first is a multiple of it.
 at::Tensor s2_lists(const S2Pattern& pattern, int64_t tokens, int64_t first, int64_t query_block,
                     const at::Tensor& cu_seqlens = {});
 
-// The plain formula. q [B, T, H, D], k and v [B, T, HK, D] of any floating dtype -> [B, T, H, D]; memory T x T.
+// The plain formula. q [B, T, H, D], k and v [B, T, HK, D] of any floating dtype -> [B, T, H, D]; memory T x
+// T.
 at::Tensor s2_attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const S2Pattern& pattern, const at::Tensor& cu_seqlens = {});
 

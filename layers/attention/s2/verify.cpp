@@ -22,8 +22,9 @@ int64_t number_or(const VectorFile& file, const char* key, int64_t otherwise) {
   return null ? otherwise : file.integer_or(key, otherwise);
 }
 
-// block_size, local_blocks (a number, or one for each side), vert_stride, and what may be absent. Patterns are per kv head,
-// or one for all heads where they do not differ; a step that is absent is max(1, vert_stride / heads).
+// block_size, local_blocks (a number, or one for each side), vert_stride, and what may be absent. Patterns
+// are per kv head, or one for all heads where they do not differ; a step that is absent is max(1, vert_stride
+// / heads).
 S2Pattern read_pattern(const Case& run, int64_t heads, int64_t kv_heads) {
   const VectorFile& file = run.file;
   const bool one = file.truth_or("homo_head", false);

@@ -1,5 +1,6 @@
-// Decoding: a cache of keys and values, and beside it the gate's keys of the blocks that are complete. A block's
-// key is made once, when its last token has come; until then the block's keys wait as they were before rotation.
+// Decoding: a cache of keys and values, and beside it the gate's keys of the blocks that are complete. A
+// block's key is made once, when its last token has come; until then the block's keys wait as they were
+// before rotation.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>

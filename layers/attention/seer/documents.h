@@ -16,7 +16,8 @@ struct SeerDocument {
 std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places);
 int64_t seer_most_blocks(const std::vector<SeerDocument>& documents);
 
-// Some rows of one document, so many that what exists of them at once does not grow with the square of its length.
+// Some rows of one document, so many that what exists of them at once does not grow with the square of its
+// length.
 struct SeerChunk {
   SeerDocument document;
   int64_t row, rows;
@@ -28,7 +29,8 @@ std::vector<SeerChunk> seer_chunks(const SeerGateForm& form, const SeerPlaces& p
 struct SeerTruth {
   at::Tensor listed, target;
 };
-// seer_gate_loss where the truth of a chunk is made when it is needed; it is not asked for rows that are dropped.
+// seer_gate_loss where the truth of a chunk is made when it is needed; it is not asked for rows that are
+// dropped.
 at::Tensor seer_gate_loss_by_chunks(const SeerGateForm& form, const at::Tensor& gate_q,
                                     const at::Tensor& gate_k, const SeerPlaces& places, double slice_ratio,
                                     const std::function<SeerTruth(const SeerChunk&)>& truth_of);

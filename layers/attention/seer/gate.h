@@ -1,8 +1,8 @@
 // The gate of SeerAttention as functions: what it makes of queries and keys before the rotary embedding, its
 // scores, the truth it learns from, its loss, and the lists of blocks it chooses. The module is in seer.cpp.
 //
-// Letters: Hg heads of the map (prefill form: H; decode form: HK), N rows (prefill: blocks of queries; decode:
-// queries; packed documents follow each other), M pooled keys, gh = gate_hidden.
+// Letters: Hg heads of the map (prefill form: H; decode form: HK), N rows (prefill: blocks of queries;
+// decode: queries; packed documents follow each other), M pooled keys, gh = gate_hidden.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -65,28 +65,30 @@ inline SeerPlaces seer_places(const at::Tensor& q, const at::Tensor& cu_seqlens)
 // The block that each row's own queries end in, counted within its document: int64 [N].
 at::Tensor seer_own_blocks(const SeerGateForm& form, const SeerPlaces& places);
 
-// q [B, T, H, D] before the rotary embedding -> [B, N, Hg, gh], normalised and rotated. positions int64 [B, T]
-// (decode form); rotary: of gh features, null when the gate has none. Differentiable.
+// q [B, T, H, D] before the rotary embedding -> [B, N, Hg, gh], normalised and rotated. positions int64 [B,
+// T] (decode form); rotary: of gh features, null when the gate has none. Differentiable.
 at::Tensor seer_gate_queries(const SeerGateForm& form, const SeerGateWeights& weights, const at::Tensor& q,
                              RotaryEmbedding* rotary, const at::Tensor& positions, const SeerPlaces& places,
                              Implementation implementation);
-// k [B, T, HK, D] before the rotary embedding, from block `first_block` on -> [B, M, Hg or HK, gh]. The prefill
-// form pools a last partial block over the tokens it has; the decode form leaves it out, since no row scores it.
+// k [B, T, HK, D] before the rotary embedding, from block `first_block` on -> [B, M, Hg or HK, gh]. The
+// prefill form pools a last partial block over the tokens it has; the decode form leaves it out, since no row
+// scores it.
 at::Tensor seer_gate_keys(const SeerGateForm& form, const SeerGateWeights& weights, const at::Tensor& k,
                           RotaryEmbedding* rotary, const SeerPlaces& places, Implementation implementation,
                           int64_t first_block = 0);
 
 // Scores of all rows: float32 (float64) [B, Hg, N, blocks of the longest document]. What a row does not score
-// holds the lowest float32 (prefill form: blocks after its own) or -1e20 (decode form: its own block and later),
-// as in the authors' code. Differentiable; for analysis and the reference, since it keeps the whole map.
+// holds the lowest float32 (prefill form: blocks after its own) or -1e20 (decode form: its own block and
+// later), as in the authors' code. Differentiable; for analysis and the reference, since it keeps the whole
+// map.
 at::Tensor seer_gate_logits(const SeerGateForm& form, const at::Tensor& gate_q, const at::Tensor& gate_k,
                             const SeerPlaces& places);
 
 // Every causal block of every row: int32 [1, Hg, N, blocks].
 at::Tensor seer_all_blocks(const SeerGateForm& form, const SeerPlaces& places);
 
-// Block attention of rotated heads over `indices` with the largest probability of each (row, listed block), per
-// head of the map. The gradient of o flows; the statistics have none.
+// Block attention of rotated heads over `indices` with the largest probability of each (row, listed block),
+// per head of the map. The gradient of o flows; the statistics have none.
 struct SeerAttended {
   at::Tensor o;          // [B, T, H, D]
   at::Tensor block_max;  // [B, Hg, N, S]
@@ -95,28 +97,28 @@ SeerAttended seer_attend(const SeerGateForm& form, const at::Tensor& q, const at
                          const at::Tensor& v, const at::Tensor& indices, const SeerPlaces& places,
                          bool statistics, Implementation implementation);
 
-// What the gate should say of the listed blocks: block_max over its sum along the row; the decode form leaves a
-// row's own block out and adds 1e-9 to the sum. [B, Hg, N, S]; 0 where nothing is listed.
+// What the gate should say of the listed blocks: block_max over its sum along the row; the decode form leaves
+// a row's own block out and adds 1e-9 to the sum. [B, Hg, N, S]; 0 where nothing is listed.
 at::Tensor seer_gate_target(const SeerGateForm& form, const at::Tensor& block_max, const at::Tensor& indices,
                             const SeerPlaces& places);
 
-// KL(target || softmax of the gate's scores over the row's listed blocks): its mean over a document's heads and rows,
-// summed over documents; rows before a quarter of the blocks (prefill) or before slice_ratio of the tokens (decode)
-// are dropped. Over SeerLossCount it is the authors' loss. Scores exist for some rows at a time; gradients to gate_q
-// and gate_k come from the same pass.
+// KL(target || softmax of the gate's scores over the row's listed blocks): its mean over a document's heads
+// and rows, summed over documents; rows before a quarter of the blocks (prefill) or before slice_ratio of the
+// tokens (decode) are dropped. Over SeerLossCount it is the authors' loss. Scores exist for some rows at a
+// time; gradients to gate_q and gate_k come from the same pass.
 at::Tensor seer_gate_loss(const SeerGateForm& form, const at::Tensor& gate_q, const at::Tensor& gate_k,
                           const at::Tensor& target, const at::Tensor& indices, const SeerPlaces& places,
                           double slice_ratio);
 
-// seer_gate_loss of every causal block of rotated heads, without anything of size rows x blocks: the truth is computed
-// for some rows at a time, and for those that count alone.
+// seer_gate_loss of every causal block of rotated heads, without anything of size rows x blocks: the truth is
+// computed for some rows at a time, and for those that count alone.
 at::Tensor seer_distillation_loss(const SeerGateForm& form, const at::Tensor& q, const at::Tensor& k,
                                   const at::Tensor& v, const at::Tensor& gate_q, const at::Tensor& gate_k,
                                   const SeerPlaces& places, double slice_ratio,
                                   Implementation implementation);
 
-// By what the gate losses of a step are divided. The authors take the mean over every element of the map [heads, rows,
-// blocks of the longest document], then over documents: of all batches of the step here.
+// By what the gate losses of a step are divided. The authors take the mean over every element of the map
+// [heads, rows, blocks of the longest document], then over documents: of all batches of the step here.
 struct SeerLossCount {
   int64_t documents = 0, most_blocks = 0;
 
@@ -152,7 +154,8 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
 at::Tensor seer_gate_loss_reference(const SeerGateForm& form, const at::Tensor& logits,
                                     const at::Tensor& target, const SeerPlaces& places, double slice_ratio);
 
-// The weight of each row in the loss [N]: 0 for dropped rows, else 1 over its document's rows and heads that count.
+// The weight of each row in the loss [N]: 0 for dropped rows, else 1 over its document's rows and heads that
+// count.
 at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio);
 
 }  // namespace longreach

@@ -53,7 +53,8 @@ class GateLossOp : public FusedOp {
            row_weights_.narrow(0, chunk.row, chunk.rows).gt(0).any().item<bool>();
   }
 
-  // With p the softmax over the listed blocks: loss = w sum t (log t - log p), d loss / d score = w (p sum t - t).
+  // With p the softmax over the listed blocks: loss = w sum t (log t - log p), d loss / d score = w (p sum t
+  // - t).
   at::Tensor add_chunk(const SeerChunk& chunk, const SeerTruth& truth, const at::Tensor& all_q,
                        const at::Tensor& all_k, at::Tensor& dq, at::Tensor& dk) const {
     const int64_t heads = all_q.size(2), group = heads / all_k.size(2);

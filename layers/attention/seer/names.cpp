@@ -1,4 +1,5 @@
-// The authors' names of the gate's options: config.json of their gates. Those of its weights are the parameters' own.
+// The authors' names of the gate's options: config.json of their gates. Those of its weights are the
+// parameters' own.
 #include <nlohmann/json.hpp>
 
 #include "layers/attention/seer/gate.h"

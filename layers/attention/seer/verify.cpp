@@ -1,4 +1,5 @@
-// Cases of SeerAttention: the gate's scores, its truth and loss, the blocks it chooses and attention over them.
+// Cases of SeerAttention: the gate's scores, its truth and loss, the blocks it chooses and attention over
+// them.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -125,7 +126,8 @@ void run_prefill(Case& run) {
   choose("topk", {.density = file.real("nz_ratio")});
 }
 
-// [1, heads, N, blocks] of packed documents -> [documents, heads, longest, blocks]; rows without a token hold `rest`.
+// [1, heads, N, blocks] of packed documents -> [documents, heads, longest, blocks]; rows without a token hold
+// `rest`.
 at::Tensor padded(const at::Tensor& packed, const at::Tensor& cu_seqlens, const at::Tensor& rest) {
   std::vector<at::Tensor> documents;
   for (int64_t i = 0; i + 1 < cu_seqlens.numel(); ++i) {
@@ -138,8 +140,8 @@ at::Tensor padded(const at::Tensor& packed, const at::Tensor& cu_seqlens, const 
   return at::stack(documents);
 }
 
-// The authors' masks go on over rows that hold no token, where every visible block scores the same and torch's
-// topk has chosen: no query stands there, and no rule of ours speaks of them.
+// The authors' masks go on over rows that hold no token, where every visible block scores the same and
+// torch's topk has chosen: no query stands there, and no rule of ours speaks of them.
 struct EmptyRows {
   at::Tensor visible, logits, score;
 

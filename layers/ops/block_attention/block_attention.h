@@ -18,8 +18,8 @@
 namespace longreach {
 
 // Which key blocks each query block reads. Blocks count from the first query and from the first key of the
-// sequence, or of the document when packed; a document's last block may be short. Query i of a sequence stands
-// at key position p_i = i + Tk - Tq.
+// sequence, or of the document when packed; a document's last block may be short. Query i of a sequence
+// stands at key position p_i = i + Tk - Tq.
 struct BlockLists {
   // int32 [Bl, Hl, N, S]: S entries for each of N query blocks; -1 is no block, anywhere in a row; no block
   // twice in a row; any order. Bl = 1 or B. Hl divides H: query head h reads list h * Hl / H, so that Hl = 1
@@ -39,8 +39,8 @@ struct BlockAttentionOutput {
   at::Tensor o;    // [B, Tq, H, Dv], dtype of q
   at::Tensor lse;  // [B, H, Tq], float32 (float64 for float64 inputs of the reference), natural logarithm
   // Largest entry and sum of P over the pairs of a query block and a listed key block; 0 for -1 entries and
-  // where nothing is visible. float32 [B, H or Hl, N, S]; per_list takes the largest and the sum over the heads
-  // that share the list as well. No gradient. Undefined unless asked for.
+  // where nothing is visible. float32 [B, H or Hl, N, S]; per_list takes the largest and the sum over the
+  // heads that share the list as well. No gradient. Undefined unless asked for.
   at::Tensor block_max, block_sum;
 };
 

@@ -8,8 +8,8 @@
 
 namespace longreach {
 
-// Whether an operator runs its CUDA kernels for this tensor: one on CUDA, or any while tests have replaced the device
-// (layers/ops/cuda/backend.h).
+// Whether an operator runs its CUDA kernels for this tensor: one on CUDA, or any while tests have replaced
+// the device (layers/ops/cuda/backend.h).
 bool runs_on_cuda(const at::Tensor& tensor);
 
 // On the CPU float32 or bfloat16, on CUDA float16 too. Throws ShapeError or DtypeError naming the argument.

@@ -18,7 +18,8 @@ at::Tensor by_head(const at::Tensor& x, int64_t heads) {
 
 bool all_finite(const at::Tensor& x) { return x.isfinite().all().item<bool>(); }
 
-// 0 in place of what is not finite: products with it would carry NaN to pairs that are not seen, forward and backward.
+// 0 in place of what is not finite: products with it would carry NaN to pairs that are not seen, forward and
+// backward.
 at::Tensor finite_part(const at::Tensor& x) { return x.masked_fill(x.isfinite().logical_not(), 0.0); }
 
 at::Tensor scores_of(const at::Tensor& q, const at::Tensor& k, at::ScalarType wide, double scale) {

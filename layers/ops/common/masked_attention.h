@@ -11,8 +11,8 @@ struct MaskedAttention {
   at::Tensor weights;  // [B, H, Tq, Tk], dtype of lse: P; rows that see nothing are 0
 };
 
-// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv] of any floating dtype; visible: bool, broadcasts to
-// [B, H, Tq, Tk]. Gradients by autograd.
+// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv] of any floating dtype; visible: bool, broadcasts
+// to [B, H, Tq, Tk]. Gradients by autograd.
 MaskedAttention masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  const at::Tensor& visible, double scale);
 

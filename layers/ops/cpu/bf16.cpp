@@ -82,7 +82,8 @@ bool has_bf16_dot() {
 bool has_amx() {
 #if defined(__x86_64__) && defined(__linux__)
   static const bool lent = [] {
-    // g++ 12 has no __builtin_cpu_supports("amx-bf16"): CPUID leaf 7, EDX bits 22 (AMX-BF16) and 24 (AMX-TILE).
+    // g++ 12 has no __builtin_cpu_supports("amx-bf16"): CPUID leaf 7, EDX bits 22 (AMX-BF16) and 24
+    // (AMX-TILE).
     uint32_t eax = 7, ebx = 0, ecx = 0, edx = 0;
     __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
     // Linux lends the registers to a process that asks (asm/prctl.h: ARCH_REQ_XCOMP_PERM, XTILEDATA).

@@ -1,6 +1,6 @@
-// The tile-register product. Blocks of 32 x 32 of C in four tiles: each step of 32 in k loads two tiles of A and two of B
-// for four products. No static initialisers and no inline library code here: this file is compiled for
-// instructions that the CPU may lack.
+// The tile-register product. Blocks of 32 x 32 of C in four tiles: each step of 32 in k loads two tiles of A
+// and two of B for four products. No static initialisers and no inline library code here: this file is
+// compiled for instructions that the CPU may lack.
 #include <immintrin.h>
 
 #include "layers/ops/cpu/amx.h"
@@ -17,11 +17,12 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// In static memory: g++ 12 tells its optimizer of eight bytes that ldtilecfg reads, and drops the stores to the rest of
-// a local one.
+// In static memory: g++ 12 tells its optimizer of eight bytes that ldtilecfg reads, and drops the stores to
+// the rest of a local one.
 constexpr TileConfig kTiles;
 
-// C tiles 0..3 (row by row), A tiles 4 and 5, B tiles 6 and 7. Numbers of tiles are parts of the instructions.
+// C tiles 0..3 (row by row), A tiles 4 and 5, B tiles 6 and 7. Numbers of tiles are parts of the
+// instructions.
 template <bool kTwoRows, bool kTwoColumns>
 [[gnu::always_inline]] inline void tile_block(int64_t k, const uint16_t* a, int64_t row, const uint16_t* b,
                                               int64_t ldb, float* c, int64_t ldc, bool accumulate) {

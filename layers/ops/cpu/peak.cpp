@@ -25,8 +25,8 @@ Peak larger(const Peak& a, const Peak& b) {
   return {.float32 = std::max(a.float32, b.float32), .bfloat16 = std::max(a.bfloat16, b.bfloat16)};
 }
 
-// The best of many short runs: a rate below the peak is easy to come by, one above it is not. The first 20 ms let the clock
-// of the CPU rise.
+// The best of many short runs: a rate below the peak is easy to come by, one above it is not. The first 20 ms
+// let the clock of the CPU rise.
 double best_rate(const std::function<double()>& loop, const std::function<double()>& seconds) {
   double best = 0, spent = 0;
   while (spent < 0.06) {

@@ -16,7 +16,8 @@ Peak measure_peak();
 // For each of the two the larger.
 Peak larger(const Peak& a, const Peak& b);
 
-// The highest operations a second of loop(), which returns how many it has done, over runs that fill 60 ms of seconds().
+// The highest operations a second of loop(), which returns how many it has done, over runs that fill 60 ms of
+// seconds().
 double best_rate(const std::function<double()>& loop, const std::function<double()>& seconds);
 
 // The calling thread's own CPU time: it stands still while others hold the core.

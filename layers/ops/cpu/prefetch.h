@@ -1,5 +1,5 @@
-// Asking for rows ahead of their use. Rows of one head lie a token apart, mostly on pages of their own, which the hardware's
-// prefetchers do not follow.
+// Asking for rows ahead of their use. Rows of one head lie a token apart, mostly on pages of their own, which
+// the hardware's prefetchers do not follow.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// The products of softmax attention on one pair of tiles (64 queries x 64 keys), for every Highway target: what
-// its operators share, forward and backward.
+// The products of softmax attention on one pair of tiles (64 queries x 64 keys), for every Highway target:
+// what its operators share, forward and backward.
 //
 // Scores are kept transposed, S^T [keys, queries]: queries lie along the vector lanes, so that softmax
 // statistics and row intervals are vectors and need no horizontal sums, and K and V are read where they lie,
@@ -60,7 +60,8 @@ struct Regions {
     return regions;
   }
 
-  // seen.any(column, from, to): does one of the kStrip columns from `column` on see one of the rows [from, to)?
+  // seen.any(column, from, to): does one of the kStrip columns from `column` on see one of the rows [from,
+  // to)?
   template <class Visibility>
   static Regions visible(const Visibility& seen, int64_t keys, int64_t columns) {
     Regions regions;
@@ -126,8 +127,8 @@ class FloatProduct {
   void scores(const Region& r, float* s) const { product_into(k_, q_t_.data(), qk_size_, r, s); }
   void value_scores(const Region& r, float* s) const { product_into(v_, do_t_.data(), v_size_, r, s); }
 
-  // P^T or dS^T complete in `keys` rows: gets ready what the products below need; of P^T what add_output needs, or what
-  // add_value_gradient does.
+  // P^T or dS^T complete in `keys` rows: gets ready what the products below need; of P^T what add_output
+  // needs, or what add_value_gradient does.
   void finish_probabilities(float*, int64_t, int64_t) {}
   void finish_probability_rows(const float*, int64_t) {}
   void finish_gradients(float*, int64_t, int64_t) {}
@@ -210,8 +211,8 @@ class FloatProduct {
   int64_t qk_size_ = 0, v_size_ = 0, count_ = 0;
 };
 
-// Products of bf16 pairs with fp32 sums, on vectors (vdpbf16ps) or on tile registers (AMX). P and dS are rounded to bf16
-// before their products.
+// Products of bf16 pairs with fp32 sums, on vectors (vdpbf16ps) or on tile registers (AMX). P and dS are
+// rounded to bf16 before their products.
 template <bool kTileRegisters>
 class PairProduct {
  public:
@@ -282,8 +283,8 @@ class PairProduct {
 
   static int64_t even(int64_t n) { return n + n % 2; }
 
-  // The operand A of a product over keys: element (e, key) of a tile of keys or values. Pairs of keys lie side by side;
-  // tile registers want them along rows of e.
+  // The operand A of a product over keys: element (e, key) of a tile of keys or values. Pairs of keys lie
+  // side by side; tile registers want them along rows of e.
   struct OverKeys {
     Pairs pairs;
     simd::Scratch<float> transposed;  // [size][kTile / 2] pairs of bf16

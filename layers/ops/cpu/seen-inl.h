@@ -1,6 +1,7 @@
-// Products over the pairs of a tile that are seen, one by one: for tiles that are seen in part and whose operands hold
-// something that is not finite, for every Highway target. The products of products-inl.h multiply unseen rows by 0,
-// which makes NaN of NaN and of infinity, and carries it to queries and keys that have nothing to do with them.
+// Products over the pairs of a tile that are seen, one by one: for tiles that are seen in part and whose
+// operands hold something that is not finite, for every Highway target. The products of products-inl.h
+// multiply unseen rows by 0, which makes NaN of NaN and of infinity, and carries it to queries and keys that
+// have nothing to do with them.
 #if defined(LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SEEN_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SEEN_INL_H_
 #undef LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SEEN_INL_H_

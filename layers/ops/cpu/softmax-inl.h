@@ -1,7 +1,7 @@
-// The online softmax of one tile of S^T (FlashAttention-2, arXiv 2307.08691, Algorithm 1, transposed), for every
-// Highway target. Statistics and O^T in fp32, base 2. The running maximum moves only when a score exceeds it by
-// more than 2^kHeadroom: O^T is then rescaled; in between the exponentials may reach 2^kHeadroom, which fp32
-// sums hold without loss.
+// The online softmax of one tile of S^T (FlashAttention-2, arXiv 2307.08691, Algorithm 1, transposed), for
+// every Highway target. Statistics and O^T in fp32, base 2. The running maximum moves only when a score
+// exceeds it by more than 2^kHeadroom: O^T is then rescaled; in between the exponentials may reach
+// 2^kHeadroom, which fp32 sums hold without loss.
 #if defined(LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SOFTMAX_INL_H_
 #undef LONGREACH_LAYERS_OPS_SOFTMAX_TILE_SOFTMAX_INL_H_
@@ -25,8 +25,8 @@ inline constexpr float kHeadroom = 8.0f;
 // The lowest finite number: no score is below it, and differences of maxima never are NaN.
 inline constexpr float kNoMaximum = std::numeric_limits<float>::lowest();
 
-// Per query: the running maximum, the sum of 2^(s - maximum), and the factor that O^T is due. A query that sees a key has
-// a result whatever its scores are: NaN among them makes maximum + log2(sum) NaN.
+// Per query: the running maximum, the sum of 2^(s - maximum), and the factor that O^T is due. A query that
+// sees a key has a result whatever its scores are: NaN among them makes maximum + log2(sum) NaN.
 struct Statistics {
   alignas(64) float maximum[kTile], sum[kTile], factor[kTile];
   bool sees[kTile] = {};  // at least one key, by the mask; the caller says so before the results are taken
@@ -41,9 +41,10 @@ struct Statistics {
   }
 };
 
-// Turns kVectors vectors of columns of S^T (products q.k) into P^T. Returns whether O^T must be rescaled. Scores are rounded before
-// the maximum is subtracted, and stored between: a product and a difference in one instruction would leave what the maximum's own
-// rounding dropped, which is beyond any exponential for scores of 1e9 and more.
+// Turns kVectors vectors of columns of S^T (products q.k) into P^T. Returns whether O^T must be rescaled.
+// Scores are rounded before the maximum is subtracted, and stored between: a product and a difference in one
+// instruction would leave what the maximum's own rounding dropped, which is beyond any exponential for scores
+// of 1e9 and more.
 template <int kVectors, bool kMasked, class Visibility>
 HWY_INLINE bool softmax_columns(const Visibility& seen, int64_t keys, int64_t column, float scale, float* s,
                                 Statistics& statistics) {
@@ -91,7 +92,8 @@ HWY_INLINE bool softmax_columns(const Visibility& seen, int64_t keys, int64_t co
 }
 
 // A tile of S^T becomes P^T relative to the running maxima; O^T [v_size, kTile] is brought to them.
-// seen.mask(column, j): which of the lanes (queries) from `column` on see row j of the tile; asked where kMasked.
+// seen.mask(column, j): which of the lanes (queries) from `column` on see row j of the tile; asked where
+// kMasked.
 template <bool kMasked, class Visibility>
 void online_softmax(const Visibility& seen, int64_t keys, int64_t columns, float scale, float* s,
                     Statistics& statistics, float* o_t, int64_t v_size) {

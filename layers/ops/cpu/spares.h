@@ -1,5 +1,5 @@
-// Work space that tasks take and give back: there is as much of it as threads work at once, however many tasks there
-// are, and memory is asked for once.
+// Work space that tasks take and give back: there is as much of it as threads work at once, however many
+// tasks there are, and memory is asked for once.
 #pragma once
 #include <memory>
 #include <mutex>

@@ -1,6 +1,6 @@
 // Exponentials of fp32 vectors, for every Highway target. Relative error at most 2e-7 where the result is
-// normal; results below 2^-126 become 0, so that exp(-inf) = 0. NaN stays NaN. Include after hwy/highway.h in a file that
-// foreach_target compiles once per target.
+// normal; results below 2^-126 become 0, so that exp(-inf) = 0. NaN stays NaN. Include after hwy/highway.h in
+// a file that foreach_target compiles once per target.
 #if defined(LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
 #undef LONGREACH_LAYERS_OPS_SIMD_VECTOR_MATH_INL_H_
@@ -16,8 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace longreach::simd::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// x where it is NaN, else the larger or the smaller of both. x86's own instructions return their second argument for NaN; other
-// targets may return the number.
+// x where it is NaN, else the larger or the smaller of both. x86's own instructions return their second
+// argument for NaN; other targets may return the number.
 template <class D>
 HWY_INLINE hn::Vec<D> at_least([[maybe_unused]] D d, hn::Vec<D> bound, hn::Vec<D> x) {
 #if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128 && HWY_TARGET != HWY_SCALAR

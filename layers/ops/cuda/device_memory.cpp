@@ -1,4 +1,5 @@
-// A copy from pageable host memory returns after the host bytes have been staged, so they need not outlive the call.
+// A copy from pageable host memory returns after the host bytes have been staged, so they need not outlive
+// the call.
 #include "layers/ops/cuda/device_memory.h"
 
 #include <ATen/ops/empty.h>

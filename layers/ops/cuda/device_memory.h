@@ -1,5 +1,5 @@
-// Work space of launch plans, from ATen's caching allocator: it may be given back as soon as the kernels are started, since
-// they and whoever gets it next run on one stream.
+// Work space of launch plans, from ATen's caching allocator: it may be given back as soon as the kernels are
+// started, since they and whoever gets it next run on one stream.
 #pragma once
 #include <ATen/core/Tensor.h>
 

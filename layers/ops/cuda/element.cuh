@@ -1,4 +1,5 @@
-// Element types of kernels: conversion to and from fp32, pairs in one register, and the 16-bit tensor product.
+// Element types of kernels: conversion to and from fp32, pairs in one register, and the 16-bit tensor
+// product.
 #pragma once
 #include <cstdint>
 
@@ -62,7 +63,8 @@ struct Element<Float16> {
   }
 };
 
-// One store of 16 or 8 bytes: the compiler would merge it with the element stores of another branch, into 4 of 4 bytes.
+// One store of 16 or 8 bytes: the compiler would merge it with the element stores of another branch, into 4
+// of 4 bytes.
 __device__ __forceinline__ void store_16(void* to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(a), "r"(b),
                "r"(c), "r"(d)
@@ -104,8 +106,8 @@ __device__ __forceinline__ uint4 pack(const float (&x)[kPerVector<T>]) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// As 16 bytes at once where all are wanted and the address allows, else one by one; elements beyond `count` are 0 and
-// are not written.
+// As 16 bytes at once where all are wanted and the address allows, else one by one; elements beyond `count`
+// are 0 and are not written.
 template <class T>
 __device__ __forceinline__ uint4 load_vector(const T* from, int count, bool aligned) {
   if (aligned && count >= kPerVector<T>) return *reinterpret_cast<const uint4*>(from);
@@ -128,8 +130,8 @@ __device__ __forceinline__ void store_vector(T* to, const uint4& x, int count, b
     if (i < count) to[i] = Element<T>::from_float(values[i]);
 }
 
-// Four elements as fp32, for elementwise kernels: 8 or 16 bytes a lane keep fp32 data beside 16-bit data in whole
-// sectors. The rules of load_vector.
+// Four elements as fp32, for elementwise kernels: 8 or 16 bytes a lane keep fp32 data beside 16-bit data in
+// whole sectors. The rules of load_vector.
 template <class T>
 __device__ __forceinline__ float4 load_quad(const T* from, int64_t count, bool aligned) {
   if (aligned && count >= 4) {

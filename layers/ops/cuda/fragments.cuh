@@ -1,6 +1,6 @@
 // Products of tiles on tensor cores, for bf16, fp16 and fp32. A warp owns 16-row tiles of accumulators
-// acc[row tile][8-column tile][4], in the layout of mma.m16n8: lane 4 g + t has rows g and g + 8 (elements 0, 1
-// and 2, 3), columns 2 t and 2 t + 1.
+// acc[row tile][8-column tile][4], in the layout of mma.m16n8: lane 4 g + t has rows g and g + 8 (elements 0,
+// 1 and 2, 3), columns 2 t and 2 t + 1.
 //
 // A step takes 32 bytes of both rows: 16 elements of 16 bits or 8 of 32 bits; ldmatrix, which moves 16-byte
 // rows whatever they hold, then gives the right fragments for both. fp32 factors are split into two TF32
@@ -106,8 +106,8 @@ __device__ __forceinline__ void clear(float (&acc)[kRowTiles][kColumnTiles][4]) 
       for (int e = 0; e < 4; ++e) acc[m][n][e] = 0.0f;
 }
 
-// Rows are given by the address of the first one, which begins eight rows of a tile: its permutation is then that
-// of row 0, and offsets do not depend on where a warp's rows lie.
+// Rows are given by the address of the first one, which begins eight rows of a tile: its permutation is then
+// that of row 0, and offsets do not depend on where a warp's rows lie.
 
 // Registers of step `step` of 16 rows, as the left factor.
 template <int kRowBytes>
@@ -207,9 +207,10 @@ __device__ __forceinline__ void multiply_weights_16bit(float (&acc)[kRowTiles][k
   }
 }
 
-// The same for fp32, 16 inner indices a step. ldmatrix does not transpose 32-bit elements, so right is read element by
-// element. Inner index 2 t of eight is given to position t and 2 t + 1 to position t + 4: then the accumulators are the
-// left fragment as they are, and the rows that a warp reads together lie in different bank groups.
+// The same for fp32, 16 inner indices a step. ldmatrix does not transpose 32-bit elements, so right is read
+// element by element. Inner index 2 t of eight is given to position t and 2 t + 1 to position t + 4: then the
+// accumulators are the left fragment as they are, and the rows that a warp reads together lie in different
+// bank groups.
 template <int kRowBytes, int kRowTiles, int kInner, int kColumnTiles>
 __device__ __forceinline__ void multiply_weights_32bit(float (&acc)[kRowTiles][kColumnTiles][4],
                                                        const float (&weights)[kRowTiles][kInner][4],

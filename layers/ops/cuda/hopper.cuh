@@ -1,9 +1,9 @@
-// Thin wrappers of sm_90a's instructions: mbarriers, TMA copies of boxes, wgmma, register budgets and named barriers. One
-// function an instruction, no policy; operands as in the PTX ISA.
+// Thin wrappers of sm_90a's instructions: mbarriers, TMA copies of boxes, wgmma, register budgets and named
+// barriers. One function an instruction, no policy; operands as in the PTX ISA.
 //
-// Tiles in shared memory have rows of 64 16-bit elements, 128 bytes, in the 128-byte swizzle that TMA writes, and begin at
-// multiples of 1024 bytes; wider matrices are several such tiles. wgmma sums d[8-column tile][4] in the layout of
-// fragments.cuh, with warp w of the warpgroup at rows 16 w.
+// Tiles in shared memory have rows of 64 16-bit elements, 128 bytes, in the 128-byte swizzle that TMA writes,
+// and begin at multiples of 1024 bytes; wider matrices are several such tiles. wgmma sums d[8-column tile][4]
+// in the layout of fragments.cuh, with warp w of the warpgroup at rows 16 w.
 #pragma once
 #include "layers/ops/cuda/fragments.cuh"
 #include "layers/ops/cuda/launch.h"
@@ -138,8 +138,9 @@ __device__ __forceinline__ void wgmma_hold(uint32_t (&a)[kTiles][4]) {
     for (int e = 0; e < 4; ++e) asm volatile("" : "+r"(a[n][e])::"memory");
 }
 
-// A swizzled tile as a factor of wgmma. `leading`: bytes to the next tile of 64 columns, where columns lie along the rows of
-// the tile; else of no effect. 32 bytes on are 16 elements of depth along rows, 2048 bytes on 16 rows.
+// A swizzled tile as a factor of wgmma. `leading`: bytes to the next tile of 64 columns, where columns lie
+// along the rows of the tile; else of no effect. 32 bytes on are 16 elements of depth along rows, 2048 bytes
+// on 16 rows.
 __device__ __forceinline__ uint64_t wgmma_tile(uint32_t shared, uint32_t leading = 16) {
   return static_cast<uint64_t>((shared & 0x3ffff) >> 4) | static_cast<uint64_t>(leading >> 4) << 16 |
          64ull << 32 | 1ull << 62;

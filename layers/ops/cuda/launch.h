@@ -1,5 +1,6 @@
-// A launch plan: everything that starts one kernel, as plain data. An operator's plan function makes it from shapes and
-// pointers; the CUDA launcher gives it to a device, the tests give the same plan to the PTX interpreter.
+// A launch plan: everything that starts one kernel, as plain data. An operator's plan function makes it from
+// shapes and pointers; the CUDA launcher gives it to a device, the tests give the same plan to the PTX
+// interpreter.
 //
 // Every kernel is `extern "C" __global__` and takes exactly one argument by value: its parameter struct.
 #pragma once
@@ -13,8 +14,9 @@
 
 namespace longreach::cuda {
 
-// A two- to five-dimensional box of global memory for the tensor memory accelerator (sm_90a). Sizes and boxes in elements,
-// strides in bytes (multiples of 16; strides[i] belongs to dimension i + 1), dimension 0 dense. Elements outside are zero.
+// A two- to five-dimensional box of global memory for the tensor memory accelerator (sm_90a). Sizes and boxes
+// in elements, strides in bytes (multiples of 16; strides[i] belongs to dimension i + 1), dimension 0 dense.
+// Elements outside are zero.
 struct TensorMap {
   const void* data = nullptr;
   uint32_t element_bytes = 2;

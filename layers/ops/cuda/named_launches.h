@@ -1,9 +1,9 @@
-// Kernels as their own launch plans start them on named problems: threads and shared memory a block for the static report,
-// arithmetic and least traffic for its estimates. The pointers in the launches lead nowhere.
+// Kernels as their own launch plans start them on named problems: threads and shared memory a block for the
+// static report, arithmetic and least traffic for its estimates. The pointers in the launches lead nowhere.
 //
-// Work is counted as the mathematics needs it: visible pairs alone, each operand moved once. Passes over small tables have
-// none. What a kernel computes twice (scores in the backward pass) is its own affair, but for the products that it cannot
-// do without: dQ needs three, dK and dV four.
+// Work is counted as the mathematics needs it: visible pairs alone, each operand moved once. Passes over
+// small tables have none. What a kernel computes twice (scores in the backward pass) is its own affair, but
+// for the products that it cannot do without: dQ needs three, dK and dV four.
 #pragma once
 #include <functional>
 #include <set>

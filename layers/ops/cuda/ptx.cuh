@@ -1,5 +1,6 @@
-// Thin wrappers of the PTX instructions that kernels use: one function an instruction, no policy. Operand order and
-// fragment layouts are those of the PTX ISA; tests/ptx checks the layouts against an independent source.
+// Thin wrappers of the PTX instructions that kernels use: one function an instruction, no policy. Operand
+// order and fragment layouts are those of the PTX ISA; tests/ptx checks the layouts against an independent
+// source.
 #pragma once
 #include <cstdint>
 
@@ -9,7 +10,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// 16 bytes from global to shared memory, arriving at the next wait; zeros where `take` is false (nothing is read).
+// 16 bytes from global to shared memory, arriving at the next wait; zeros where `take` is false (nothing is
+// read).
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global, bool take) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(__cvta_generic_to_global(global)), "r"(take ? 16 : 0)
@@ -38,7 +40,8 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-// 8 bytes to shared memory at once: the compiler would store some pairs as two single numbers, in twice the wavefronts.
+// 8 bytes to shared memory at once: the compiler would store some pairs as two single numbers, in twice the
+// wavefronts.
 __device__ __forceinline__ void store_shared_8(void* shared, float a, float b) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(shared)), "f"(a), "f"(b) : "memory");
 }

@@ -4,8 +4,8 @@
 
 namespace longreach::cuda {
 
-// The number of the last of `count` documents that begins no later than `index`; kBegin says where one begins. References to
-// a kernel's parameters: copies would hold registers over what follows.
+// The number of the last of `count` documents that begins no later than `index`; kBegin says where one
+// begins. References to a kernel's parameters: copies would hold registers over what follows.
 template <auto kBegin, class Document>
 __device__ __forceinline__ int find_begun(const Document* const& documents, const int32_t& count, int index) {
   int low = 0, high = count;

@@ -2,13 +2,15 @@
 //
 //   a b = low high + high low + high high
 //
-// without low low, which is below 2^-22 of a b. low has up to 12 bits, of which the tensor core reads 11: 2^-23 of x.
+// without low low, which is below 2^-22 of a b. low has up to 12 bits, of which the tensor core reads 11:
+// 2^-23 of x.
 //
-// Tensor cores truncate (tests/ptx/interpreter/tensor_sum.h): what an instruction adds is cut off at the last bit of the sum that it is added
-// to, always toward zero. In one long sum that is half of its last bit on average each time, n / 2 in n, all in one
-// direction, and small terms vanish. So the three products of a step have a sum of their own, small terms first, and an addition
-// that rounds (FADD) promotes it. A step of 8 elements is then cut off twice at its full size (an A100 adds four products at
-// once), one of 16 four times: below 2^-22 or 2^-21 of the steps' sizes, whatever their number, beside a rounding each.
+// Tensor cores truncate (tests/ptx/interpreter/tensor_sum.h): what an instruction adds is cut off at the last
+// bit of the sum that it is added to, always toward zero. In one long sum that is half of its last bit on
+// average each time, n / 2 in n, all in one direction, and small terms vanish. So the three products of a
+// step have a sum of their own, small terms first, and an addition that rounds (FADD) promotes it. A step of
+// 8 elements is then cut off twice at its full size (an A100 adds four products at once), one of 16 four
+// times: below 2^-22 or 2^-21 of the steps' sizes, whatever their number, beside a rounding each.
 #pragma once
 #include "layers/ops/cuda/ptx.cuh"
 
@@ -20,8 +22,9 @@ __device__ __forceinline__ uint32_t low_part(uint32_t bits, uint32_t high) {
   return __float_as_uint(__uint_as_float(bits) - __uint_as_float(high));
 }
 
-// Sums of their own, at most kChains at a time. ptxas would begin those of all tiles at once, put their promotion off and spill
-// them: each begins here with the last promoted sum of its chain, times a zero that ptxas does not know.
+// Sums of their own, at most kChains at a time. ptxas would begin those of all tiles at once, put their
+// promotion off and spill them: each begins here with the last promoted sum of its chain, times a zero that
+// ptxas does not know.
 template <int kChains>
 class SplitSums {
  public:

@@ -1,12 +1,13 @@
-// Tiles of rows in shared memory. Rows are stored without gaps; the 16-byte chunks of a row are permuted by its
-// number (XOR), so that the eight rows of one 8x8 matrix at one column lie in eight different bank groups.
+// Tiles of rows in shared memory. Rows are stored without gaps; the 16-byte chunks of a row are permuted by
+// its number (XOR), so that the eight rows of one 8x8 matrix at one column lie in eight different bank
+// groups.
 #pragma once
 #include "layers/ops/cuda/ptx.cuh"
 
 namespace longreach::cuda {
 
-// Rows of kRowBytes: a multiple of 128, or an odd multiple of 64 (then two neighbouring rows already differ by
-// half of the banks, and pairs of rows share a permutation of four chunks).
+// Rows of kRowBytes: a multiple of 128, or an odd multiple of 64 (then two neighbouring rows already differ
+// by half of the banks, and pairs of rows share a permutation of four chunks).
 template <int kRowBytes>
 struct Tile {
   static_assert(kRowBytes % 64 == 0);
@@ -44,9 +45,9 @@ inline constexpr int kRowStep = n >= 8   ? n / 8 * 8
                                 : n >= 2 ? 2
                                          : 1;
 
-// The same for rows that lie `stride` bytes apart from `first` on. Each thread keeps to one column and steps down
-// by a fixed number of rows, so that one pointer is all it holds. The bits of its first row and of the steps do
-// not meet, hence the permutations of both combine by XOR.
+// The same for rows that lie `stride` bytes apart from `first` on. Each thread keeps to one column and steps
+// down by a fixed number of rows, so that one pointer is all it holds. The bits of its first row and of the
+// steps do not meet, hence the permutations of both combine by XOR.
 template <int kRows, int kRowBytes, int kThreads>
 __device__ __forceinline__ void load_tile(uint32_t tile, int rows, int row_bytes, const char* first,
                                           int64_t stride) {

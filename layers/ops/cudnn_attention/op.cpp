@@ -1,5 +1,5 @@
-// LibTorch's operators stand in libtorch_cpu, which dispatches them to libtorch_cuda, so nothing of CUDA is linked here. They
-// take [B, H, T, D] of any strides and like best what ours is when transposed.
+// LibTorch's operators stand in libtorch_cpu, which dispatches them to libtorch_cuda, so nothing of CUDA is
+// linked here. They take [B, H, T, D] of any strides and like best what ours is when transposed.
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_cudnn_attention.h>

@@ -36,11 +36,11 @@ struct IntervalAttentionOutput {
   at::Tensor lse;  // [B, H, Tq], float32 (float64 for float64 inputs of the reference), natural logarithm
 };
 
-// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv]; float32 or bfloat16 (CUDA: float16 too); HK and HV divide H; query
-// head h reads key head h * HK / H. Dqk 1..256, Dv 1..512, any T, 0 included. Any strides with a dense last
-// dimension. scale: default Dqk^-1/2. Differentiable in q, k, v through o and through lse. Sums in float32;
-// bits do not depend on the number of threads. Memory: o, lse and O(T (H + HK) D) work space; nothing of size
-// Tq x Tk. Throws ShapeError or DtypeError naming the argument.
+// q [B, Tq, H, Dqk], k [B, Tk, HK, Dqk], v [B, Tk, HV, Dv]; float32 or bfloat16 (CUDA: float16 too); HK and
+// HV divide H; query head h reads key head h * HK / H. Dqk 1..256, Dv 1..512, any T, 0 included. Any strides
+// with a dense last dimension. scale: default Dqk^-1/2. Differentiable in q, k, v through o and through lse.
+// Sums in float32; bits do not depend on the number of threads. Memory: o, lse and O(T (H + HK) D) work
+// space; nothing of size Tq x Tk. Throws ShapeError or DtypeError naming the argument.
 IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                            const IntervalMask& mask = {},
                                            std::optional<double> scale = std::nullopt);

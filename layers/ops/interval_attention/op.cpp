@@ -30,7 +30,8 @@ void expect_fused(const at::Tensor& q, const IntervalMask& mask) {
 
 class IntervalAttention final : public FusedOp {
  public:
-  // The mask's tensors: lo and hi come as inputs, bounds of documents are copied, since a caller may write to its own.
+  // The mask's tensors: lo and hi come as inputs, bounds of documents are copied, since a caller may write to
+  // its own.
   IntervalAttention(const IntervalMask& mask, double scale) : mask_(mask), scale_(scale) {
     mask_.lo = mask_.hi = at::Tensor();
     if (!mask_.cu_seqlens_q.defined()) return;

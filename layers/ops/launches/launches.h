@@ -1,5 +1,5 @@
-// All kernels of all operators, each once, on the named problems of their cuda/launches.h. A kernel that several problems start
-// belongs to the first.
+// All kernels of all operators, each once, on the named problems of their cuda/launches.h. A kernel that
+// several problems start belongs to the first.
 #pragma once
 #include <vector>
 

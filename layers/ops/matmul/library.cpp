@@ -8,8 +8,9 @@
 #include "core/error.h"
 #include "layers/ops/matmul/matmul.h"
 
-// LibTorch's own caller of oneDNN's matmul primitive: result = alpha mat1 mat2 + beta result, any strides. libtorch_cpu
-// exports it; the pinned release's wheel does not carry the header that declares it (ATen/native/mkldnn/Matmul.h).
+// LibTorch's own caller of oneDNN's matmul primitive: result = alpha mat1 mat2 + beta result, any strides.
+// libtorch_cpu exports it; the pinned release's wheel does not carry the header that declares it
+// (ATen/native/mkldnn/Matmul.h).
 namespace at::native {
 void mkldnn_matmul(const Tensor& mat1, const Tensor& mat2, const Tensor& result, float beta, float alpha);
 }
@@ -17,7 +18,8 @@ void mkldnn_matmul(const Tensor& mat1, const Tensor& mat2, const Tensor& result,
 namespace longreach {
 namespace {
 
-// Below, what oneDNN spends on finding the primitive is more than it gains: one token that is decoded, a small gate.
+// Below, what oneDNN spends on finding the primitive is more than it gains: one token that is decoded, a
+// small gate.
 constexpr int64_t kLeastOperations = int64_t{1} << 20;  // multiply-adds
 
 bool has_avx512() {

@@ -1,6 +1,7 @@
-// The products of linear layers, through the library that is faster on this processor: LibTorch holds two. MKL chooses
-// its code by the vendor of the CPU and reaches about 75 % of the peak of AMD's with AVX-512 in float32, oneDNN about 95 %
-// (`longreach bench train` measures both). bfloat16 goes to oneDNN on every CPU by LibTorch's own choice.
+// The products of linear layers, through the library that is faster on this processor: LibTorch holds two.
+// MKL chooses its code by the vendor of the CPU and reaches about 75 % of the peak of AMD's with AVX-512 in
+// float32, oneDNN about 95 % (`longreach bench train` measures both). bfloat16 goes to oneDNN on every CPU by
+// LibTorch's own choice.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -9,7 +10,8 @@
 
 namespace longreach {
 
-// Who multiplies float32 matrices: LibTorch's own choice (MKL on x86-64), or oneDNN. Both sum in float32, in another order.
+// Who multiplies float32 matrices: LibTorch's own choice (MKL on x86-64), or oneDNN. Both sum in float32, in
+// another order.
 enum class MatmulLibrary { kDefault, kOneDnn };
 
 std::string_view name_of(MatmulLibrary library);  // "default", "onednn"
@@ -21,10 +23,10 @@ bool onednn_matmul_available();
 // By the vendor and the instruction sets of this CPU.
 MatmulLibrary fastest_matmul_library();
 
-// What this process uses, LibTorch's default at first; `longreach train` sets it. Set it before the first product, as the
-// number of threads: the bits of a run depend on it. A program that sets oneDNN must take signals on a thread that does not
-// multiply, or on an alternate stack: oneDNN's float32 kernels keep the stack pointer in memory of the heap, where the frame
-// of a signal's handler overwrites what lies beside it.
+// What this process uses, LibTorch's default at first; `longreach train` sets it. Set it before the first
+// product, as the number of threads: the bits of a run depend on it. A program that sets oneDNN must take
+// signals on a thread that does not multiply, or on an alternate stack: oneDNN's float32 kernels keep the
+// stack pointer in memory of the heap, where the frame of a signal's handler overwrites what lies beside it.
 MatmulLibrary matmul_library();
 void set_matmul_library(MatmulLibrary library);
 

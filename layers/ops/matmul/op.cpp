@@ -1,5 +1,5 @@
-// y = x weight^T. Its derivative is two products of the same kind, so the operator is its own backward, as often as one
-// differentiates: dx = dy (weight^T)^T, dweight = dy^T (x^T)^T.
+// y = x weight^T. Its derivative is two products of the same kind, so the operator is its own backward, as
+// often as one differentiates: dx = dy (weight^T)^T, dweight = dy^T (x^T)^T.
 #include "layers/ops/common/autograd.h"
 #include "layers/ops/matmul/matmul.h"
 

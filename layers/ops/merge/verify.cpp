@@ -14,7 +14,8 @@ namespace {
 
 using Output = IntervalAttentionOutput;
 
-// Blocks that a query's block reads: the latest local_blocks, and every vert_stride-th, which ones differs by kv head.
+// Blocks that a query's block reads: the latest local_blocks, and every vert_stride-th, which ones differs by
+// kv head.
 struct Pattern {
   int64_t block_size, local_blocks, vert_stride, heads;
 

@@ -1,4 +1,5 @@
-// The fused recurrence: checks the arguments, cuts sequences into segments, and runs the kernels behind autograd.
+// The fused recurrence: checks the arguments, cuts sequences into segments, and runs the kernels behind
+// autograd.
 //
 // Kept for the backward pass beside the inputs: the state at the start of each segment. A segment is about
 // 8 Dk Dv / (Dk + Dv) tokens, so that these states take at most 1/8 of the memory of o, dq, dk and dv

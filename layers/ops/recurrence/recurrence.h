@@ -22,18 +22,19 @@ struct RecurrenceOptions {
 
 struct RecurrenceOutput {
   at::Tensor o;  // [B, T, H, Dv], dtype of v
-  at::Tensor
-      final_state;  // [N, H, Dk, Dv], float32 (float64 in the float64 reference): S after the last token of
-                    // each sequence, not decayed further; the initial state for an empty sequence
+  // [N, H, Dk, Dv], float32 (float64 in the float64 reference): S after the last token of each sequence, not
+  // decayed further; the initial state for an empty sequence.
+  at::Tensor final_state;
 };
 
-// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16 (CUDA: float16 too), HK and HV divide H (head h reads
-// key head h * HK / H); Dk 1..256, Dv 1..512. log_decay: undefined (no decay), [H] (constant per head) or [B,
-// T, H] (a token); float32, <= 0, -inf forgets. initial_state: undefined (zero) or [N, H, Dk, Dv] float32, N
-// = B, or the number of documents when packed. cu_seqlens: int32 [N+1] on the CPU when B = 1 holds packed
-// documents; the state restarts at each. Differentiable in q, k, v, log_decay and initial_state, through o
-// and final_state. States and sums are float32. Time O(T (chunk + Dk) Dv), work space O(T / chunk * Dk * Dv)
-// a head for the backward pass. Throws ShapeError or DtypeError naming the argument.
+// q [B, T, H, Dk], k [B, T, HK, Dk], v [B, T, HV, Dv]: float32 or bfloat16 (CUDA: float16 too), HK and HV
+// divide H (head h reads key head h * HK / H); Dk 1..256, Dv 1..512. log_decay: undefined (no decay), [H]
+// (constant per head) or [B, T, H] (a token); float32, <= 0, -inf forgets. initial_state: undefined (zero) or
+// [N, H, Dk, Dv] float32, N = B, or the number of documents when packed. cu_seqlens: int32 [N+1] on the CPU
+// when B = 1 holds packed documents; the state restarts at each. Differentiable in q, k, v, log_decay and
+// initial_state, through o and final_state. States and sums are float32. Time O(T (chunk + Dk) Dv), work
+// space O(T / chunk * Dk * Dv) a head for the backward pass. Throws ShapeError or DtypeError naming the
+// argument.
 RecurrenceOutput recurrence(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const at::Tensor& log_decay = {}, const at::Tensor& initial_state = {},
                             const at::Tensor& cu_seqlens = {}, const RecurrenceOptions& options = {});

@@ -1,5 +1,6 @@
-// Parameters of the CPU kernels between the products of a decoder layer: RMSNorm and silu(gate) up, forward and
-// backward. Dense rows, float32 or bfloat16 in and out, arithmetic in float32; pointers and sizes alone, no torch.
+// Parameters of the CPU kernels between the products of a decoder layer: RMSNorm and silu(gate) up, forward
+// and backward. Dense rows, float32 or bfloat16 in and out, arithmetic in float32; pointers and sizes alone,
+// no torch.
 #pragma once
 #include <cstdint>
 
@@ -26,7 +27,8 @@ struct Norm {
   float* rstd = nullptr;  // [rows]
 };
 
-// With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)), and dweight = sum over rows of dy xhat.
+// With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)), and dweight = sum over rows of dy
+// xhat.
 struct NormGradient {
   int64_t rows = 0, size = 0;
   Input x, dy;

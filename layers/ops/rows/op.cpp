@@ -1,4 +1,5 @@
-// From tensors to the kernels of rows.h, and the door to autograd. The CPU's kernels take float32 and bfloat16.
+// From tensors to the kernels of rows.h, and the door to autograd. The CPU's kernels take float32 and
+// bfloat16.
 #include <ATen/ops/empty.h>
 
 #include "layers/ops/common/autograd.h"

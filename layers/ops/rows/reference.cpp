@@ -18,7 +18,8 @@ Norm rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, at::Sca
   return {y.to(dtype), rstd};
 }
 
-// With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)), dweight = sum over rows of dy xhat.
+// With xhat = x rstd and g = dy weight: dx = rstd (g - xhat mean(g xhat)), dweight = sum over rows of dy
+// xhat.
 NormGradients rms_norm_grad(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& rstd,
                             const at::Tensor& dy, bool dx_wanted, bool dweight_wanted) {
   const at::ScalarType wide = rstd.scalar_type();

@@ -1,5 +1,5 @@
-// rows.h by plain tensor operations, any floating dtype, with the gradients written out: what tensors take that no
-// kernel is built for. Not a public header.
+// rows.h by plain tensor operations, any floating dtype, with the gradients written out: what tensors take
+// that no kernel is built for. Not a public header.
 #pragma once
 #include <ATen/core/Tensor.h>
 

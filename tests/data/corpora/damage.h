@@ -1,5 +1,5 @@
-// Damaged HDF5 files whose checksums hold, as a tool that rewrites files or a malicious hand makes them: what a
-// reader sees of them is not caught by a checksum of the library.
+// Damaged HDF5 files whose checksums hold, as a tool that rewrites files or a malicious hand makes them: what
+// a reader sees of them is not caught by a checksum of the library.
 #pragma once
 #include <bit>
 #include <cstdint>

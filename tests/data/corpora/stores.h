@@ -49,8 +49,8 @@ inline bool expect_error_or_truth(const std::string& path, const std::vector<Tok
   }
 }
 
-// `count` stores, each with other metadata damaged and its checksum mended: plain, packed, with a mask, and one of
-// many chunks.
+// `count` stores, each with other metadata damaged and its checksum mended: plain, packed, with a mask, and
+// one of many chunks.
 inline void expect_damage_is_survived(int count, uint32_t seed) {
   const TemporaryFolder folder;
   std::mt19937 random(seed);

@@ -1,5 +1,5 @@
-// A text encoded in parts: no space enters between them, and the ids of a long document do not depend on where
-// it is cut.
+// A text encoded in parts: no space enters between them, and the ids of a long document do not depend on
+// where it is cut.
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>

@@ -1,4 +1,5 @@
-// Rows of Unicode's NormalizationTest.txt by class: source; NFC; NFD; NFKC; NFKD, and what the five must satisfy.
+// Rows of Unicode's NormalizationTest.txt by class: source; NFC; NFD; NFKC; NFKD, and what the five must
+// satisfy.
 #include "data/tokenizers/unicode_forms.h"
 
 #include <gtest/gtest.h>

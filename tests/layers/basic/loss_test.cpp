@@ -66,8 +66,8 @@ TEST(CrossEntropy, GradientsAreCentralDifferences) {
 }
 
 TEST(CrossEntropy, WeightGradientsSumInFloat32AcrossChunks) {
-  // A chunk's gradient is rounded to bfloat16, 8 bits: float32 holds the sum of 512 equal ones exactly, where bfloat16 stands
-  // still at 256 of them.
+  // A chunk's gradient is rounded to bfloat16, 8 bits: float32 holds the sum of 512 equal ones exactly, where
+  // bfloat16 stands still at 256 of them.
   constexpr int64_t kCopies = 512;
   const auto gradient = [](int64_t copies) {
     const at::Tensor hidden = normal({1, kWidth}, 1).expand({copies, kWidth}).to(at::kBFloat16),
@@ -102,7 +102,8 @@ TEST(CrossEntropy, CountsLabelsAndGivesZeroWhereThereIsNone) {
 }
 
 TEST(CrossEntropy, SurvivesLargeLogits) {
-  // Logits of some 10^5, far apart: softmax is one or nothing, and what is left is the rounding of the logits.
+  // Logits of some 10^5, far apart: softmax is one or nothing, and what is left is the rounding of the
+  // logits.
   const auto result = [](auto f, at::ScalarType dtype) {
     const at::Tensor hidden = (normal({8, kWidth}, 1, at::kFloat) * 1e4).to(dtype).requires_grad_(true),
                      weight = normal({kVocab, kWidth}, 2, at::kFloat).to(dtype).requires_grad_(true);

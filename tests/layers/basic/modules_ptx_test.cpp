@@ -1,5 +1,5 @@
-// The modules and operators on the device's path, forward and backward through autograd, every kernel interpreted, against
-// the same call in float64 on the CPU.
+// The modules and operators on the device's path, forward and backward through autograd, every kernel
+// interpreted, against the same call in float64 on the CPU.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/equal.h>
@@ -157,7 +157,8 @@ TEST(CudaModules, AttentionAndRecurrence) {
   }
 }
 
-// The first query is NaN: so are its rows of o and lse, which are not those of a query that sees nothing; no other row is.
+// The first query is NaN: so are its rows of o and lse, which are not those of a query that sees nothing; no
+// other row is.
 void expect_nan_in_the_first_row(const IntervalAttentionOutput& found) {
   EXPECT_TRUE(found.o.select(1, 0).isnan().all().item<bool>());
   EXPECT_TRUE(found.lse.select(2, 0).isnan().all().item<bool>());

@@ -1,4 +1,5 @@
-// atom and red on global and shared memory. Lanes that hit one address take effect in the order of their lanes.
+// atom and red on global and shared memory. Lanes that hit one address take effect in the order of their
+// lanes.
 #include <algorithm>
 
 #include "tests/ptx/interpreter/decoder.h"

@@ -6,8 +6,8 @@
 
 namespace longreach::ptx {
 
-// Gives an mbarrier `arrivals` arrivals and `bytes` of expected (positive) or completed (negative) transactions, and ends
-// its phase when nothing is pending; warps that wait are woken.
+// Gives an mbarrier `arrivals` arrivals and `bytes` of expected (positive) or completed (negative)
+// transactions, and ends its phase when nothing is pending; warps that wait are woken.
 void advance_mbarrier(Block& block, MBarrier& barrier, unsigned arrivals, int64_t bytes);
 
 // The mbarrier at an address of shared memory; null (and reported) when there is none.

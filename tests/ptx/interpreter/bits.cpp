@@ -1,4 +1,5 @@
-// Bits: and, or, xor, not, shifts, lop3, prmt, bfe, bfi, popc, clz, bfind, brev, mov with packing, cvta, selp.
+// Bits: and, or, xor, not, shifts, lop3, prmt, bfe, bfi, popc, clz, bfind, brev, mov with packing, cvta,
+// selp.
 #include <algorithm>
 
 #include "tests/ptx/interpreter/decoder.h"

@@ -1,5 +1,6 @@
-// Bulk copies: TMA and plain ones. Loads arrive on behalf of the mbarrier they complete on, so that only warps that have
-// waited for its phase may touch the bytes; stores read shared memory until their group has been waited for.
+// Bulk copies: TMA and plain ones. Loads arrive on behalf of the mbarrier they complete on, so that only
+// warps that have waited for its phase may touch the bytes; stores read shared memory until their group has
+// been waited for.
 #include <algorithm>
 
 #include "core/error.h"
@@ -72,7 +73,8 @@ struct BoxCopy {
     }
   }
 
-  // 16 bytes from element `first` of the row on; elements outside of the tensor read as zeros and are not written.
+  // 16 bytes from element `first` of the row on; elements outside of the tensor read as zeros and are not
+  // written.
   void copy_chunk(uint32_t plain, uint64_t row, uint32_t first, bool inside) {
     Block& block = *w.block;
     std::byte* here = block.shared_access(w, lane, swizzled(plain, map.swizzle_bytes), 16, shared_kind);

@@ -10,8 +10,8 @@
 namespace longreach::ptx {
 namespace {
 
-// source: 0 where to, 1 where from, 2 bytes to read (the rest are zeros). offset: of both addresses, and the bytes to write.
-// The bytes are there at once, but whoever touches them before the wait is reported.
+// source: 0 where to, 1 where from, 2 bytes to read (the rest are zeros). offset: of both addresses, and the
+// bytes to write. The bytes are there at once, but whoever touches them before the wait is reported.
 Step copy(Warp& w, const Instruction& i, uint32_t mask) {
   Block& block = *w.block;
   const auto bytes = static_cast<unsigned>(i.offset[2]);

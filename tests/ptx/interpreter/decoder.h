@@ -1,6 +1,6 @@
-// Turns the text of one PTX instruction into an Instruction. Families of instructions (arithmetic, memory, barriers, ...)
-// each bring a table of decoders; a decoder takes the modifiers it understands, and whatever is left over makes the opcode
-// unsupported, so that no meaning is ever dropped silently.
+// Turns the text of one PTX instruction into an Instruction. Families of instructions (arithmetic, memory,
+// barriers, ...) each bring a table of decoders; a decoder takes the modifiers it understands, and whatever
+// is left over makes the opcode unsupported, so that no meaning is ever dropped silently.
 #pragma once
 #include <functional>
 #include <map>

@@ -1,5 +1,5 @@
-// Floating-point arithmetic in f32, f64, f16, bf16 and packed pairs. Sums, products and fused multiply-adds round to nearest;
-// approximate functions are the host's exact ones: a device may differ in the last bits.
+// Floating-point arithmetic in f32, f64, f16, bf16 and packed pairs. Sums, products and fused multiply-adds
+// round to nearest; approximate functions are the host's exact ones: a device may differ in the last bits.
 #include <algorithm>
 #include <numbers>
 

@@ -1,5 +1,5 @@
-// What the parser makes of a PTX module: kernels as arrays of decoded instructions. An instruction knows the function that
-// executes it for a whole warp, so that running needs neither text nor a switch.
+// What the parser makes of a PTX module: kernels as arrays of decoded instructions. An instruction knows the
+// function that executes it for a whole warp, so that running needs neither text nor a switch.
 #pragma once
 #include <array>
 #include <cstddef>

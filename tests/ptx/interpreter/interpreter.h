@@ -1,6 +1,7 @@
-// The PTX interpreter: runs a launch plan on the CPU, from the very PTX that ptxas turns into the shipped cubin, and reports
-// what a device would not: out-of-bounds, misaligned and uninitialised accesses, data used before it arrived, races,
-// mismatched barriers, deadlocks, bank conflicts and wasted sectors. README.md says what is checked and what is not.
+// The PTX interpreter: runs a launch plan on the CPU, from the very PTX that ptxas turns into the shipped
+// cubin, and reports what a device would not: out-of-bounds, misaligned and uninitialised accesses, data used
+// before it arrived, races, mismatched barriers, deadlocks, bank conflicts and wasted sectors. README.md says
+// what is checked and what is not.
 //
 //   Module module = load_kernels("interval_attention_forward");
 //   Memory memory;
@@ -116,8 +117,9 @@ struct Report {
   std::string text() const;
 };
 
-// Runs one launch. Kernels that run one after another on one Memory see each other's writes; races are judged within one
-// launch. Throws DataError when the launch does not fit the kernel (parameters, block size, shared memory).
+// Runs one launch. Kernels that run one after another on one Memory see each other's writes; races are judged
+// within one launch. Throws DataError when the launch does not fit the kernel (parameters, block size, shared
+// memory).
 Report run(const Module& module, const cuda::Launch& launch, Memory& memory, const Options& options = {});
 
 }  // namespace longreach::ptx

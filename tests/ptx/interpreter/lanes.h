@@ -1,5 +1,5 @@
-// Runs a scalar function over the 32 lanes of registers. The loops are plain, so that the compiler turns them into vector
-// code; lanes outside the mask keep their value.
+// Runs a scalar function over the 32 lanes of registers. The loops are plain, so that the compiler turns them
+// into vector code; lanes outside the mask keep their value.
 #pragma once
 #include <tuple>
 #include <utility>

@@ -1,11 +1,12 @@
-// Addresses of loads, stores and atomics: from what an instruction says to bytes on the host, through the shadow checks.
+// Addresses of loads, stores and atomics: from what an instruction says to bytes on the host, through the
+// shadow checks.
 #pragma once
 #include "tests/ptx/interpreter/machine.h"
 
 namespace longreach::ptx {
 
-// The bytes that lane `lane` may touch; null when the access was refused (and reported). `scratch` takes reads of refused
-// places.
+// The bytes that lane `lane` may touch; null when the access was refused (and reported). `scratch` takes
+// reads of refused places.
 std::byte* resolve(Warp& w, const Instruction& i, unsigned lane, uint64_t address, unsigned bytes,
                    AccessKind kind);
 

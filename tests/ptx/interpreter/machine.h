@@ -1,5 +1,5 @@
-// The state of a block while it runs: warps with their registers, shared memory, barriers, what it has done to memory, and
-// the errors found so far. Blocks share nothing but global memory.
+// The state of a block while it runs: warps with their registers, shared memory, barriers, what it has done
+// to memory, and the errors found so far. Blocks share nothing but global memory.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -75,7 +75,8 @@ struct Warp {
   std::vector<uint64_t> registers;
   std::vector<uint32_t> predicates;
   std::vector<std::byte> local;  // local_bytes for each lane
-  // setmaxnreg: registers of each thread, what the warp waits for (0: nothing), and what it has asked for so far.
+  // setmaxnreg: registers of each thread, what the warp waits for (0: nothing), and what it has asked for so
+  // far.
   uint32_t held_registers = 0, wanted_registers = 0;
   std::vector<uint32_t> register_changes;
 
@@ -89,7 +90,8 @@ struct Warp {
     synchronized = time();
   }
 
-  // Ordinary atomics order memory only together with fences: what the last fence released, what they gathered since.
+  // Ordinary atomics order memory only together with fences: what the last fence released, what they gathered
+  // since.
   Knowledge released, gathered;
 
   std::vector<Copy> open_copies;
@@ -97,11 +99,12 @@ struct Warp {
   std::array<std::vector<SharedRange>, 32> open_stores;
   std::array<std::deque<ReadGroup>, 32> store_groups;
 
-  // wgmma: values that arrive at the wait, by register; open ones belong to the group that the next commit makes.
+  // wgmma: values that arrive at the wait, by register; open ones belong to the group that the next commit
+  // makes.
   std::vector<std::shared_ptr<PendingTile>> open_tiles;
   std::deque<std::vector<std::shared_ptr<PendingTile>>> tile_groups;
-  std::vector<uint64_t>
-      register_stamps;  // by register / 128 bytes: when it was last written by anything but wgmma
+  // By register / 128 bytes: when it was last written by anything but wgmma.
+  std::vector<uint64_t> register_stamps;
   std::vector<uint32_t> register_users, register_readers;  // how many wgmma in flight write or read it
   uint64_t stamp = 1, fence_stamp = 0;
   unsigned tiles_in_flight = 0;
@@ -239,8 +242,8 @@ struct Block {
 
   void error(const Warp& warp, unsigned lane, std::string_view kind, std::string detail = "");
 
-  // Checks an access of one lane (kManyLanes: of the warp as one) and enters it into the shadow. `bytes` is a power of two
-  // up to 16. Addresses of shared memory are offsets.
+  // Checks an access of one lane (kManyLanes: of the warp as one) and enters it into the shadow. `bytes` is a
+  // power of two up to 16. Addresses of shared memory are offsets.
   std::byte* shared_access(Warp& warp, unsigned lane, uint32_t address, unsigned bytes, AccessKind kind);
   std::byte* global_access(Warp& warp, unsigned lane, uint64_t address, unsigned bytes, AccessKind kind);
 
@@ -258,13 +261,16 @@ struct Block {
 // Runs one block to its end.
 void prepare_block(Block& block, const LaunchContext& context, uint32_t index);
 void run_block(Block& block);
-// Enters what the block did to global memory into the launch's cells and reports races with the blocks entered before.
+// Enters what the block did to global memory into the launch's cells and reports races with the blocks
+// entered before.
 void commit_block(Block& block);
-// Kernels with wgmma: reports registers that are touched before their wgmma was waited for; notes what was written when.
+// Kernels with wgmma: reports registers that are touched before their wgmma was waited for; notes what was
+// written when.
 void check_registers_in_flight(Warp& warp, const Instruction& instruction);
 void stamp_registers(Warp& warp, const Instruction& instruction);
 void finish_warp_checks(Warp& warp, uint32_t lanes);  // in-flight work at exit
-// Registers at the start of a block, and at its end whether the warps of each warpgroup changed them alike (setmaxnreg).
+// Registers at the start of a block, and at its end whether the warps of each warpgroup changed them alike
+// (setmaxnreg).
 void prepare_registers(Block& block);
 void check_register_changes(Block& block);
 

@@ -1,5 +1,5 @@
-// mbarrier: init, arrive, expect_tx, test_wait and try_wait. A wait that succeeds tells the warp everything that the
-// arrivals and the copies of the phase knew; a try_wait that fails puts the warp to sleep.
+// mbarrier: init, arrive, expect_tx, test_wait and try_wait. A wait that succeeds tells the warp everything
+// that the arrivals and the copies of the phase knew; a try_wait that fails puts the warp to sleep.
 #include "core/error.h"
 #include "tests/ptx/interpreter/barrier.h"
 #include "tests/ptx/interpreter/decoder.h"

@@ -1,4 +1,5 @@
-// Global memory of the interpreter: buffers on the host with red zones, and the launch-wide record of who touched what.
+// Global memory of the interpreter: buffers on the host with red zones, and the launch-wide record of who
+// touched what.
 #include <algorithm>
 
 #include "core/error.h"

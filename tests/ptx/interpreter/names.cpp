@@ -1,4 +1,5 @@
-// Names of a kernel while it is parsed: registers get their place in a warp's register file when they are first used.
+// Names of a kernel while it is parsed: registers get their place in a warp's register file when they are
+// first used.
 #include <algorithm>
 
 #include "core/error.h"

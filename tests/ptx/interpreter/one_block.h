@@ -7,8 +7,9 @@
 
 namespace longreach::ptx {
 
-// `body` between declarations of registers and the exit. It finds its lane in %lane, the block's thread in %thread, and
-// global memory in %in and %out (64-bit addresses). Registers: %r<64> b32, %s<16> b16, %q<32> b64, %p<16> pred.
+// `body` between declarations of registers and the exit. It finds its lane in %lane, the block's thread in
+// %thread, and global memory in %in and %out (64-bit addresses). Registers: %r<64> b32, %s<16> b16, %q<32>
+// b64, %p<16> pred.
 inline std::string module_text(const std::string& body, const std::string& declarations = "") {
   return ".version 8.0\n.target sm_90a\n.address_size 64\n" + declarations +
          "\n.visible .entry test(.param .u64 in, .param .u64 out)\n{\n"

@@ -1,5 +1,5 @@
-// Parses the PTX of one module: variables, kernels, source locations. The text is what nvcc writes, so errors here mean
-// "the interpreter does not know this" and name file, line and opcode.
+// Parses the PTX of one module: variables, kernels, source locations. The text is what nvcc writes, so errors
+// here mean "the interpreter does not know this" and name file, line and opcode.
 #include <algorithm>
 #include <fstream>
 #include <sstream>
@@ -328,7 +328,8 @@ class Parser {
     }
   }
 
-  // .loc FILE LINE COLUMN[, function_name NAME, inlined_at FILE LINE COLUMN]. Line 0 marks code without a line.
+  // .loc FILE LINE COLUMN[, function_name NAME, inlined_at FILE LINE COLUMN]. Line 0 marks code without a
+  // line.
   void parse_location(Kernel& kernel, Body& b, const std::string& line) {
     int file = 0;
     unsigned number = 0, column = 0;

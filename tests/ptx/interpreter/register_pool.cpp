@@ -1,6 +1,7 @@
-// setmaxnreg: warpgroups of a block give registers back and take them (PTX ISA, "setmaxnreg"). A block begins with what ptxas
-// reserves for a kernel that uses it: as many a thread as the multiprocessor's 64 K allow for the block's threads alone, in
-// steps of 8. No warp can take what the others have not given back: it waits, for ever perhaps, as a device's would.
+// setmaxnreg: warpgroups of a block give registers back and take them (PTX ISA, "setmaxnreg"). A block begins
+// with what ptxas reserves for a kernel that uses it: as many a thread as the multiprocessor's 64 K allow for
+// the block's threads alone, in steps of 8. No warp can take what the others have not given back: it waits,
+// for ever perhaps, as a device's would.
 #include <algorithm>
 
 #include "core/error.h"

@@ -1,5 +1,5 @@
-// Runs a launch: checks that it fits the kernel, spreads blocks over host threads, and enters their results in the order of
-// blocks, so that report and verdict do not depend on the threads.
+// Runs a launch: checks that it fits the kernel, spreads blocks over host threads, and enters their results
+// in the order of blocks, so that report and verdict do not depend on the threads.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>

@@ -1,5 +1,5 @@
-// Runs blocks: warps in turn, each until it waits; lanes that part follow the lowest place in the program first and meet
-// again there, and collective instructions hold lanes back until all they name have come.
+// Runs blocks: warps in turn, each until it waits; lanes that part follow the lowest place in the program
+// first and meet again there, and collective instructions hold lanes back until all they name have come.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>

@@ -6,7 +6,8 @@
 namespace longreach::ptx {
 namespace {
 
-// Lane of a read that a whole warp makes at once (ldmatrix): no later write of the same warp can come before it.
+// Lane of a read that a whole warp makes at once (ldmatrix): no later write of the same warp can come before
+// it.
 constexpr unsigned kTogether = 62;
 
 // What is wrong with touching bytes that `r` wrote; null when nothing is.

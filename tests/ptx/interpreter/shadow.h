@@ -1,6 +1,7 @@
-// Shadow state: for each 32-bit word of shared and global memory, who wrote and who read it last, as times on the vector
-// clocks of the block's warps. An access is a race when the other one is not known to lie before it. 8- and
-// 16-bit reads are kept by byte; a write is kept by word, with a mask of the bytes that its last writer wrote.
+// Shadow state: for each 32-bit word of shared and global memory, who wrote and who read it last, as times on
+// the vector clocks of the block's warps. An access is a race when the other one is not known to lie before
+// it. 8- and 16-bit reads are kept by byte; a write is kept by word, with a mask of the bytes that its last
+// writer wrote.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -20,8 +21,8 @@ struct Clocks {
   }
 };
 
-// What one warp knows: which events lie before it, and which of the writes among them a proxy fence has passed on to the
-// asynchronous proxy.
+// What one warp knows: which events lie before it, and which of the writes among them a proxy fence has
+// passed on to the asynchronous proxy.
 struct Knowledge {
   Clocks seen, fenced;
   void join(const Knowledge& other) {

@@ -1,5 +1,6 @@
-// Fragment layouts of mma.sync and ldmatrix as functions of lane and element, from the PTX ISA ("Matrix Fragments for
-// mma.m16n8k16 with floating point type" and its neighbours). Tests check them against an independent source.
+// Fragment layouts of mma.sync and ldmatrix as functions of lane and element, from the PTX ISA ("Matrix
+// Fragments for mma.m16n8k16 with floating point type" and its neighbours). Tests check them against an
+// independent source.
 #pragma once
 #include <cstdint>
 #include <utility>

@@ -1,9 +1,9 @@
-// How tensor cores add products to fp32 sums, as has been measured (Fasi et al., PeerJ Computer Science 7:e330, 2021; Li et al.,
-// FTTN, arXiv 2403.00232; Khattak and Mikaitis, arXiv 2512.07004). The products of a block of elements, which are exact, and
-// the sum so far are aligned to the largest exponent among them (of a product: the sum of its factors' exponents), cut off
-// toward zero `Fraction` bits below it, added exactly, and the result is cut off toward zero to fp32.
-// Here sums whose exponents are all below -100 are cut off as at -100; with infinities, NaN or exponents above 100 they are
-// those of float64.
+// How tensor cores add products to fp32 sums, as has been measured (Fasi et al., PeerJ Computer Science
+// 7:e330, 2021; Li et al., FTTN, arXiv 2403.00232; Khattak and Mikaitis, arXiv 2512.07004). The products of a
+// block of elements, which are exact, and the sum so far are aligned to the largest exponent among them (of a
+// product: the sum of its factors' exponents), cut off toward zero `Fraction` bits below it, added exactly,
+// and the result is cut off toward zero to fp32. Here sums whose exponents are all below -100 are cut off as
+// at -100; with infinities, NaN or exponents above 100 they are those of float64.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -12,8 +12,8 @@
 
 namespace longreach::ptx {
 
-// The A100 adds 16 bytes of a row's elements at once (8 of 16 bits, 4 of TF32) with one bit below fp32's last; the H100's
-// wgmma 32 bytes with two. mma.sync is the A100's: an H100 loses less.
+// The A100 adds 16 bytes of a row's elements at once (8 of 16 bits, 4 of TF32) with one bit below fp32's
+// last; the H100's wgmma 32 bytes with two. mma.sync is the A100's: an H100 loses less.
 inline constexpr unsigned kAmpereBytes = 16, kHopperBytes = 32;
 inline constexpr int kAmpereFraction = 24, kHopperFraction = 25;
 

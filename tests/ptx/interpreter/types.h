@@ -1,5 +1,5 @@
-// The scalar types of PTX and how a lane of a register holds them: 64-bit types in a uint64_t, everything else in the low
-// bits of a uint32_t.
+// The scalar types of PTX and how a lane of a register holds them: 64-bit types in a uint64_t, everything
+// else in the low bits of a uint32_t.
 #pragma once
 #include <bit>
 #include <cmath>

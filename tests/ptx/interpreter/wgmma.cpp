@@ -8,7 +8,8 @@
 
 namespace longreach::ptx {
 
-// What an unfinished wgmma holds: registers that it writes or reads, and 16-byte chunks of shared memory that it reads.
+// What an unfinished wgmma holds: registers that it writes or reads, and 16-byte chunks of shared memory that
+// it reads.
 struct PendingTile {
   std::vector<uint32_t> writes, reads;  // registers
   std::vector<uint32_t> chunks;
@@ -30,7 +31,8 @@ float element(Type type, uint16_t bits) {
   return type == Type::bf16 ? to_float(Bfloat{bits}) : to_float(Half{bits});
 }
 
-// Reads rows [first, first + count) of an operand, 16 deep, through the asynchronous proxy; put(row, k, value).
+// Reads rows [first, first + count) of an operand, 16 deep, through the asynchronous proxy; put(row, k,
+// value).
 template <class Put>
 void read_operand(Warp& w, const Instruction& i, uint64_t bits, bool mn_major, unsigned first, unsigned count,
                   PendingTile& tile, const Put& put) {
@@ -110,8 +112,9 @@ void multiply(Operands& m, unsigned n, bool negative) {
       add_products<16, kHopperBytes / 2, kHopperFraction>(&m.c[r][c], m.a, r, m.b, c);
 }
 
-// values: n / 2 sums, then 4 registers of A unless it lies in shared memory. source: 0 A's descriptor, 1 B's, 2 whether to
-// add to the sums. The sums are in their registers at once; whoever touches them before the wait is reported.
+// values: n / 2 sums, then 4 registers of A unless it lies in shared memory. source: 0 A's descriptor, 1 B's,
+// 2 whether to add to the sums. The sums are in their registers at once; whoever touches them before the wait
+// is reported.
 Step multiply_async(Warp& w, const Instruction& i, uint32_t mask) {
   if (mask != ~0u) w.block->error(w, 0, "wgmma by part of a warp");
   const auto n = static_cast<unsigned>(i.offset[0]);

@@ -1,5 +1,6 @@
-// wgmma's view of shared memory: matrix descriptors, and where an element of an operand lies (PTX ISA, "Asynchronous
-// warpgroup level matrix shared memory layout"; the canonical layouts as CuTe's mma_sm90_desc.hpp lists them).
+// wgmma's view of shared memory: matrix descriptors, and where an element of an operand lies (PTX ISA,
+// "Asynchronous warpgroup level matrix shared memory layout"; the canonical layouts as CuTe's
+// mma_sm90_desc.hpp lists them).
 #pragma once
 #include <cstdint>
 

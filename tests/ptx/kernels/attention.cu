@@ -1,6 +1,6 @@
-// The interpreter's own test object: causal attention, one head, D = 64, bf16 in and out, with everything that the sm_80
-// kernels use: cp.async in two stages, swizzled tiles, ldmatrix, mma.sync, shuffles, ex2. Each fault is the same kernel
-// with one mistake, which the interpreter must see.
+// The interpreter's own test object: causal attention, one head, D = 64, bf16 in and out, with everything
+// that the sm_80 kernels use: cp.async in two stages, swizzled tiles, ldmatrix, mma.sync, shuffles, ex2. Each
+// fault is the same kernel with one mistake, which the interpreter must see.
 #include <math_constants.h>
 
 #include <cstdint>
@@ -12,7 +12,8 @@ namespace longreach::ptx {
 
 constexpr int kTile = 64, kDim = 64, kThreads = 128, kTileBytes = kTile * kDim * 2;
 
-// Byte of the 16-byte chunk of a row, chunks permuted within 8 rows so that columns of rows lie in different banks.
+// Byte of the 16-byte chunk of a row, chunks permuted within 8 rows so that columns of rows lie in different
+// banks.
 template <Fault F>
 __device__ int chunk_at(int row, int chunk) {
   return row * 128 + ((F == Fault::no_swizzle ? chunk : chunk ^ (row & 7)) << 4);

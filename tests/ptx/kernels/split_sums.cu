@@ -1,5 +1,5 @@
-// A product of fp32 matrices by one warp as the shipped kernels make it (layers/ops/cuda/split_sums.cuh), and with its terms
-// added in the wrong order.
+// A product of fp32 matrices by one warp as the shipped kernels make it (layers/ops/cuda/split_sums.cuh), and
+// with its terms added in the wrong order.
 #include "layers/ops/cuda/fragments.cuh"
 #include "tests/ptx/kernels/split_sums.h"
 

@@ -1,6 +1,6 @@
-// The interpreter's own test object for sm_90a: s = q k^T in tiles of 64 x 64 over a depth of 128, by a warp that loads with
-// TMA through two stages and a warpgroup that multiplies with wgmma; the tile leaves through shared memory by a TMA store.
-// Each fault is the same kernel with one mistake.
+// The interpreter's own test object for sm_90a: s = q k^T in tiles of 64 x 64 over a depth of 128, by a warp
+// that loads with TMA through two stages and a warpgroup that multiplies with wgmma; the tile leaves through
+// shared memory by a TMA store. Each fault is the same kernel with one mistake.
 #include <cstdint>
 
 #include "layers/ops/cuda/launch.h"

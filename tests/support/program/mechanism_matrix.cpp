@@ -26,8 +26,8 @@ namespace {
 using Words = std::vector<std::string>;
 constexpr int64_t kSteps = 20, kSeqLen = 128;
 
-// The licence, one document a paragraph: English as people write it, with many borders, and the same after every change of the
-// project's pages.
+// The licence, one document a paragraph: English as people write it, with many borders, and the same after
+// every change of the project's pages.
 void write_real_text(const TemporaryFolder& folder) {
   std::istringstream text(read_text(std::filesystem::path(LONGREACH_SOURCE_DIR) / "LICENSE"));
   std::string lines, paragraph;

@@ -1,7 +1,7 @@
-// One row of the matrix mechanism x what a model must do, through the program itself: a mechanism alone or beside dense
-// attention trains on real text, stops and resumes, is evaluated, generates, is saved and loaded, runs in bfloat16, with
-// packed documents and under activation checkpointing. What a config says it cannot do (layers/attention/limitation.h) is expected
-// to be refused with its reason instead.
+// One row of the matrix mechanism x what a model must do, through the program itself: a mechanism alone or
+// beside dense attention trains on real text, stops and resumes, is evaluated, generates, is saved and
+// loaded, runs in bfloat16, with packed documents and under activation checkpointing. What a config says it
+// cannot do (layers/attention/limitation.h) is expected to be refused with its reason instead.
 #pragma once
 #include "layers/attention/mechanisms.h"
 

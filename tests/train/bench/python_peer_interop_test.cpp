@@ -61,7 +61,8 @@ TEST_F(PythonPeers, DenseAttentionInPlaceOfAnotherFunctionSaysSo) {
   EXPECT_FALSE(python_peer(lightning_case(), setting, make_problem(setting))->same_function());
 }
 
-// The same weights, tokens and optimizer give the same losses; measure_training refuses to time anything else.
+// The same weights, tokens and optimizer give the same losses; measure_training refuses to time anything
+// else.
 TEST_F(PythonPeers, TrainTheSameModel) {
   for (const char* dtype : {"float32", "bfloat16"}) {
     const TrainingSetting setting{.dtype = dtype,

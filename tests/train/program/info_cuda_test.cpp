@@ -33,8 +33,8 @@ TEST(InfoCuda, PrintsEachKernelOnce) {
   EXPECT_TRUE(has("another_kernel"));
 }
 
-// The plug-in links libtorch_cuda, with cuDNN and NCCL's process group, where the whole of LibTorch is; it says so without a
-// driver or a device.
+// The plug-in links libtorch_cuda, with cuDNN and NCCL's process group, where the whole of LibTorch is; it
+// says so without a driver or a device.
 TEST(InfoCuda, TheProgramNamesTheLibrariesBeneath) {
   const std::filesystem::path plugin =
       std::filesystem::path(LONGREACH_PROGRAM).parent_path() / "liblongreach_cuda.so";

@@ -110,7 +110,8 @@ TEST(Verify, ATensorOfAnUnknownNameIsNotLeftUnchecked) {
 }
 
 TEST(Verify, TheFloorIsOfTheSizeOfWhatIsComparedAndSaysThatItApplied) {
-  // Gradients of 1e-12 (by powers of two, which round nothing): numbers below 1e-6 are no rounding beside them.
+  // Gradients of 1e-12 (by powers of two, which round nothing): numbers below 1e-6 are no rounding beside
+  // them.
   const double tiny = std::exp2(-40), billionth = std::exp2(-30);
   Edited small("retention/plain");
   small["gout.o"] = small["gout.o"] * tiny;

@@ -1,10 +1,10 @@
-// Tiles of keys of block attention against the queries that read them, for every Highway target: all five products
-// of the backward pass (backward.cpp has the equations).
+// Tiles of keys of block attention against the queries that read them, for every Highway target: all five
+// products of the backward pass (backward.cpp has the equations).
 //
-// The transposed lists say which queries read a block of keys: up to 64 of its keys are packed, dK^T and dV^T of
-// them stay in cache, and the pairs (head, query) that read them come by, 64 at a time, whatever the query block.
-// So keys play here the part of queries in softmax_tile (columns of the scores), and queries that of keys. dQ adds
-// up in fp32, in the output itself where that is fp32.
+// The transposed lists say which queries read a block of keys: up to 64 of its keys are packed, dK^T and dV^T
+// of them stay in cache, and the pairs (head, query) that read them come by, 64 at a time, whatever the query
+// block. So keys play here the part of queries in softmax_tile (columns of the scores), and queries that of
+// keys. dQ adds up in fp32, in the output itself where that is fp32.
 #if defined(LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_BACKWARD_INL_H_
 #undef LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_BACKWARD_INL_H_
@@ -68,7 +68,8 @@ void gradient_tile(const PairVisibility& seen, int64_t columns, float scale, flo
     const auto lse = hn::Set(d, pairs.lse[j]), delta = hn::Set(d, pairs.delta[j]);
     for (int64_t c = 0; c < columns; c += kLanes) {
       const int64_t at = j * kTile + c;
-      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and more.
+      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and
+      // more.
       auto p =
           vec::exp2_bounded(d, vec::at_most(d, hn::Zero(d), hn::MulSub(hn::LoadU(d, s + at), factor, lse)));
       auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta));
@@ -135,8 +136,8 @@ class BackwardUnit {
     if (pairs_.count > 0) run_pairs();
   }
 
-  // The queries of a row of the lists, in slices; slices are dealt out to chunks. Queries before which the tile
-  // of keys lies in the future are left out.
+  // The queries of a row of the lists, in slices; slices are dealt out to chunks. Queries before which the
+  // tile of keys lies in the future are left out.
   void add_list_row(const ListRow& row) {
     const Params& params = *work_->params;
     const int64_t slices = ceil_div(params.query_block, kTile), end = row.first + row.tokens;

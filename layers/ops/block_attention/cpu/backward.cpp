@@ -3,10 +3,11 @@
 //   delta_i = do_i . o_i - dlse_i
 //   P = exp(scale q k - lse)    dV = P^T dO    dS = scale P (dO V^T - delta)    dQ = dS K    dK = dS^T Q
 //
-// Five products a pair of tiles, once each: backward-inl.h. Work: a unit is a batch entry and the smallest group of query heads that owns its key and value heads; it
-// walks over its tiles of keys in order: no atomics, fixed order. Where there are few units, slices of queries
-// are dealt out to `chunks` tasks; each has rows of dQ for itself and a part of dK and dV, and the parts are
-// added in order. Shapes and lists alone decide on that, so that bits do not depend on threads.
+// Five products a pair of tiles, once each: backward-inl.h. Work: a unit is a batch entry and the smallest
+// group of query heads that owns its key and value heads; it walks over its tiles of keys in order: no
+// atomics, fixed order. Where there are few units, slices of queries are dealt out to `chunks` tasks; each
+// has rows of dQ for itself and a part of dK and dV, and the parts are added in order. Shapes and lists alone
+// decide on that, so that bits do not depend on threads.
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -178,8 +179,8 @@ class Backward {
      out.token);
   }
 
-  // Copies of what the queries of a unit bring and the accumulator of dQ: rows of a head close together. As many
-  // as there are threads at work.
+  // Copies of what the queries of a unit bring and the accumulator of dQ: rows of a head close together. As
+  // many as there are threads at work.
   struct Storage {
     PackedHeads q, d_o;
     simd::Scratch<float> dq;

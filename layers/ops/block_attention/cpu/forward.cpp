@@ -1,10 +1,11 @@
 // Forward pass of block attention on CPUs (FlashAttention-2, arXiv 2307.08691, Algorithm 1, over lists of key
 // blocks; a whole group of heads reads what it has gathered: arXiv 2502.11089, section 3.4).
 //
-// Work: a tile of rows is up to 64 pairs (head, query) that read one list, one key head and one value head. It
-// walks over the list in order, 64 keys at a time (blocks of 16 and 32 several together), so that bits do not
-// depend on threads. A task is one tile of rows, or, where statistics are added up over them, all tiles of a
-// row of the lists. Memory traffic: the listed keys and values once a tile of rows. Statistics and O^T in fp32.
+// Work: a tile of rows is up to 64 pairs (head, query) that read one list, one key head and one value head.
+// It walks over the list in order, 64 keys at a time (blocks of 16 and 32 several together), so that bits do
+// not depend on threads. A task is one tile of rows, or, where statistics are added up over them, all tiles
+// of a row of the lists. Memory traffic: the listed keys and values once a tile of rows. Statistics and O^T
+// in fp32.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -223,8 +224,9 @@ int64_t key_reuse(const Params& params, int64_t row_tiles, int64_t kv_heads) {
   return readers * params.slots * params.key_block / std::max<int64_t>(params.keys, 1);
 }
 
-// Walks over units: the smallest ranges of query heads that own their key and value heads and what they report.
-// Keys and values of few units at a time are copied: the copies stay in cache, and their pages are used again.
+// Walks over units: the smallest ranges of query heads that own their key and value heads and what they
+// report. Keys and values of few units at a time are copied: the copies stay in cache, and their pages are
+// used again.
 class Forward {
  public:
   explicit Forward(const Params& params)

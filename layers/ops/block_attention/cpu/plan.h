@@ -1,4 +1,5 @@
-// How the work of block attention is cut on the CPU: rows of query tiles, tiles of listed keys, transposed lists.
+// How the work of block attention is cut on the CPU: rows of query tiles, tiles of listed keys, transposed
+// lists.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -30,8 +31,8 @@ struct ListRow {
 };
 ListRow list_row(const Params& params, const DocumentRows& document, int64_t row);
 
-// Pairs (head, query) of one row of the lists and one group of heads that share a tile: pairs are counted head
-// by head, and these are [begin, begin + count).
+// Pairs (head, query) of one row of the lists and one group of heads that share a tile: pairs are counted
+// head by head, and these are [begin, begin + count).
 struct RowTile {
   ListRow row;
   int64_t begin, count;

@@ -1,8 +1,8 @@
-// The largest entry and the sum of P over each pair of a query block and a listed key block, out of one pass of
-// the online softmax, for every Highway target.
+// The largest entry and the sum of P over each pair of a query block and a listed key block, out of one pass
+// of the online softmax, for every Highway target.
 //
-// A tile of P^T is relative to the running maxima m of its queries. Per query and entry of the list we keep m,
-// the largest p and the sum of p; at the end, when lse is known, P = p 2^(m - lse).
+// A tile of P^T is relative to the running maxima m of its queries. Per query and entry of the list we keep
+// m, the largest p and the sum of p; at the end, when lse is known, P = p 2^(m - lse).
 #if defined(LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_STATISTICS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_STATISTICS_INL_H_
 #undef LONGREACH_LAYERS_OPS_BLOCK_ATTENTION_STATISTICS_INL_H_

@@ -1,15 +1,15 @@
-// Backward pass of block attention on tensor cores (FlashAttention-2, arXiv 2307.08691), without atomics on sums: every
-// gradient is summed by one block in a fixed order.
+// Backward pass of block attention on tensor cores (FlashAttention-2, arXiv 2307.08691), without atomics on
+// sums: every gradient is summed by one block in a fixed order.
 //
 //   P = exp(scale Q K^T - lse)    dP = dO V^T    dS = P (dP - delta)    delta = dO . O - d(lse)
 //   dQ = scale dS K               dK = scale dS^T Q               dV = P^T dO
 //
-// Work: query_gradient is cut as the forward pass. key_gradient has a tile of keys of one block and walks over the rows
-// that list the block (transpose.cuh), head group after head group, with S^T = K Q^T: their queries and heads, one after
-// another, fill tiles of columns without gaps, so that rows of one token share a tile. In both kernels the
-// second product takes P or dS from registers. lse and delta come from interval attention's row_terms.
-// The held tiles lie in shared memory, the streamed ones have two buffers. P and dS are rounded to the input dtype between
-// products; all sums are fp32.
+// Work: query_gradient is cut as the forward pass. key_gradient has a tile of keys of one block and walks
+// over the rows that list the block (transpose.cuh), head group after head group, with S^T = K Q^T: their
+// queries and heads, one after another, fill tiles of columns without gaps, so that rows of one token share a
+// tile. In both kernels the second product takes P or dS from registers. lse and delta come from interval
+// attention's row_terms. The held tiles lie in shared memory, the streamed ones have two buffers. P and dS
+// are rounded to the input dtype between products; all sums are fp32.
 #pragma once
 #include "layers/ops/block_attention/cuda/lists.cuh"
 #include "layers/ops/cuda/attention/gradients.cuh"
@@ -102,7 +102,8 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
                                                        places.count, params.dq, gather(params.dq));
 }
 
-// The rows that list a block, head group after head group, as columns of tiles: entry, query and head, fastest last.
+// The rows that list a block, head group after head group, as columns of tiles: entry, query and head,
+// fastest last.
 struct ColumnWalk {
   const CudaBackward* params;
   const int32_t* starts;

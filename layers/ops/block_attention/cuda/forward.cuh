@@ -1,21 +1,23 @@
-// Forward pass of block attention on tensor cores: FlashAttention-2 (arXiv 2307.08691) over the listed key blocks, a
-// whole group of heads at a time (Native Sparse Attention, arXiv 2502.11089).
+// Forward pass of block attention on tensor cores: FlashAttention-2 (arXiv 2307.08691) over the listed key
+// blocks, a whole group of heads at a time (Native Sparse Attention, arXiv 2502.11089).
 //
 //   S = Q K^T    P = exp(scale S - running maximum)    O = P V / sum P    lse = maximum + log sum P
 //
-// Work: a block has a tile of one row of the lists, queries times the heads that share its list, key head and value
-// head (all heads of one query after another), and walks over the keys that the list names, in pieces of 16: small key
-// blocks fill a tile together, large ones take several. Where 16 rows suffice, the block's warps share out the keys of each tile
-// and join at the end. Q stays in shared memory (in registers where they suffice), K and V stream through two buffers by cp.async.
-// P is rounded to the input dtype between the two products; everything else is fp32. Border tiles alone are masked.
-// Memory traffic: Q and O once, the listed K and V once a tile. Rows of q, k and v are 16-byte aligned (plans copy
-// those that are not).
+// Work: a block has a tile of one row of the lists, queries times the heads that share its list, key head and
+// value head (all heads of one query after another), and walks over the keys that the list names, in pieces
+// of 16: small key blocks fill a tile together, large ones take several. Where 16 rows suffice, the block's
+// warps share out the keys of each tile and join at the end. Q stays in shared memory (in registers where
+// they suffice), K and V stream through two buffers by cp.async. P is rounded to the input dtype between the
+// two products; everything else is fp32. Border tiles alone are masked.
+// Memory traffic: Q and O once, the listed K and V once a tile. Rows of q, k and v are 16-byte aligned (plans
+// copy those that are not).
 #pragma once
 #include "layers/ops/block_attention/cuda/lists.cuh"
 
 namespace longreach::block {
 
-// The sizes of one kernel. (A constant of a class: device code may not call the functions that give the shapes.)
+// The sizes of one kernel. (A constant of a class: device code may not call the functions that give the
+// shapes.)
 template <int kTileRows, int kElementBytes, int kQk, int kV>
 struct ForwardSizes {
   static constexpr TileShape kShape = forward_shape(kTileRows, kElementBytes, kQk, kV);

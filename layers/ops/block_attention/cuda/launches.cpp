@@ -8,7 +8,8 @@ namespace {
 
 using namespace cuda::problem;
 
-// Rows of `query_block` queries, each with kListed blocks of keys; one list and one key head for all heads, or one a head.
+// Rows of `query_block` queries, each with kListed blocks of keys; one list and one key head for all heads,
+// or one a head.
 struct BlockProblem {
   DocumentRows document;
   Params params{};

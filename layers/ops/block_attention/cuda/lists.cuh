@@ -1,5 +1,5 @@
-// Where block attention's kernels work: documents and rows of the lists, the keys that queries see, and the walk over
-// the blocks that a row lists.
+// Where block attention's kernels work: documents and rows of the lists, the keys that queries see, and the
+// walk over the blocks that a row lists.
 #pragma once
 #include "layers/ops/block_attention/cuda/params.h"
 #include "layers/ops/cuda/attention/softmax.cuh"
@@ -46,8 +46,8 @@ struct ListRow {
   }
 };
 
-// A block's number, taken apart: tiles of a row change fastest, which share keys; under a causal mask the last rows
-// are the longest and begin first.
+// A block's number, taken apart: tiles of a row change fastest, which share keys; under a causal mask the
+// last rows are the longest and begin first.
 struct QueryPlace {
   int first, row, head_group, batch;
 
@@ -65,9 +65,9 @@ struct QueryPlace {
   }
 };
 
-// The walk over the listed keys below `limit`, kPieces pieces at a time: key[] counts from the document's first key.
-// Entries that name no block of the document or only keys from `limit` on are passed over. All lanes come to the
-// same pieces; each looks at one entry of 32.
+// The walk over the listed keys below `limit`, kPieces pieces at a time: key[] counts from the document's
+// first key. Entries that name no block of the document or only keys from `limit` on are passed over. All
+// lanes come to the same pieces; each looks at one entry of 32.
 template <int kPieces>
 struct ListWalk {
   const int32_t* list;
@@ -140,8 +140,8 @@ __device__ __forceinline__ void load_pieces(uint32_t tile, const ListWalk<kPiece
   }
 }
 
-// The pieces of one of the kWarps warps that share out a tile: chosen without an index, which would put them into
-// local memory.
+// The pieces of one of the kWarps warps that share out a tile: chosen without an index, which would put them
+// into local memory.
 template <int kWarps, int kPieces>
 struct OwnPieces {
   static constexpr int kOwn = kPieces / kWarps;

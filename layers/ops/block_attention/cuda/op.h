@@ -1,5 +1,5 @@
-// Block attention on CUDA tensors: work space, launch plans, the device. The pointers of Params and Gradients are those
-// of CUDA tensors, but for documents; `like` is one of them.
+// Block attention on CUDA tensors: work space, launch plans, the device. The pointers of Params and Gradients
+// are those of CUDA tensors, but for documents; `like` is one of them.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -1,7 +1,7 @@
-// What the CUDA kernels of block attention take and how they cut their work: plain data that the kernels (nvcc) and
-// the launch plans (any compiler) share. block_attention.h has the equations, forward.cuh, backward.cuh and
-// transpose.cuh the algorithms. Rows in memory, terms of the backward pass and the shapes of tiles are those of
-// all attention kernels (layers/ops/cuda/attention).
+// What the CUDA kernels of block attention take and how they cut their work: plain data that the kernels
+// (nvcc) and the launch plans (any compiler) share. block_attention.h has the equations, forward.cuh,
+// backward.cuh and transpose.cuh the algorithms. Rows in memory, terms of the backward pass and the shapes of
+// tiles are those of all attention kernels (layers/ops/cuda/attention).
 #pragma once
 #include <cstdint>
 
@@ -11,8 +11,8 @@ namespace longreach::block {
 
 using namespace cuda::attention;
 
-// A packed document: its queries and keys, its first row of the lists and its first key block among those of all
-// documents. 32 bytes, read at once.
+// A packed document: its queries and keys, its first row of the lists and its first key block among those of
+// all documents. 32 bytes, read at once.
 struct CudaDocument {
   int32_t q_begin, q_end, k_begin, k_end, row_begin, block_begin;
   int32_t unused[2];
@@ -44,8 +44,8 @@ struct CudaForward {
   float* lse;  // [batches, heads, queries]
 };
 
-// Largest weight and sum of weights of each listed block, float32 [batches, owners, rows, entries]: an owner is a list
-// or a head, and has owner_heads query heads.
+// Largest weight and sum of weights of each listed block, float32 [batches, owners, rows, entries]: an owner
+// is a list or a head, and has owner_heads query heads.
 struct CudaStatistics {
   CudaProblem problem;
   const float* lse;
@@ -53,13 +53,13 @@ struct CudaStatistics {
   int32_t owners, owner_heads;
 };
 
-// The lists the other way: which rows list a block. Rows of the lists are cut into chunks; a chunk counts for itself, so
-// that its entries have a place of their own in the order of rows.
+// The lists the other way: which rows list a block. Rows of the lists are cut into chunks; a chunk counts for
+// itself, so that its entries have a place of their own in the order of rows.
 struct CudaTranspose {
   CudaLists lists;
   int32_t chunk_rows, chunks;
-  int32_t*
-      counts;  // [lists, chunks, blocks]: entries of a chunk, then the place of the chunk's next one in its block
+  // [lists, chunks, blocks]: entries of a chunk, then the place of the chunk's next one in its block.
+  int32_t* counts;
   int32_t* starts;  // [lists, blocks + 1]: first entry of a block
   int32_t* rows;    // [lists, rows x entries]: rows in rising order, block after block
 };
@@ -85,9 +85,9 @@ struct QueryColumn {
   int32_t query, head;
 };
 
-// Tiles of `rows` rows for each kernel: 16 rows are the heads of one token, and the keys of a tile are shared out
-// between four warps. The shapes keep to the limits of interval attention's: 99 KB of shared memory, two blocks in 164 KB
-// where head dims allow, no spills.
+// Tiles of `rows` rows for each kernel: 16 rows are the heads of one token, and the keys of a tile are shared
+// out between four warps. The shapes keep to the limits of interval attention's: 99 KB of shared memory, two
+// blocks in 164 KB where head dims allow, no spills.
 // The largest tile of the forward pass, 128 rows, fits the registers in 16-bit types alone.
 constexpr bool has_large_forward(int bytes, int qk) { return bytes == 2 && qk <= 128; }
 
@@ -111,7 +111,8 @@ constexpr TileShape query_gradient_shape(int rows, int bytes, int qk, int v) {
   return {1, 4, 1, both <= 256 ? 64 : both <= 640 ? 32 : 16, 2};
 }
 
-// As in interval attention: accumulators of both gradients do not fit the registers in fp32 from 128 elements on.
+// As in interval attention: accumulators of both gradients do not fit the registers in fp32 from 128 elements
+// on.
 constexpr bool key_gradients_are_split(int bytes, int qk, int v) { return bytes == 4 && qk + v > 128; }
 
 // Rows of key_gradient are keys, columns queries; 32 rows take the smaller blocks and everything in fp32.

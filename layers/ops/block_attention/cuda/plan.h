@@ -1,5 +1,5 @@
-// Launch plans of block attention on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain
-// functions without torch or CUDA, used as cuda::Plan says.
+// Launch plans of block attention on CUDA: from shapes and device pointers to kernels, grids and parameters.
+// Plain functions without torch or CUDA, used as cuda::Plan says.
 //
 // Params and Gradients (kernels.h) hold device pointers, but for documents, which are read here.
 #pragma once
@@ -13,14 +13,15 @@ namespace longreach::block {
 
 using cuda::attention::HeadDims;
 
-// Writes o and lse, and the statistics where they are asked for. dtype float32, bfloat16 or float16; any strides with a
-// dense last dimension: rows of q, k and v that are not 16-byte aligned are copied to work space first.
-// Throws DtypeError, or ShapeError for head dims above those built (naming them) and 2^29 tokens or more.
+// Writes o and lse, and the statistics where they are asked for. dtype float32, bfloat16 or float16; any
+// strides with a dense last dimension: rows of q, k and v that are not 16-byte aligned are copied to work
+// space first. Throws DtypeError, or ShapeError for head dims above those built (naming them) and 2^29 tokens
+// or more.
 cuda::Plan plan_forward(const Params& params, void* workspace);
 
-// Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; the lists turned round
-// (4 bytes an entry, at most 256 counters of 4 bytes a key block of each list); fp32 parts of dk and dv where
-// key and value heads differ in number.
+// Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; the lists
+// turned round (4 bytes an entry, at most 256 counters of 4 bytes a key block of each list); fp32 parts of dk
+// and dv where key and value heads differ in number.
 cuda::Plan plan_backward(const Params& params, const Gradients& gradients, void* workspace);
 
 // All pairs of head dims that are built.

@@ -1,12 +1,14 @@
-// Largest weight and sum of weights of each listed block: a second sweep over the listed keys with the final lse, so
-// that no scratch of the size of the scores, or of queries times blocks, is kept.
+// Largest weight and sum of weights of each listed block: a second sweep over the listed keys with the final
+// lse, so that no scratch of the size of the scores, or of queries times blocks, is kept.
 //
-//   P = exp(scale Q K^T - lse)    largest and sum over a row of the lists and a block, over one head or all of a list
+//   P = exp(scale Q K^T - lse)    largest and sum over a row of the lists and a block, over one head or all
+//                                 of a list
 //
-// Work: a block has one row of the lists and one owner (a head or a list). It takes the owner's queries 64 at a time,
-// each time over the listed keys in tiles of pieces (lists.cuh). The warps' largest values and sums of each piece meet
-// in shared memory; one thread adds them up in order and writes an entry when the next one begins. From the second 64 queries on it
-// adds to what it wrote before: one thread alone has an entry, so nothing is lost and the order is fixed.
+// Work: a block has one row of the lists and one owner (a head or a list). It takes the owner's queries 64 at
+// a time, each time over the listed keys in tiles of pieces (lists.cuh). The warps' largest values and sums
+// of each piece meet in shared memory; one thread adds them up in order and writes an entry when the next one
+// begins. From the second 64 queries on it adds to what it wrote before: one thread alone has an entry, so
+// nothing is lost and the order is fixed.
 #pragma once
 #include "layers/ops/block_attention/cuda/lists.cuh"
 

@@ -1,8 +1,9 @@
-// Lists of blocks turned round, for the gradients of keys and values: which rows list a block, in rising order. Three
-// launches: chunks of rows count their entries of each block; a scan over chunks and blocks gives each chunk its
-// places; the chunks fill them. A chunk has one warp, which goes through its rows in their order, and no row names a
-// block twice, so that nothing depends on the order in which warps and lanes run. The counters of a chunk are its own;
-// they rise by (integer) atomics so that even lists that do name a block twice stay inside their memory.
+// Lists of blocks turned round, for the gradients of keys and values: which rows list a block, in rising
+// order. Three launches: chunks of rows count their entries of each block; a scan over chunks and blocks
+// gives each chunk its places; the chunks fill them. A chunk has one warp, which goes through its rows in
+// their order, and no row names a block twice, so that nothing depends on the order in which warps and lanes
+// run. The counters of a chunk are its own; they rise by (integer) atomics so that even lists that do name a
+// block twice stay inside their memory.
 //
 // Memory: counts [lists, chunks, blocks], with at most 256 chunks; starts; one number an entry of the lists.
 #pragma once

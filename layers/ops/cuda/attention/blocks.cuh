@@ -1,5 +1,5 @@
-// What the attention kernels have in common: which tile a block works on, the loads of its rows, and the way of
-// accumulators to global memory.
+// What the attention kernels have in common: which tile a block works on, the loads of its rows, and the way
+// of accumulators to global memory.
 #pragma once
 #include "layers/ops/cuda/attention/params.h"
 #include "layers/ops/cuda/fragments.cuh"
@@ -151,7 +151,8 @@ __device__ __forceinline__ void store_staged(const float* staging, int rows, con
   if constexpr (Element::kBytes == 2) {
     for (int i = static_cast<int>(threadIdx.x); i < kRows * (kColumns / 8); i += kThreads) {
       const int row = i / (kColumns / 8), column = i % (kColumns / 8) * 8;
-      // Every other four lanes begin with the second half, which lies in the banks that the others leave free.
+      // Every other four lanes begin with the second half, which lies in the banks that the others leave
+      // free.
       const int swap = i >> 2 & 1;
       const float4 a = staged_sum<kRows, kColumns, kParts>(staging, row, column + swap * 4);
       const float4 b = staged_sum<kRows, kColumns, kParts>(staging, row, column + (swap ^ 1) * 4);

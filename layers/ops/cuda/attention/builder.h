@@ -1,5 +1,5 @@
-// What the launch plans of attention operators have in common: work space, launches, rows in memory, and the kernels
-// over rows (rows.cuh) that go before and after those of attention.
+// What the launch plans of attention operators have in common: work space, launches, rows in memory, and the
+// kernels over rows (rows.cuh) that go before and after those of attention.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -26,8 +26,8 @@ std::string kernel_name(const std::string& what, DType dtype, const HeadDims& di
 HeadDims smallest_head_dims(std::span<const HeadDims> built, DType dtype, int64_t qk, int64_t v);
 std::string head_dims_text(std::span<const HeadDims> built);
 
-// The softmax needs a rising function of raw scores: the sign goes into q, and a scale of zero is the smallest that
-// leaves masked scores at -inf.
+// The softmax needs a rising function of raw scores: the sign goes into q, and a scale of zero is the
+// smallest that leaves masked scores at -inf.
 void make_scale_positive(float& scale_log2, int32_t& negate);
 
 // What row_terms (rows.cuh) reads, of [batches, heads, queries].
@@ -119,8 +119,8 @@ class PlanBuilder {
   Plan plan_;
 };
 
-// One of dk and dv [batches, keys, heads, size]: summed from fp32 parts where the kernel's `groups` of heads are more
-// than its heads.
+// One of dk and dv [batches, keys, heads, size]: summed from fp32 parts where the kernel's `groups` of heads
+// are more than its heads.
 class HeadParts {
  public:
   HeadParts(PlanBuilder& builder, const Strided& out, int64_t keys, int64_t groups, int64_t heads,

@@ -1,4 +1,5 @@
-// What the backward passes of attention share: gradients of scores from scores, and the way of sums to memory.
+// What the backward passes of attention share: gradients of scores from scores, and the way of sums to
+// memory.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
 

@@ -1,5 +1,6 @@
-// What the CUDA kernels of attention share: plain data that kernels (nvcc) and launch plans (any compiler) agree on. Rows in
-// memory, terms of the backward pass, the passes over rows (rows.cuh), and how a block is cut.
+// What the CUDA kernels of attention share: plain data that kernels (nvcc) and launch plans (any compiler)
+// agree on. Rows in memory, terms of the backward pass, the passes over rows (rows.cuh), and how a block is
+// cut.
 #pragma once
 #include <cstdint>
 
@@ -50,8 +51,8 @@ struct CudaAlign {
 
 inline constexpr int kRowThreads = 128;  // of the kernels over rows: four warps
 
-// How a block is cut: its warps stand row_warps x key_warps; each has row_tiles * 16 rows and its share of the
-// `columns` rows of every streamed tile.
+// How a block is cut: its warps stand row_warps x key_warps; each has row_tiles * 16 rows and its share of
+// the `columns` rows of every streamed tile.
 struct TileShape {
   int row_tiles, row_warps, key_warps, columns, stages;
 

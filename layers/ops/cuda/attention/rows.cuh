@@ -1,6 +1,6 @@
-// The passes over rows around the kernels of attention: the terms of the backward pass, sums over heads, and copies of rows
-// that are not aligned. All are bound by memory; blocks have kRowThreads threads, and each kernel's comment says what one of
-// its warps does.
+// The passes over rows around the kernels of attention: the terms of the backward pass, sums over heads, and
+// copies of rows that are not aligned. All are bound by memory; blocks have kRowThreads threads, and each
+// kernel's comment says what one of its warps does.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
 

@@ -1,5 +1,5 @@
-// Online softmax over accumulators (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention-2, arXiv 2307.08691):
-// rows keep a running maximum of raw scores and a running sum, each lane its part of the sum.
+// Online softmax over accumulators (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention-2, arXiv
+// 2307.08691): rows keep a running maximum of raw scores and a running sum, each lane its part of the sum.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
 
@@ -21,12 +21,13 @@ __device__ __forceinline__ float reference_exponent(float maximum, float scale_l
   return maximum == -INFINITY ? 0.0f : maximum * scale_log2;
 }
 
-// How scores of a row become weights relative to its maximum, whose own weight is about 1: exp2(score scale - offset).
+// How scores of a row become weights relative to its maximum, whose own weight is about 1: exp2(score scale -
+// offset).
 struct RowScale {
   float scale, offset;
 
-  // The offset of very large scores rounds by more than a weight can be. Scaled by the next power of two it is exact; fp32
-  // scores that differ then do so by 2^16 in their weights or more, either way.
+  // The offset of very large scores rounds by more than a weight can be. Scaled by the next power of two it
+  // is exact; fp32 scores that differ then do so by 2^16 in their weights or more, either way.
   __device__ __forceinline__ RowScale(float maximum, float scale_log2)
       : scale(scale_log2), offset(reference_exponent(maximum, scale_log2)) {
     if (fabsf(offset) < 0x1p28f) return;
@@ -100,9 +101,10 @@ struct SoftmaxRows {
     scale_rows(acc, shrink);
   }
 
-  // Ends the pass. `factor` brings accumulators to output; lse is natural. A row whose sum is 0 has seen nothing; NaN
-  // stays NaN. Where kKeyWarps warps have seen different keys of the same rows, they meet in `meeting`
-  // [kKeyWarps][kRows] and their scaled accumulators add up to the output. All threads of the block call it.
+  // Ends the pass. `factor` brings accumulators to output; lse is natural. A row whose sum is 0 has seen
+  // nothing; NaN stays NaN. Where kKeyWarps warps have seen different keys of the same rows, they meet in
+  // `meeting` [kKeyWarps][kRows] and their scaled accumulators add up to the output. All threads of the block
+  // call it.
   template <int kKeyWarps, int kRows>
   __device__ __forceinline__ void finish(float scale_log2, float2* meeting, int key_warp, int first_row,
                                          float (&factor)[kRowTiles][2], float (&lse)[kRowTiles][2]) {

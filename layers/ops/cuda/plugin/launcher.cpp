@@ -1,5 +1,5 @@
-// liblongreach_cuda.so: gives launch plans to a device. Kernels are found by name in the images that were built with the
-// plug-in; the runtime picks the cubin of the device or compiles the PTX beside it.
+// liblongreach_cuda.so: gives launch plans to a device. Kernels are found by name in the images that were
+// built with the plug-in; the runtime picks the cubin of the device or compiles the PTX beside it.
 #include <c10/cuda/CUDAStream.h>
 #include <cuda.h>
 #include <cuda_runtime_api.h>

@@ -47,8 +47,8 @@ struct TileWork {
 HWY_BEFORE_NAMESPACE();
 namespace longreach::interval::HWY_NAMESPACE {
 
-// Per query: lse in base 2 and delta; zero past the tile's end, where dO is zero too. Rows that see nothing have an lse of
-// -inf: what comes of it is masked.
+// Per query: lse in base 2 and delta; zero past the tile's end, where dO is zero too. Rows that see nothing
+// have an lse of -inf: what comes of it is masked.
 struct RowTerms {
   alignas(64) float lse[kQueryTile], delta[kQueryTile];
 };
@@ -82,7 +82,8 @@ HWY_INLINE void gradient_columns(const TileVisibility& seen, const RowTerms& ter
   for (int64_t j = 0; j < keys; ++j) {
     for (int v = 0; v < kVectors; ++v) {
       const int64_t at = j * kQueryTile + column + v * kLanes;
-      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and more.
+      // P <= 1: beyond that lies what the rounding of lse has dropped, without a bound for scores of 1e9 and
+      // more.
       auto p = vec::exp2_bounded(
           d, vec::at_most(d, hn::Zero(d), hn::MulSub(hn::LoadU(d, s + at), factor, lse[v])));
       auto g = hn::Mul(hn::Mul(p, outer), hn::Sub(hn::LoadU(d, ds + at), delta[v]));

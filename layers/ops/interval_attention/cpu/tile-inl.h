@@ -1,5 +1,5 @@
-// Which keys of a tile the queries of a tile see, for every Highway target, and the parts of softmax_tile that
-// forward and backward are made of.
+// Which keys of a tile the queries of a tile see, for every Highway target, and the parts of softmax_tile
+// that forward and backward are made of.
 #if defined(LONGREACH_LAYERS_OPS_INTERVAL_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGREACH_LAYERS_OPS_INTERVAL_ATTENTION_TILE_INL_H_
 #undef LONGREACH_LAYERS_OPS_INTERVAL_ATTENTION_TILE_INL_H_

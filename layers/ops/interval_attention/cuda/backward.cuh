@@ -1,16 +1,16 @@
-// Backward pass of interval attention on tensor cores (FlashAttention-2, arXiv 2307.08691), without atomics: every
-// gradient is summed by one block in a fixed order.
+// Backward pass of interval attention on tensor cores (FlashAttention-2, arXiv 2307.08691), without atomics:
+// every gradient is summed by one block in a fixed order.
 //
 //   P = exp(scale Q K^T - lse)    dP = dO V^T    dS = P (dP - delta)    delta = dO . O - d(lse)
 //   dQ = scale dS K               dK = scale dS^T Q               dV = P^T dO
 //
-// Work: query_gradient has one tile of queries and walks over keys, key_gradient one tile of keys and walks over
-// queries with S^T = K Q^T, so that in both the second product takes P or dS from registers: nothing of the size
-// of a score tile passes through shared memory, at the price of two products made twice. lse and delta come from
-// row_terms (rows.cuh). The held tiles lie in shared memory, the streamed ones have two buffers.
-// P and dS are rounded to the input dtype between products; all sums are fp32.
-// Grouped heads: a block of key_gradient adds up the query heads that share its key and value head; where these
-// groups differ for keys and values, it writes fp32 parts that sum_heads (rows.cuh) adds.
+// Work: query_gradient has one tile of queries and walks over keys, key_gradient one tile of keys and walks
+// over queries with S^T = K Q^T, so that in both the second product takes P or dS from registers: nothing of
+// the size of a score tile passes through shared memory, at the price of two products made twice. lse and
+// delta come from row_terms (rows.cuh). The held tiles lie in shared memory, the streamed ones have two
+// buffers. P and dS are rounded to the input dtype between products; all sums are fp32.
+// Grouped heads: a block of key_gradient adds up the query heads that share its key and value head; where
+// these groups differ for keys and values, it writes fp32 parts that sum_heads (rows.cuh) adds.
 #pragma once
 #include "layers/ops/cuda/attention/gradients.cuh"
 #include "layers/ops/interval_attention/cuda/forward.cuh"
@@ -113,8 +113,8 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   });
 }
 
-// The tiles of queries of a group of heads that perhaps see a tile of keys, head by head. Each lane looks at one
-// tile of 32; all lanes of the block come to the same tiles.
+// The tiles of queries of a group of heads that perhaps see a tile of keys, head by head. Each lane looks at
+// one tile of 32; all lanes of the block come to the same tiles.
 struct QueryScan {
   const CudaBackward& params;
   const CudaTile& tile;

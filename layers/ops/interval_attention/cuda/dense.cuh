@@ -1,5 +1,5 @@
-// What the sm_90a kernels of dense attention have in common: rings of tiles between the warp that loads and the
-// warpgroups that multiply, products of whole tiles, and the way of accumulators to global memory.
+// What the sm_90a kernels of dense attention have in common: rings of tiles between the warp that loads and
+// the warpgroups that multiply, products of whole tiles, and the way of accumulators to global memory.
 #pragma once
 #include "layers/ops/cuda/attention/softmax.cuh"
 #include "layers/ops/cuda/hopper.cuh"
@@ -10,8 +10,8 @@ namespace longreach::interval {
 // Registers of a thread: 128 x (24 + 2 x 240) of the 65536.
 inline constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 
-// Stages of shared memory: `full` mbarriers, on which copies complete, then as many `empty` ones, at which each consumer
-// warp arrives.
+// Stages of shared memory: `full` mbarriers, on which copies complete, then as many `empty` ones, at which
+// each consumer warp arrives.
 template <int kStages>
 struct Ring {
   uint32_t barriers;
@@ -113,8 +113,8 @@ struct DenseQueries {
   }
 };
 
-// This thread's warpgroup among the consumers, and its warp and thread in it. The shuffle tells the compiler that a warp
-// agrees on its group, so that what follows from it lies in uniform registers.
+// This thread's warpgroup among the consumers, and its warp and thread in it. The shuffle tells the compiler
+// that a warp agrees on its group, so that what follows from it lies in uniform registers.
 struct Consumer {
   int group, warp, thread;
 

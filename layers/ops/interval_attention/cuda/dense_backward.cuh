@@ -1,10 +1,11 @@
-// Backward pass of dense attention for sm_90a, the equations of backward.cuh, after row_terms (rows.cuh). Without atomics:
-// every gradient is summed by one warpgroup in a fixed order.
+// Backward pass of dense attention for sm_90a, the equations of backward.cuh, after row_terms (rows.cuh).
+// Without atomics: every gradient is summed by one warpgroup in a fixed order.
 //
-// Work: query_gradient has 128 queries a block and streams tiles of keys and values; key_gradient has 128 keys and streams
-// tiles of queries, dO and terms, for all query heads of its key head one after another. One thread loads, two warpgroups
-// have 64 rows each. Scores and gradients of weights come from shared memory by wgmma, S^T = K Q^T in key_gradient, so that
-// dS and P go from registers into the second products. The last products of a tile run beside the first of the next.
+// Work: query_gradient has 128 queries a block and streams tiles of keys and values; key_gradient has 128
+// keys and streams tiles of queries, dO and terms, for all query heads of its key head one after another. One
+// thread loads, two warpgroups have 64 rows each. Scores and gradients of weights come from shared memory by
+// wgmma, S^T = K Q^T in key_gradient, so that dS and P go from registers into the second products. The last
+// products of a tile run beside the first of the next.
 // Memory traffic: held rows once, streamed rows once a block that sees them; results leave by TMA.
 // Limits: as dense_forward.cuh, and equally many key and value heads.
 #pragma once
@@ -58,7 +59,8 @@ struct DenseBackwardLayout {
   }
 };
 
-// A warpgroup's scores and gradients of weights of a tile: products of a held tile with a streamed one, not waited for.
+// A warpgroup's scores and gradients of weights of a tile: products of a held tile with a streamed one, not
+// waited for.
 template <class Element, int kSize, int kColumns>
 struct DenseTile {
   float scores[kColumns / 8][4], gradients[kColumns / 8][4];  // (8-column tiles, elements of a lane)
@@ -136,9 +138,9 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
     tile.start_scores(queries, at.first_tile(filled));
     tile.start_gradients(d_outputs, at.second_tile(filled));
   };
-  // Stands between the exponentials and the wait for the gradients of weights, beside whose product they run: ptxas moves
-  // nothing across a wait that it cannot leave out (dense_forward.cuh). After the last tile that wait is for its own stage,
-  // which is full.
+  // Stands between the exponentials and the wait for the gradients of weights, beside whose product they run:
+  // ptxas moves nothing across a wait that it cannot leave out (dense_forward.cuh). After the last tile that
+  // wait is for its own stage, which is full.
   const auto await_tile = [&](int index) { (index < block.tiles ? filled.next() : filled).wait(); };
   const auto weigh = [&](int first_key) {
     ptx::wgmma_hold(tile.scores);
@@ -221,7 +223,8 @@ __device__ __forceinline__ void dense_query_gradient(const DenseBackward& params
   }
 }
 
-// The part of a block of key_gradient: which keys, and the tiles of queries of each head that see some of them.
+// The part of a block of key_gradient: which keys, and the tiles of queries of each head that see some of
+// them.
 struct DenseKeys {
   int first, key_head, batch, shift, group, first_tile, end_tile;
 
@@ -246,7 +249,8 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   const DenseProblem& p = params.problem;
   const Consumer me;
   const int first = block.first + me.group * 64, key = first + me.warp * 16 + (lane_id() >> 2);
-  // The first query that sees the row of this thread (its other row is 8 further on), and the first that sees all rows.
+  // The first query that sees the row of this thread (its other row is 8 further on), and the first that sees
+  // all rows.
   const int begin = p.causal ? key - block.shift : -8;
   const int all_see = p.causal ? first + 63 - block.shift : 0;
   const uint32_t keys = at.first_held + me.group * Layout::kHeldBytes;
@@ -283,8 +287,8 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
       }
     }
   };
-  // After the scores. dV starts as soon as there are weights, and runs while the gradients of scores are made. More in flight
-  // at once would not fit the registers.
+  // After the scores. dV starts as soon as there are weights, and runs while the gradients of scores are
+  // made. More in flight at once would not fit the registers.
   const auto finish_tile = [&](int index) {
     ptx::wgmma_hold(tile.scores);
     tile.start_gradients(values, at.second_tile(filled));

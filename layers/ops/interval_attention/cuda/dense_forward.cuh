@@ -1,11 +1,13 @@
-// Forward pass of dense attention for sm_90a (FlashAttention-3, arXiv 2407.08608), the equations of forward.cuh.
+// Forward pass of dense attention for sm_90a (FlashAttention-3, arXiv 2407.08608), the equations of
+// forward.cuh.
 //
-// Work: a block has 128 queries of one head. One thread loads: Q once, then tiles of 128 keys and values into two rings of
-// stages, the last keys first. Two warpgroups have 64 queries each: S = Q K^T by wgmma from shared memory, softmax in
-// registers, P V with P from registers. The product P V of a tile runs while the next tile's scores become weights, and
-// one warpgroup's products run beside the other's softmax.
+// Work: a block has 128 queries of one head. One thread loads: Q once, then tiles of 128 keys and values into
+// two rings of stages, the last keys first. Two warpgroups have 64 queries each: S = Q K^T by wgmma from
+// shared memory, softmax in registers, P V with P from registers. The product P V of a tile runs while the
+// next tile's scores become weights, and one warpgroup's products run beside the other's softmax.
 // Tiles that cross the causal border or the end of the keys are masked.
-// Memory traffic: Q and O once, K and V once a tile of queries (half of that under the causal mask); O leaves by TMA.
+// Memory traffic: Q and O once, K and V once a tile of queries (half of that under the causal mask); O leaves
+// by TMA.
 // Limits: bf16 and fp16, head dims 64 and 128, rows aligned to 16 bytes; at least one key.
 #pragma once
 #include "layers/ops/interval_attention/cuda/dense.cuh"
@@ -128,8 +130,9 @@ __device__ __forceinline__ void consume_forward(const DenseForward& params, Dens
       ptx::wgmma_hold(rows.scores[0]);
       at.key_ring.release();
       rows.weigh(first_key, first_key + kDenseKeys > all_see, end, p.scale_log2);
-      // The values of the next product. They are waited for here because ptxas moves nothing across such a wait: it would let
-      // the exponentials sink below the wait for P V, and nothing would run beside that product.
+      // The values of the next product. They are waited for here because ptxas moves nothing across such a
+      // wait: it would let the exponentials sink below the wait for P V, and nothing would run beside that
+      // product.
       at.value_ring.next().wait();
       ptx::wgmma_wait<0>();
       ptx::wgmma_hold(rows.acc[0]);

@@ -1,5 +1,6 @@
-// What the sm_90a kernels of dense attention take: plain data that kernels and launch plans share. One document a batch
-// entry, no window, no sinks, no explicit intervals; everything else keeps the kernels of params.h.
+// What the sm_90a kernels of dense attention take: plain data that kernels and launch plans share. One
+// document a batch entry, no window, no sinks, no explicit intervals; everything else keeps the kernels of
+// params.h.
 #pragma once
 #include "layers/ops/cuda/launch.h"
 #include "layers/ops/interval_attention/cuda/params.h"

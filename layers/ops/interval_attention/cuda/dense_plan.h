@@ -8,9 +8,9 @@
 
 namespace longreach::interval {
 
-// Do these kernels compute the forward pass of this problem? bf16 or fp16, head dims 64/64 or 128/128, one document a
-// batch entry, no window, sinks or explicit intervals, a scale above 1e-30, at least one query and key, and rows that TMA
-// reaches: 16-byte aligned, strides positive and below 2^40 bytes.
+// Do these kernels compute the forward pass of this problem? bf16 or fp16, head dims 64/64 or 128/128, one
+// document a batch entry, no window, sinks or explicit intervals, a scale above 1e-30, at least one query and
+// key, and rows that TMA reaches: 16-byte aligned, strides positive and below 2^40 bytes.
 bool takes_dense_forward(const Params& params);
 
 cuda::Launch dense_forward_launch(const Params& params);

@@ -2,15 +2,15 @@
 //
 //   S = Q K^T    P = exp(scale S - running maximum)    O = P V / sum P    lse = maximum + log sum P
 //
-// Work: a block has one tile of queries of one head and walks over the tiles of keys that some of its rows see;
-// its warps stand below one another. Q stays in shared memory (in registers where they suffice), K and V stream
-// through two buffers by cp.async. P is rounded to the input dtype between the two products; everything else is
-// fp32. Border tiles alone are masked.
-// Decoding: rows are the queries of all heads that share a key and a value head; the warps of a block share out
-// the keys of each tile, and blocks (splits) the tiles; merge_splits (rows.cuh) joins the splits.
+// Work: a block has one tile of queries of one head and walks over the tiles of keys that some of its rows
+// see; its warps stand below one another. Q stays in shared memory (in registers where they suffice), K and V
+// stream through two buffers by cp.async. P is rounded to the input dtype between the two products;
+// everything else is fp32. Border tiles alone are masked.
+// Decoding: rows are the queries of all heads that share a key and a value head; the warps of a block share
+// out the keys of each tile, and blocks (splits) the tiles; merge_splits (rows.cuh) joins the splits.
 // Memory traffic: Q and O once, K and V once for every tile of queries that sees them.
-// Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v are
-// 16-byte aligned (plans copy those that are not).
+// Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v
+// are 16-byte aligned (plans copy those that are not).
 #pragma once
 #include "layers/ops/cuda/attention/softmax.cuh"
 #include "layers/ops/interval_attention/cuda/mask.cuh"
@@ -70,7 +70,8 @@ struct BlockIntervals {
   }
 };
 
-// The sizes of one kernel. (A constant of a class: device code may not call the functions that give the shapes.)
+// The sizes of one kernel. (A constant of a class: device code may not call the functions that give the
+// shapes.)
 template <int kElementBytes, int kQk, int kV, bool kDecode>
 struct ForwardSizes {
   static constexpr TileShape kShape =

@@ -1,4 +1,5 @@
-// Forward kernels, bf16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128. Smaller ones are filled up.
+// Forward kernels, bf16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128. Smaller ones are
+// filled up.
 #include "layers/ops/interval_attention/cuda/forward.cuh"
 
 namespace longreach::interval {

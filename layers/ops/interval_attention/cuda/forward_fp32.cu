@@ -1,4 +1,5 @@
-// Forward kernels, fp32: head dims 64, 128, 256 (products by three TF32 products). Smaller ones are filled up.
+// Forward kernels, fp32: head dims 64, 128, 256 (products by three TF32 products). Smaller ones are filled
+// up.
 #include "layers/ops/interval_attention/cuda/forward.cuh"
 
 namespace longreach::interval {

@@ -1,5 +1,6 @@
-// Gradients of keys and values, fp16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128. Smaller ones are filled up.
-// Two blocks a multiprocessor: left alone, ptxas aims at three for some and spills.
+// Gradients of keys and values, fp16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128.
+// Smaller ones are filled up. Two blocks a multiprocessor: left alone, ptxas aims at three for some and
+// spills.
 #include "layers/ops/interval_attention/cuda/backward.cuh"
 
 namespace longreach::interval {

@@ -1,5 +1,5 @@
-// Gradients of keys and values, fp32: head dims 64, 128, 256 (three TF32 products). Smaller ones are filled up. Where
-// registers are named, ptxas takes more left alone, for no further block.
+// Gradients of keys and values, fp32: head dims 64, 128, 256 (three TF32 products). Smaller ones are filled
+// up. Where registers are named, ptxas takes more left alone, for no further block.
 #include "layers/ops/interval_attention/cuda/backward.cuh"
 
 namespace longreach::interval {

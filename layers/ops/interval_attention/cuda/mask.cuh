@@ -1,5 +1,5 @@
-// Which keys queries see, on the device: intervals of rows, hulls of tiles, and the walks over the tiles that some
-// row may see. The same rules as cpu/plan.h.
+// Which keys queries see, on the device: intervals of rows, hulls of tiles, and the walks over the tiles that
+// some row may see. The same rules as cpu/plan.h.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
 #include "layers/ops/interval_attention/cuda/params.h"
@@ -95,8 +95,8 @@ __device__ __forceinline__ bool sees_some(const CudaHull& hull, int sink_end, in
   return (hull.begin < to && hull.end > from) || from < min(sink_end, hull.visible_end);
 }
 
-// The tiles of `columns` keys, counted from the document's first key, that a tile of queries visits: the sinks,
-// then the hull. `share` of `shares` takes its part of them.
+// The tiles of `columns` keys, counted from the document's first key, that a tile of queries visits: the
+// sinks, then the hull. `share` of `shares` takes its part of them.
 struct KeyWalk {
   int position, end, sink_tiles, gap;
 

@@ -1,5 +1,5 @@
-// Interval attention on CUDA tensors: work space, launch plans, the device. The pointers of Params and Gradients are those
-// of CUDA tensors; `like` is one of them.
+// Interval attention on CUDA tensors: work space, launch plans, the device. The pointers of Params and
+// Gradients are those of CUDA tensors; `like` is one of them.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -1,6 +1,6 @@
 // What the CUDA kernels of interval attention take and how they cut their work: plain data that the kernels
-// (nvcc) and the launch plans (any compiler) share, so that they cannot disagree. interval_attention.h has the
-// equations, forward.cuh and backward.cuh the algorithms.
+// (nvcc) and the launch plans (any compiler) share, so that they cannot disagree. interval_attention.h has
+// the equations, forward.cuh and backward.cuh the algorithms.
 #pragma once
 #include <cstdint>
 
@@ -10,8 +10,8 @@ namespace longreach::interval {
 
 using namespace cuda::attention;
 
-// Which keys the rows of a tile see: all intervals lie in [begin, end), keys from last_lo to first_hi in every
-// one of them, no key from visible_end on is seen. begin = end when all are empty.
+// Which keys the rows of a tile see: all intervals lie in [begin, end), keys from last_lo to first_hi in
+// every one of them, no key from visible_end on is seen. begin = end when all are empty.
 struct CudaHull {
   int32_t begin, end, last_lo, first_hi, visible_end;
   int32_t unused[3];
@@ -39,8 +39,8 @@ struct CudaForward {
   CudaProblem problem;
   CudaRows o;
   float* lse;  // [batches, heads, queries]
-  // Decoding: keys are dealt out to `splits` blocks; with more than one, o and lse are partial results with the
-  // split as the outermost dimension (bytes and elements apart).
+  // Decoding: keys are dealt out to `splits` blocks; with more than one, o and lse are partial results with
+  // the split as the outermost dimension (bytes and elements apart).
   int32_t splits;
   int64_t split_o, split_lse;
 };

@@ -1,5 +1,5 @@
-// Launch plans of interval attention on CUDA: from shapes and device pointers to kernels, grids and parameters.
-// Plain functions without torch or CUDA (cuda::Plan says how they are used).
+// Launch plans of interval attention on CUDA: from shapes and device pointers to kernels, grids and
+// parameters. Plain functions without torch or CUDA (cuda::Plan says how they are used).
 //
 // Params and Gradients (kernels.h) hold device pointers, but for cu_queries and cu_keys, which are read here.
 #pragma once
@@ -25,13 +25,13 @@ struct CudaOptions {
   int splits = 0;          // of decoding; 0: by the number of multiprocessors
 };
 
-// Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k and v
-// that are not 16-byte aligned are copied to work space first.
+// Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k
+// and v that are not 16-byte aligned are copied to work space first.
 // Throws DtypeError, or ShapeError for head dims above those built (naming them) and 2^29 tokens or more.
 cuda::Plan plan_forward(const Params& params, void* workspace, const CudaOptions& options = {});
 
-// Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts of dk and
-// dv where key and value heads differ in number.
+// Writes dq, dk and dv from o and lse of the forward pass. Work space: 8 bytes a query and head; fp32 parts
+// of dk and dv where key and value heads differ in number.
 cuda::Plan plan_backward(const Params& params, const Gradients& gradients, void* workspace,
                          const CudaOptions& options = {});
 

@@ -1,4 +1,5 @@
-// Gradients of queries, bf16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128. Smaller ones are filled up.
+// Gradients of queries, bf16: head dims 32, 64, 96, 128, 192, 256, and 192 with values of 128. Smaller ones
+// are filled up.
 #include "layers/ops/interval_attention/cuda/backward.cuh"
 
 namespace longreach::interval {

@@ -1,4 +1,5 @@
-// Gradients of queries, fp32: head dims 64, 128, 256 (products by three TF32 products). Smaller ones are filled up.
+// Gradients of queries, fp32: head dims 64, 128, 256 (products by three TF32 products). Smaller ones are
+// filled up.
 #include "layers/ops/interval_attention/cuda/backward.cuh"
 
 namespace longreach::interval {

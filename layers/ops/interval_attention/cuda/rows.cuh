@@ -1,5 +1,6 @@
-// The passes over rows that interval attention alone has: hulls of explicit intervals and the merge of decoding's splits. Both
-// are bound by memory; blocks have kRowThreads threads, and each kernel's comment says what one of its warps does.
+// The passes over rows that interval attention alone has: hulls of explicit intervals and the merge of
+// decoding's splits. Both are bound by memory; blocks have kRowThreads threads, and each kernel's comment
+// says what one of its warps does.
 #pragma once
 #include "layers/ops/cuda/attention/rows.cuh"
 #include "layers/ops/interval_attention/cuda/mask.cuh"

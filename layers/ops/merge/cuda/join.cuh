@@ -1,11 +1,13 @@
-// Join of partial softmax attentions: o = sum_p w_p o_p, w_p = exp(lse_p - lse), lse = log sum_p exp(lse_p), and backward
+// Join of partial softmax attentions: o = sum_p w_p o_p, w_p = exp(lse_p - lse), lse = log sum_p exp(lse_p),
+// and backward
 //
 //   do_p = w_p do,    dlse_p = w_p (do . o_p - do . o + dlse),    do . o = sum_p w_p do . o_p
 //
-// Work: a warp has a row of a head, the parts one after another, sums in fp32, without atomics. A part with lse = -inf is never
-// read, so that whatever stands in its o cannot reach the result; any other takes part, NaN included.
-// Memory traffic: forward, the parts and o once; backward, the parts and do once (do again for every part, from a cache),
-// gradients once.
+// Work: a warp has a row of a head, the parts one after another, sums in fp32, without atomics. A part with
+// lse = -inf is never read, so that whatever stands in its o cannot reach the result; any other takes part,
+// NaN included.
+// Memory traffic: forward, the parts and o once; backward, the parts and do once (do again for every part,
+// from a cache), gradients once.
 #pragma once
 #include "layers/ops/cuda/element.cuh"
 #include "layers/ops/merge/cuda/params.h"

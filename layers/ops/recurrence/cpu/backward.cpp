@@ -74,8 +74,8 @@ class BackwardTask {
     carve(arena);
   }
 
-  // All segments of a sequence, from the last; the heads of a block take turns at each. The gradients of the states lie
-  // in grad_initial_state between segments.
+  // All segments of a sequence, from the last; the heads of a block take turns at each. The gradients of the
+  // states lie in grad_initial_state between segments.
   void whole(int64_t sequence, Heads block) {
     sequence_ = s_.sequences + sequence;
     const int64_t size = s_.dk * s_.dv, first = (sequence * s_.heads + block.begin) * size;

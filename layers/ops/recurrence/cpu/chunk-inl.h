@@ -232,8 +232,9 @@ class Prefetch {
 };
 
 // Products with the lower triangle L [m, m] of leading dimension chunk, strip by strip; the strips' upper
-// parts hold 0, whatever the scores there were. Each strip asks for `ahead` rows of what comes next. Where x holds
-// something that is not finite, 0 times it would reach rows that it must not reach: the triangle alone is walked then.
+// parts hold 0, whatever the scores there were. Each strip asks for `ahead` rows of what comes next. Where x
+// holds something that is not finite, 0 times it would reach rows that it must not reach: the triangle alone
+// is walked then.
 //
 // scores = the strips of rows x columns: rows [m, inner] of leading dimension row_width, columns [inner,
 // chunk].

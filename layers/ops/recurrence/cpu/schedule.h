@@ -1,5 +1,6 @@
-// How the phases of the recurrence kernels are laid over threads. What a task computes follows from shapes alone; only how
-// many heads take turns in one task follows from the number of threads, and that changes no bit.
+// How the phases of the recurrence kernels are laid over threads. What a task computes follows from shapes
+// alone; only how many heads take turns in one task follows from the number of threads, and that changes no
+// bit.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -84,8 +85,8 @@ void run_scans(const Shape& shape, const F& body) {
             });
 }
 
-// All tasks of a pass. Heads of a group depend on each other. The sum of a segment serves the segments after it in the
-// order of the pass, so the last one there needs none.
+// All tasks of a pass. Heads of a group depend on each other. The sum of a segment serves the segments after
+// it in the order of the pass, so the last one there needs none.
 template <class F>
 void run_phases(const Shape& shape, bool split, int64_t group, Order order, const F& body) {
   if (!split) return run_whole(shape, group, body);

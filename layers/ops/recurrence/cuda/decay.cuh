@@ -1,9 +1,9 @@
-// Products of decays inside a chunk, and the gradient of each decay. A warp does one chunk of one head, a block 8 heads,
-// so that tokens whose heads lie side by side are read and written in whole sectors.
+// Products of decays inside a chunk, and the gradient of each decay. A warp does one chunk of one head, a
+// block 8 heads, so that tokens whose heads lie side by side are read and written in whole sectors.
 //
-// Numerics. Log decays are summed in float64 and kept as pairs of floats (high, low) of exponents of 2, so that
-// differences of sums are exact to fp32 accuracy. A step below kForget multiplies by exactly 0 in any precision: it adds
-// nothing to the sums, and what crosses it is set to 0 by its index.
+// Numerics. Log decays are summed in float64 and kept as pairs of floats (high, low) of exponents of 2, so
+// that differences of sums are exact to fp32 accuracy. A step below kForget multiplies by exactly 0 in any
+// precision: it adds nothing to the sums, and what crosses it is set to 0 by its index.
 #pragma once
 #include "layers/ops/recurrence/cuda/tile.cuh"
 
@@ -74,9 +74,10 @@ __device__ __forceinline__ void decay_tables(const TableParams& p) {
       token + 1 < last_reset ? 0.0f : exponential(all - after_two));
 }
 
-// d(log decay) of token t: everything that crosses t. Pairs j < t <= r (crossings, from the dq pass), the state part of
-// q . dq at r >= t, the state part of k . dk at j < t, total <S, dS>. Each term carries the decay of t itself and nothing
-// is subtracted: the shorter identity (a suffix sum of q . dq - k . dk) loses every digit when the decay is strong.
+// d(log decay) of token t: everything that crosses t. Pairs j < t <= r (crossings, from the dq pass), the
+// state part of q . dq at r >= t, the state part of k . dk at j < t, total <S, dS>. Each term carries the
+// decay of t itself and nothing is subtracted: the shorter identity (a suffix sum of q . dq - k . dk) loses
+// every digit when the decay is strong.
 __device__ __forceinline__ void decay_gradient(const DecayGradientParams& p) {
   __shared__ float result[kDecayHeads * kDecayStride];
   const int64_t chunk_index = blockIdx.x;

@@ -8,16 +8,17 @@
 //   kGradQuery dq   dO  V   K   S^T    as kOutput
 //   kGradKey   dk   V   dO  Q   G^T    as kGradValue                      heads that share k
 //
-// S: state at the start of the chunk, G: gradient of the state at its end. before[r]: decay of tokens 0..r, after[j]: of
-// tokens j+1..63.
+// S: state at the start of the chunk, G: gradient of the state at its end. before[r]: decay of tokens 0..r,
+// after[j]: of tokens j+1..63.
 //
-// Work split: a block makes 64 tokens x 64 columns of y, each of 4 warps 16 rows. The inner index runs in slices of 64
-// through shared memory (two buffers for 16-bit types); scores and the state part accumulate side by side. Masked
-// scores go from accumulators straight into the next product. Heads that share a head of y are summed one after
-// another in the same block: no atomics, one order. Scores are made again in every column tile.
-// Numerics: fp32 sums; scores of 16-bit types exact up to fp32 sums, all else TF32 (states and masked scores rounded
-// to 11 bits, which overflow no earlier than fp32); fp32 as TF32x3. Exponents <= 0 alone.
-// Traffic of a block, D = Dk = Dv = 64, 16 bits: 24 KiB of tokens and 16 KiB of state in, 8 KiB out.
+// Work split: a block makes 64 tokens x 64 columns of y, each of 4 warps 16 rows. The inner index runs in
+// slices of 64 through shared memory (two buffers for 16-bit types); scores and the state part accumulate
+// side by side. Masked scores go from accumulators straight into the next product. Heads that share a head of
+// y are summed one after another in the same block: no atomics, one order. Scores are made again in every
+// column tile.
+// Numerics: fp32 sums; scores of 16-bit types exact up to fp32 sums, all else TF32 (states and masked scores
+// rounded to 11 bits, which overflow no earlier than fp32); fp32 as TF32x3. Exponents <= 0 alone. Traffic of
+// a block, D = Dk = Dv = 64, 16 bits: 24 KiB of tokens and 16 KiB of state in, 8 KiB out.
 #pragma once
 #include "layers/ops/recurrence/cuda/tile.cuh"
 
@@ -34,7 +35,8 @@ inline constexpr int kBuffers = slice_buffers(sizeof(T));
 template <class T>
 inline constexpr int kSliceBytes = slice_bytes(sizeof(T));
 
-// Shared memory: table, x3, buffers of (x1, x2, state); when the slices are done, x4 and weights of the first buffer.
+// Shared memory: table, x3, buffers of (x1, x2, state); when the slices are done, x4 and weights of the first
+// buffer.
 template <class T>
 struct OutputMemory {
   unsigned char* memory;
@@ -112,7 +114,8 @@ __device__ __forceinline__ void scale_rows(float (&part)[8][4], const float* tab
     part[j][0] *= upper, part[j][1] *= upper, part[j][2] *= lower, part[j][3] *= lower;
 }
 
-// row_dots[r] = part[r] . x4[r]. 16-bit pairs come from the tile in shared memory, fp32 pairs fill sectors of global memory.
+// row_dots[r] = part[r] . x4[r]. 16-bit pairs come from the tile in shared memory, fp32 pairs fill sectors of
+// global memory.
 template <class T>
 __device__ __forceinline__ void store_row_dots(const float (&part)[8][4], T* tile_x4, const OutputParams& p,
                                                const Chunk& chunk, int head, int first, float* row_dots) {
@@ -183,8 +186,9 @@ __device__ __forceinline__ void add_tokens(float (&total)[8][4], const float (&s
   }
 }
 
-// crossings[t] = sum over j < t <= r of (x4 x3^T .* scores)[r, j]: what this column tile gives to the gradient of the
-// decay of token t. Sums alone, nothing is subtracted. weights: 64 rows of kWeightStride floats of shared memory.
+// crossings[t] = sum over j < t <= r of (x4 x3^T .* scores)[r, j]: what this column tile gives to the
+// gradient of the decay of token t. Sums alone, nothing is subtracted. weights: 64 rows of kWeightStride
+// floats of shared memory.
 inline constexpr int kWeightStride = 72;
 template <class T>
 __device__ __forceinline__ void store_weights(const float (&scores)[4][2][4], T* x4, T* x3, float* weights) {

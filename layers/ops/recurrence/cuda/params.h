@@ -1,4 +1,5 @@
-// Parameter structs of the CUDA recurrence kernels: what plan.cpp fills in and the kernels read. No CUDA header.
+// Parameter structs of the CUDA recurrence kernels: what plan.cpp fills in and the kernels read. No CUDA
+// header.
 #pragma once
 #include <cstdint>
 
@@ -19,15 +20,16 @@ struct ChunkRange {  // of one sequence
   int64_t first = 0, count = 0;
 };
 
-// [row, token, head, dense] elements; query head h reads head h / share. vectors: every row is 16-byte aligned.
+// [row, token, head, dense] elements; query head h reads head h / share. vectors: every row is 16-byte
+// aligned.
 struct Operand {
   void* data = nullptr;
   int64_t row = 0, token = 0, head = 0;
   int32_t share = 1, vectors = 0;
 };
 
-// Decays of one chunk and head, 64 numbers each; those of exponents in powers of 2. A token that forgets everything
-// adds 0 to the sums, and products across it are set to 0 by index.
+// Decays of one chunk and head, 64 numbers each; those of exponents in powers of 2. A token that forgets
+// everything adds 0 to the sums, and products across it are set to 0 by index.
 enum Table : int { kHigh, kLow, kReset, kBefore, kAfter, kTableRows };
 
 // Shared memory, in bytes; rows of 16-bit tiles are swizzled, those of fp32 tiles and states padded.
@@ -59,8 +61,8 @@ struct SumParams {
   float scale;
 };
 
-// Over the chunks of a sequence: sums become states. Forward: the state at the start of each chunk; reverse: the
-// gradient of the state at its end.
+// Over the chunks of a sequence: sums become states. Forward: the state at the start of each chunk; reverse:
+// the gradient of the state at its end.
 struct ScanParams {
   const ChunkRange* ranges;
   const float* tables;
@@ -68,16 +70,17 @@ struct ScanParams {
   const float* start;   // [N, heads, dk, dv] or null: zero
   float* end;           // [N, heads, dk, dv] or null
   const float* states;  // reverse: as the forward scan left them
-  float*
-      borders;  // reverse: [chunks, heads, rows * columns / 128], parts of total <state, gradient>; or null
+  // reverse: [chunks, heads, rows * columns / 128], parts of total <state, gradient>; or null.
+  float* borders;
   int64_t sequences;
   int32_t heads, dk, dv, rows, columns;
   int32_t vectors;  // start and end can be read 16 bytes at a time
   int32_t reverse;
 };
 
-// y = (intra_scale x1 x2^T .* M) x3 + state_scale diag(factor) x1 state, summed over the query heads that share a head
-// of y. M: decays from column to row for columns up to the row, or from row to column for rows up to the column.
+// y = (intra_scale x1 x2^T .* M) x3 + state_scale diag(factor) x1 state, summed over the query heads that
+// share a head of y. M: decays from column to row for columns up to the row, or from row to column for rows
+// up to the column.
 struct OutputParams {
   const Chunk* chunks;
   Operand x1, x2, x3, y;

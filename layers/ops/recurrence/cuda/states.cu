@@ -1,5 +1,5 @@
-// States, decays and the gradient of decays: states.cuh for the three element types, decay.cuh. Where registers
-// are named, ptxas takes more left alone, for no further block.
+// States, decays and the gradient of decays: states.cuh for the three element types, decay.cuh. Where
+// registers are named, ptxas takes more left alone, for no further block.
 #include "layers/ops/recurrence/cuda/decay.cuh"
 #include "layers/ops/recurrence/cuda/states.cuh"
 

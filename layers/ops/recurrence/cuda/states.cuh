@@ -1,19 +1,20 @@
-// States of all chunks: what each chunk adds to a state (tensor products), then a scan over the chunks of a sequence.
+// States of all chunks: what each chunk adds to a state (tensor products), then a scan over the chunks of a
+// sequence.
 //
 //   forward   sums[c] = diag(after) K^T V,          state[c + 1] = total[c] state[c] + sums[c]
 //   backward  sums[c] = scale (diag(before) Q)^T dO, G[c - 1] = total[c] G[c] + sums[c]
 //
-// sums[c] are replaced by state[c], the state at the start of chunk c, or by G[c], the gradient of the state at its end;
-// states are fp32 [rows, columns], widths padded to 16 with zeros. Work split: sums, a block a 64 x 64 tile of one chunk;
-// scan, a thread 4 numbers of a state over all chunks. Traffic: tokens once a tile, each state written, read and
-// written once.
+// sums[c] are replaced by state[c], the state at the start of chunk c, or by G[c], the gradient of the state
+// at its end; states are fp32 [rows, columns], widths padded to 16 with zeros. Work split: sums, a block a 64
+// x 64 tile of one chunk; scan, a thread 4 numbers of a state over all chunks. Traffic: tokens once a tile,
+// each state written, read and written once.
 #pragma once
 #include "layers/ops/recurrence/cuda/tile.cuh"
 
 namespace longreach::recurrence_cuda {
 
-// Tokens [k, k + 16) as inner elements, columns [m, m + 16) of a tile of tokens as rows of the product; each token times
-// its factor.
+// Tokens [k, k + 16) as inner elements, columns [m, m + 16) of a tile of tokens as rows of the product; each
+// token times its factor.
 template <class T>
 __device__ __forceinline__ void left_from_tokens(Left<kTerms<T>>& out, T* tile, int k, int m,
                                                  const float* factors) {

@@ -1,6 +1,7 @@
-// One token against a state, for decoding: state <- a state + k v^T, o = scale q^T state. All of the time goes into
-// reading and writing the state once: a block does 64 columns of all rows, 16 lanes side by side with 4 columns each,
-// 8 rows at a time; the 8 partial sums of o meet in shared memory in a fixed order. fp32 throughout.
+// One token against a state, for decoding: state <- a state + k v^T, o = scale q^T state. All of the time
+// goes into reading and writing the state once: a block does 64 columns of all rows, 16 lanes side by side
+// with 4 columns each, 8 rows at a time; the 8 partial sums of o meet in shared memory in a fixed order. fp32
+// throughout.
 #pragma once
 #include "layers/ops/recurrence/cuda/tile.cuh"
 

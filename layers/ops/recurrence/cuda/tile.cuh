@@ -1,10 +1,10 @@
 // Tiles of 64 x 64 elements in shared memory, and how they become fragments of tensor products.
 //
-// 16-bit tiles have rows of 128 bytes whose 16-byte pieces are swizzled by XOR with the row, for ldmatrix; fp32 tiles
-// have rows of 68 floats. The order of the inner index of a product is free as long as both sides agree. Products of
-// 16-bit tiles with fp32 data (states, masked scores) run in TF32, in which a 16-bit value is exact; their inner index
-// goes in the order of a 16-bit fragment: lane t of a quad holds 2t and 2t + 1 (here "pairs") where TF32 fragments say
-// t and t + 4 ("apart").
+// 16-bit tiles have rows of 128 bytes whose 16-byte pieces are swizzled by XOR with the row, for ldmatrix;
+// fp32 tiles have rows of 68 floats. The order of the inner index of a product is free as long as both sides
+// agree. Products of 16-bit tiles with fp32 data (states, masked scores) run in TF32, in which a 16-bit value
+// is exact; their inner index goes in the order of a 16-bit fragment: lane t of a quad holds 2t and 2t + 1
+// (here "pairs") where TF32 fragments say t and t + 4 ("apart").
 #pragma once
 #include "layers/ops/cuda/element.cuh"
 #include "layers/ops/cuda/split_sums.cuh"
@@ -64,7 +64,8 @@ __device__ __forceinline__ void load_tile(T* tile, const Operand& x, const Chunk
   }
 }
 
-// Rows [row, row + 64), columns [column, column + 64) of a [rows, columns] state; zeros outside. Rows of `stride`.
+// Rows [row, row + 64), columns [column, column + 64) of a [rows, columns] state; zeros outside. Rows of
+// `stride`.
 __device__ __forceinline__ void load_state(float* tile, int stride, const float* state, int row, int column,
                                            int rows, int columns) {
 #pragma unroll 4
@@ -206,7 +207,8 @@ __device__ __forceinline__ void right_from_tokens(Right<kTerms<T>> (&out)[2], T*
 template <class T, bool kTransposed>
 inline constexpr int kStateStride = kHalf<T> == kTransposed ? 72 : 68;
 
-// Inner elements [k, k + 16), columns [n, n + 8) of a state, or of its transpose; in the order of x1's fragments.
+// Inner elements [k, k + 16), columns [n, n + 8) of a state, or of its transpose; in the order of x1's
+// fragments.
 template <class T, bool kTransposed>
 __device__ __forceinline__ void right_from_state(Right<kTerms<T>>& out, const float* state, int k, int n) {
   constexpr int kStride = kStateStride<T, kTransposed>;

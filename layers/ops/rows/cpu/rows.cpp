@@ -1,5 +1,6 @@
-// RMSNorm and silu(gate) up on CPUs, one pass over memory each way (RMSNorm: two over a row that is in the first
-// cache by then). From plain tensor operations each would be four to eight passes with as many results of full size.
+// RMSNorm and silu(gate) up on CPUs, one pass over memory each way (RMSNorm: two over a row that is in the
+// first cache by then). From plain tensor operations each would be four to eight passes with as many results
+// of full size.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -31,7 +32,8 @@ HWY_INLINE Vector load_whole(const uint16_t* from) { return kernel::load_bf16(kT
 HWY_INLINE void store_whole(Vector x, float* to) { hn::StoreU(x, kTag, to); }
 HWY_INLINE void store_whole(Vector x, uint16_t* to) { kernel::store_bf16(kTag, x, to); }
 
-// The first `count` elements, zeros behind them: the end of a row takes the same vector arithmetic as the rest.
+// The first `count` elements, zeros behind them: the end of a row takes the same vector arithmetic as the
+// rest.
 template <class T>
 HWY_INLINE Vector load(const T* from, int64_t count) {
   if (count >= lanes()) return load_whole(from);

@@ -1,8 +1,9 @@
-// Cross-entropy of a chunk of logits: per row lse = log sum exp, nll = lse - logit of the label, and, in place of the
-// logits, the gradient of nll + z lse^2: softmax (1 + 2 z lse) - onehot(label), times grad_scale.
-// A block takes a row: one pass for the running maximum and sum, one for the gradient. Statistics are fp32 whatever the
-// type of the logits. Traffic: logits read twice (the second time from the second-level cache where it holds the rows at
-// work), written once. Sums over rows run in one block in one order.
+// Cross-entropy of a chunk of logits: per row lse = log sum exp, nll = lse - logit of the label, and, in
+// place of the logits, the gradient of nll + z lse^2: softmax (1 + 2 z lse) - onehot(label), times
+// grad_scale.
+// A block takes a row: one pass for the running maximum and sum, one for the gradient. Statistics are fp32
+// whatever the type of the logits. Traffic: logits read twice (the second time from the second-level cache
+// where it holds the rows at work), written once. Sums over rows run in one block in one order.
 #pragma once
 #include "layers/ops/rows/cuda/rows.cuh"
 
@@ -36,8 +37,8 @@ __device__ __forceinline__ SoftmaxSum merge_block(SoftmaxSum x, SoftmaxSum* scra
   return x;
 }
 
-// body(first column) for quads at multiples of 4 elements of memory, wherever the row begins: rows of an odd vocabulary go
-// as fast as any. The first quad may begin before column 0.
+// body(first column) for quads at multiples of 4 elements of memory, wherever the row begins: rows of an odd
+// vocabulary go as fast as any. The first quad may begin before column 0.
 template <class T, class F>
 __device__ __forceinline__ void for_memory_quads(const T* row, int columns, const F& body) {
   const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(row) / sizeof(T) % 4);

@@ -1,5 +1,5 @@
-// The small kernels that training needs beside attention, for their element types. Norms: type of x, then of y. Blocks a
-// multiprocessor are asked for where ptxas would hold registers back for more of them, and spill.
+// The small kernels that training needs beside attention, for their element types. Norms: type of x, then of
+// y. Blocks a multiprocessor are asked for where ptxas would hold registers back for more of them, and spill.
 #include "layers/ops/rows/cuda/cross_entropy.cuh"
 #include "layers/ops/rows/cuda/rms_norm.cuh"
 #include "layers/ops/rows/cuda/rotary.cuh"

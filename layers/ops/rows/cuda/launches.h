@@ -1,4 +1,5 @@
-// The kernels over rows on a named problem, `rows`: 8192 rows of 4096 (logits: 32768; rotary: 16 heads of 128).
+// The kernels over rows on a named problem, `rows`: 8192 rows of 4096 (logits: 32768; rotary: 16 heads of
+// 128).
 #pragma once
 #include "layers/ops/cuda/named_launches.h"
 

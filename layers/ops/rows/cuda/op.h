@@ -1,5 +1,6 @@
-// The CUDA kernels of rows.h on tensors: what op.cpp calls where runs_on_cuda (layers/ops/common/kernel_input.h). Types:
-// float32, bfloat16, float16; anything else is a DtypeError that names the argument and what is built, never another path.
+// The CUDA kernels of rows.h on tensors: what op.cpp calls where runs_on_cuda
+// (layers/ops/common/kernel_input.h). Types: float32, bfloat16, float16; anything else is a DtypeError that
+// names the argument and what is built, never another path.
 #pragma once
 #include <ATen/core/Tensor.h>
 

@@ -6,8 +6,8 @@ namespace longreach::cuda {
 
 inline constexpr int kRowThreads = 256;  // threads a block of every kernel here
 
-// [rows, columns] elements with dense columns; `row` elements between rows. quads: every row begins on a multiple of 4
-// elements.
+// [rows, columns] elements with dense columns; `row` elements between rows. quads: every row begins on a
+// multiple of 4 elements.
 struct Rows {
   void* data = nullptr;
   int64_t row = 0;

@@ -1,7 +1,8 @@
-// Launch plans of the small kernels that training needs beside attention: RMSNorm, rotary embedding, SwiGLU, cross-entropy.
-// Device pointers and sizes in, kernel launches out; no torch and no CUDA header. layers/ops/rows/rows.h defines
-// the functions. Built for float32, bfloat16 and float16; what is not is a ShapeError or DtypeError
-// that names what is. Rows of any stride, dense columns; rows that begin on multiples of 4 elements go 4 at a time.
+// Launch plans of the small kernels that training needs beside attention: RMSNorm, rotary embedding, SwiGLU,
+// cross-entropy. Device pointers and sizes in, kernel launches out; no torch and no CUDA header.
+// layers/ops/rows/rows.h defines the functions. Built for float32, bfloat16 and float16; what is not is a
+// ShapeError or DtypeError that names what is. Rows of any stride, dense columns; rows that begin on
+// multiples of 4 elements go 4 at a time.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -39,7 +40,8 @@ struct RmsNormGrad {
 size_t rms_norm_workspace_bytes(int64_t rows, int64_t columns);
 std::vector<Launch> plan_rms_norm_grad(const RmsNormGrad& params);
 
-// x [tokens, heads, 2 half] turned by cos and sin [tokens, half] (direction 1), or back (-1), which is the gradient.
+// x [tokens, heads, 2 half] turned by cos and sin [tokens, half] (direction 1), or back (-1), which is the
+// gradient.
 struct Rotary {
   int64_t tokens = 0, heads = 0, half = 0;
   DType dtype = DType::kFloat32;
@@ -60,8 +62,8 @@ struct SiluProduct {
 };
 std::vector<Launch> plan_silu_product(const SiluProduct& params);
 
-// One chunk of rows of logits. Labels: `ignored`, or 0 to columns - 1; the caller has checked them (another label makes its
-// nll NaN and reads nothing outside).
+// One chunk of rows of logits. Labels: `ignored`, or 0 to columns - 1; the caller has checked them (another
+// label makes its nll NaN and reads nothing outside).
 struct CrossEntropy {
   int64_t rows = 0, columns = 0;
   DType dtype = DType::kFloat32;

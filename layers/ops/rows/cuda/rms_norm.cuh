@@ -1,9 +1,10 @@
-// RMSNorm: y = x rstd weight, rstd = rsqrt(mean(x^2) + eps), and its gradient. With xhat = x rstd, g = dy weight:
+// RMSNorm: y = x rstd weight, rstd = rsqrt(mean(x^2) + eps), and its gradient. With xhat = x rstd, g = dy
+// weight:
 //   dx = rstd (g - xhat mean(g xhat)),   dweight = sum over rows of dy xhat
-// A block takes a row at a time. For dweight each block adds up its rows in shared memory, every thread its own columns,
-// and a second kernel adds the blocks' sums in order: no atomics; the number of blocks follows from the shape alone.
-// fp32 throughout. Traffic: x once from memory (the second reading of a row finds it in a cache), y once; backward the
-// same of x, dy, dx.
+// A block takes a row at a time. For dweight each block adds up its rows in shared memory, every thread its
+// own columns, and a second kernel adds the blocks' sums in order: no atomics; the number of blocks follows
+// from the shape alone. fp32 throughout. Traffic: x once from memory (the second reading of a row finds it in
+// a cache), y once; backward the same of x, dy, dx.
 #pragma once
 #include "layers/ops/rows/cuda/rows.cuh"
 
@@ -33,8 +34,8 @@ __device__ __forceinline__ void rms_norm(const RmsNormParams& p) {
   });
 }
 
-// Grid: blocks that take the rows in turn. Shared memory: sums of dy xhat, element e of every quad `pitch` numbers apart,
-// so that the lanes of a warp meet no bank conflict when they add quads or read columns.
+// Grid: blocks that take the rows in turn. Shared memory: sums of dy xhat, element e of every quad `pitch`
+// numbers apart, so that the lanes of a warp meet no bank conflict when they add quads or read columns.
 template <class X, class Y>
 __device__ __forceinline__ void rms_norm_grad(const RmsNormGradParams& p) {
   extern __shared__ float sums[];

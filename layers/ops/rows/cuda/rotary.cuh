@@ -1,7 +1,8 @@
-// Rotary embedding: pairs of features turn by an angle a token, (a, b) -> (a c - b s, b c + a s); the gradient is the same
-// with the direction reversed. Pairs are features i and i + D/2 (halves, Hugging Face's Llama layout) or 2i and 2i + 1
-// (neighbours, RoFormer's layout). A thread turns 4 pairs of halves or 2 of neighbours. fp32 products; y may be x. Traffic:
-// x and y once; cos and sin once a token, from a cache for all heads but one.
+// Rotary embedding: pairs of features turn by an angle a token, (a, b) -> (a c - b s, b c + a s); the
+// gradient is the same with the direction reversed. Pairs are features i and i + D/2 (halves, Hugging Face's
+// Llama layout) or 2i and 2i + 1 (neighbours, RoFormer's layout). A thread turns 4 pairs of halves or 2 of
+// neighbours. fp32 products; y may be x. Traffic: x and y once; cos and sin once a token, from a cache for
+// all heads but one.
 #pragma once
 #include "layers/ops/rows/cuda/rows.cuh"
 

@@ -1,4 +1,5 @@
-// What kernels that work row by row share: a block walks a row in quads, and sums over the block in one fixed order.
+// What kernels that work row by row share: a block walks a row in quads, and sums over the block in one fixed
+// order.
 #pragma once
 #include "layers/ops/cuda/element.cuh"
 #include "layers/ops/rows/cuda/params.h"
@@ -29,8 +30,8 @@ __device__ __forceinline__ float4 operator-(const float4& a, const float4& b) {
 }
 __device__ __forceinline__ float sum(const float4& x) { return (x.x + x.y) + (x.z + x.w); }
 
-// Combines one value of every thread; all threads get the result. `scratch`: one value a warp, free again after the
-// block's next barrier.
+// Combines one value of every thread; all threads get the result. `scratch`: one value a warp, free again
+// after the block's next barrier.
 template <class T, class F>
 __device__ __forceinline__ T reduce_block(T x, T* scratch, const F& combine) {
 #pragma unroll

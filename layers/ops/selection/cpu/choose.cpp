@@ -1,5 +1,5 @@
-// The choice of blocks from scores: forced blocks, then the best candidates, ties to the lowest block; and the
-// writing of lists. One task a run of rows.
+// The choice of blocks from scores: forced blocks, then the best candidates, ties to the lowest block; and
+// the writing of lists. One task a run of rows.
 #include <algorithm>
 #include <atomic>
 #include <vector>

@@ -3,11 +3,11 @@
 //   mean_i = 1/n_i sum_t x_t,   max_i = x_{t*},  t* the first of the largest        t in window i
 //   dx_t   = sum over windows i that hold t, over pools: dmean_i / n_i, or dmax_i where t = t*_i
 //
-// A window of one head is brought to fp32 once, into the first cache level; every pool reads it there, so that
-// memory is read once whatever the number of pools. Elements of a head lie along the vector lanes, tokens are
-// taken in order: sums are those of a plain loop. Forward's tasks are windows, backward's are runs of tokens,
-// each of which gathers from the windows over it: nothing is added to by two threads, also where windows
-// overlap.
+// A window of one head is brought to fp32 once, into the first cache level; every pool reads it there, so
+// that memory is read once whatever the number of pools. Elements of a head lie along the vector lanes,
+// tokens are taken in order: sums are those of a plain loop. Forward's tasks are windows, backward's are runs
+// of tokens, each of which gathers from the windows over it: nothing is added to by two threads, also where
+// windows overlap.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -1,15 +1,15 @@
 // Scores of blocks and their choice on CPUs, a tile of rows of one list at a time.
 //
-//   logits   S[window, column] = scale k_window . q_column        columns: heads of the list x rows of the tile
+//   logits   S[window, column] = scale k_window . q_column    columns: heads of the list x rows of the tile
 //   shares   exp(S - max) / sum exp(S - max) over the windows that the row sees
 //   votes    over the heads of a row, then over the windows that overlap a block, then the choice
 //
-// Rows and heads lie along the vector lanes: the product reads keys element by element where they lie, softmax
-// and votes are plain loops over windows without a horizontal sum, and a window that a row does not see is a
-// comparison of its number with the row's count (the windows that a row sees are always the first ones). A
-// row's scores exist in the tile's working memory until its blocks are chosen. Heads that share keys fill the
-// columns together, so that few rows (decoding) waste no lanes. No number depends on the tile it is made in:
-// sums run over windows and heads in order.
+// Rows and heads lie along the vector lanes: the product reads keys element by element where they lie,
+// softmax and votes are plain loops over windows without a horizontal sum, and a window that a row does not
+// see is a comparison of its number with the row's count (the windows that a row sees are always the first
+// ones). A row's scores exist in the tile's working memory until its blocks are chosen. Heads that share keys
+// fill the columns together, so that few rows (decoding) waste no lanes. No number depends on the tile it is
+// made in: sums run over windows and heads in order.
 #include <algorithm>
 #include <atomic>
 #include <limits>
@@ -108,8 +108,8 @@ void load_queries(const Select& p, const Tile& tile, const Chunk& chunk, const S
   vec::transpose(s.rows, p.size, chunk.padded, p.size, s.columns, chunk.padded);
 }
 
-// Logits, or in base 2 powers of what they lack to the largest of their column; what a column sees not is -inf
-// or 0. factors: what makes them logits or shares of one, the mean's share included.
+// Logits, or in base 2 powers of what they lack to the largest of their column; what a column sees not is
+// -inf or 0. factors: what makes them logits or shares of one, the mean's share included.
 inline void weigh(const Select& p, const Chunk& chunk, int64_t windows, int64_t seen_by_all, float share,
                   const Space& s) {
   const FloatTag d;

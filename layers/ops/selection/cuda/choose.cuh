@@ -1,11 +1,12 @@
 // The choice of a row's blocks by one warp, from scores in shared memory, and choose_blocks.
 //
-//   kept = forced blocks, and of the others those whose score is above the cut, with the lowest of those at the cut
+//   kept = forced blocks, and of the others those whose score is above the cut, with the lowest of those at
+//   the cut
 //
-// The cut is found bit by bit, from the highest that differs between the row's scores: scores become integers of the same
-// order, and each step counts (top-k) or adds up (mass, in double) those that reach a trial value. Nothing is sorted, no step
-// depends on the order of lanes. The list is put together where the scores were. A candidate's score that is NaN sets a
-// flag, and the row's list means nothing.
+// The cut is found bit by bit, from the highest that differs between the row's scores: scores become integers
+// of the same order, and each step counts (top-k) or adds up (mass, in double) those that reach a trial
+// value. Nothing is sorted, no step depends on the order of lanes. The list is put together where the scores
+// were. A candidate's score that is NaN sets a flag, and the row's list means nothing.
 // Memory traffic: a row's scores and its list once.
 #pragma once
 #include "layers/ops/cuda/attention/blocks.cuh"
@@ -91,7 +92,8 @@ struct FreeKeys {
   }
 };
 
-// The largest key from `low` to `high` that is enough, given that `low` is and that what is enough stays so below.
+// The largest key from `low` to `high` that is enough, given that `low` is and that what is enough stays so
+// below.
 template <class Enough>
 __device__ __forceinline__ uint32_t largest_key(uint32_t low, uint32_t high, Enough enough) {
   const int bits = 32 - __clz(static_cast<int>(low ^ high));
@@ -161,7 +163,8 @@ __device__ __forceinline__ Cut cut_of_mass(const CudaRule& rule, const FreeKeys&
   return {key, ties};
 }
 
-// Writes the list of row `list_row` of all lists; the row's scores, in shared memory, are used up. All lanes of a warp.
+// Writes the list of row `list_row` of all lists; the row's scores, in shared memory, are used up. All lanes
+// of a warp.
 __device__ __forceinline__ void choose_row(const CudaRule& rule, const RowLimits& limits, uint32_t* keys,
                                            int64_t list_row) {
   const RowSummary row = make_keys(rule, limits, keys);

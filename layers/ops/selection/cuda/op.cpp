@@ -1,5 +1,5 @@
-// Rules without a fixed number of entries run twice: to count, then to write. Nothing of the size of queries x blocks is
-// kept between.
+// Rules without a fixed number of entries run twice: to count, then to write. Nothing of the size of queries
+// x blocks is kept between.
 #include "layers/ops/selection/cuda/op.h"
 
 #include <ATen/ops/empty.h>

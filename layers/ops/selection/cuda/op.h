@@ -7,8 +7,9 @@
 
 namespace longreach::selection {
 
-// As choose_blocks: arguments are checked, scores float32 and contiguous. The host waits for one word that says whether a
-// score was NaN (DataError), and, for rules without a fixed number of entries, how many the longest list has.
+// As choose_blocks: arguments are checked, scores float32 and contiguous. The host waits for one word that
+// says whether a score was NaN (DataError), and, for rules without a fixed number of entries, how many the
+// longest list has.
 at::Tensor choose_cuda(const at::Tensor& scores, const BlockGeometry& geometry, const SelectionRule& rule);
 
 // As select_blocks: arguments are checked, the last dimensions of q and k dense.

@@ -1,5 +1,6 @@
-// What the CUDA kernels of selection take and how they cut their work: plain data that the kernels (nvcc) and the launch
-// plans (any compiler) share. selection.h has the meaning, choose.cuh, select.cuh and pool.cuh the algorithms.
+// What the CUDA kernels of selection take and how they cut their work: plain data that the kernels (nvcc) and
+// the launch plans (any compiler) share. selection.h has the meaning, choose.cuh, select.cuh and pool.cuh the
+// algorithms.
 #pragma once
 #include <cstdint>
 
@@ -9,8 +10,8 @@ namespace longreach::selection {
 
 using namespace cuda::attention;
 
-// One document: its rows of the lists, its keys, its windows among the pooled keys, its blocks, how many of them a row may
-// keep (forced ones included), and its first tile of rows. 32 bytes, read at once.
+// One document: its rows of the lists, its keys, its windows among the pooled keys, its blocks, how many of
+// them a row may keep (forced ones included), and its first tile of rows. 32 bytes, read at once.
 struct CudaScope {
   int32_t row, rows, keys, first_window, windows, blocks, budget, tile;
 };
@@ -27,8 +28,8 @@ struct CudaRule {
   float threshold;   // the largest float that is not above the rule's
   int32_t size;      // entries of a list
   int32_t* indices;  // [lists of all batch entries, rows, size]; null: rows are only counted
-  int32_t*
-      status;  // [2], 0 before: whether a candidate's score is NaN, the longest list where rows are counted
+  // [2], 0 before: whether a candidate's score is NaN, the longest list where rows are counted.
+  int32_t* status;
 };
 
 struct CudaChoose {
@@ -91,12 +92,13 @@ inline constexpr int kPoolThreads = 256;
 inline constexpr int kChooseWarps = 4;
 inline constexpr int kSharedBytes = 99 * 1024;  // that every device from sm_80 on has for a block
 
-// A tile: 64 rows (rows of the lists times heads), four warps of 16; windows come in tiles of `columns`, two at a time.
+// A tile: 64 rows (rows of the lists times heads), four warps of 16; windows come in tiles of `columns`, two
+// at a time.
 inline constexpr int kTileRows = 64, kSelectThreads = 128;
 constexpr int select_columns(int bytes, int size) { return size * bytes <= 256 ? 64 : 32; }
 
-// Votes of a tile of windows: one place in 33 is left free, so that neighbouring blocks, which read every fourth vote in NSA,
-// do not meet in the banks.
+// Votes of a tile of windows: one place in 33 is left free, so that neighbouring blocks, which read every
+// fourth vote in NSA, do not meet in the banks.
 constexpr int votes_pitch(int columns) { return columns + columns / 32; }
 
 // For the plan: p has everything but where the parts of shared memory begin.

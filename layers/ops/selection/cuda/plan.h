@@ -1,5 +1,5 @@
-// Launch plans of selection on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain functions
-// without torch or CUDA, used as cuda::Plan says. All pointers are those of device
+// Launch plans of selection on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain
+// functions without torch or CUDA, used as cuda::Plan says. All pointers are those of device
 // memory, but for documents, spans and pools, which are read here.
 #pragma once
 #include <vector>
@@ -46,18 +46,18 @@ struct SelectParams {
   float* scores = nullptr;
 };
 
-// Writes lists, or counts them where indices is null, and status. Throws ShapeError for 2^29 keys or more, and for rows of
-// more blocks than a block's shared memory holds (99 KB, which every device has): choose 25344; select 6656 for head
-// dims of 128 (fp32) and more for smaller ones, less with many heads a list.
+// Writes lists, or counts them where indices is null, and status. Throws ShapeError for 2^29 keys or more,
+// and for rows of more blocks than a block's shared memory holds (99 KB, which every device has): choose
+// 25344; select 6656 for head dims of 128 (fp32) and more for smaller ones, less with many heads a list.
 cuda::Plan plan_choose(const ChooseParams& params, void* workspace);
 
-// As plan_choose, and the scores where they are asked for. dtype float32, bfloat16 or float16; any strides with a dense last
-// dimension: rows of q and k that are not 16-byte aligned are copied to work space first. Throws DtypeError, and ShapeError
-// for head dims above 128.
+// As plan_choose, and the scores where they are asked for. dtype float32, bfloat16 or float16; any strides
+// with a dense last dimension: rows of q and k that are not 16-byte aligned are copied to work space first.
+// Throws DtypeError, and ShapeError for head dims above 128.
 cuda::Plan plan_select(const SelectParams& params, void* workspace);
 
-// x -> pooled, picked; and pooled, picked -> x. Any strides with a dense last dimension, any number of elements a head; at
-// most 16 pools (ShapeError).
+// x -> pooled, picked; and pooled, picked -> x. Any strides with a dense last dimension, any number of
+// elements a head; at most 16 pools (ShapeError).
 cuda::Plan plan_pool(const Pooling& params, void* workspace);
 cuda::Plan plan_pool_backward(const Pooling& params, void* workspace);
 

@@ -3,10 +3,10 @@
 //   mean_i = 1/n_i sum_t x_t,   max_i = x_{t*},  t* the first of the largest        t in window i
 //   dx_t   = sum over windows i that hold t, over pools: dmean_i / n_i, or dmax_i where t = t*_i
 //
-// Work: a block has one window (forward) or one token (backward) and 256 quads of elements of its heads; a thread has a quad.
-// Tokens, windows and pools are taken in order, in fp32: the sums of a plain loop, without atomics. All pools are
-// made in one pass over the window. Memory traffic: each token once for every window over it; backward, each window's
-// gradients and places once for every token in it, mostly from a cache.
+// Work: a block has one window (forward) or one token (backward) and 256 quads of elements of its heads; a
+// thread has a quad. Tokens, windows and pools are taken in order, in fp32: the sums of a plain loop, without
+// atomics. All pools are made in one pass over the window. Memory traffic: each token once for every window
+// over it; backward, each window's gradients and places once for every token in it, mostly from a cache.
 #pragma once
 #include "layers/ops/cuda/element.cuh"
 #include "layers/ops/cuda/search.cuh"

@@ -1,19 +1,21 @@
-// Scores of blocks from queries and pooled keys on tensor cores, and their choice (NSA, arXiv 2502.11089, equations 8 to 10;
-// SeerAttention, arXiv 2410.13276).
+// Scores of blocks from queries and pooled keys on tensor cores, and their choice (NSA, arXiv 2502.11089,
+// equations 8 to 10; SeerAttention, arXiv 2410.13276).
 //
 //   S = scale Q K^T              rows: heads of the list x rows of the lists; columns: windows
 //   P = exp(S - largest) / sum   over the windows that the row sees; without softmax P = S
 //   votes over the heads, then overlap / stride of windows and blocks, then the choice (choose.cuh)
 //
-// Work: a block has one list and up to 64 products of rows and heads, four warps of 16. It walks over the windows that its
-// last row sees twice: for the largest and the sum of each product's row, kept by lane until the end, and for the shares,
-// which pass through shared memory tile by tile and there become votes, then parts of the blocks' scores, window after window
-// in order. Scores of a row live in shared memory until its list is written; no map of queries x blocks is kept. Heads that
-// do not fit a tile, or read different keys, come in chunks, whose statistics are kept and whose votes meet tile by tile; their
-// queries are loaded again for each tile of keys, without a buffer ahead.
-// Memory traffic: Q once (chunks: with every tile of keys), K twice for each tile of rows (once without softmax).
-// Limits: head dims in the .cu files, smaller ones are filled up; a row's scores must fit the shared memory beside the
-// tiles (plan.h). Rows of q and k are 16-byte aligned (plans copy those that are not).
+// Work: a block has one list and up to 64 products of rows and heads, four warps of 16. It walks over the
+// windows that its last row sees twice: for the largest and the sum of each product's row, kept by lane until
+// the end, and for the shares, which pass through shared memory tile by tile and there become votes, then
+// parts of the blocks' scores, window after window in order. Scores of a row live in shared memory until its
+// list is written; no map of queries x blocks is kept. Heads that do not fit a tile, or read different keys,
+// come in chunks, whose statistics are kept and whose votes meet tile by tile; their queries are loaded again
+// for each tile of keys, without a buffer ahead.
+// Memory traffic: Q once (chunks: with every tile of keys), K twice for each tile of rows (once without
+// softmax).
+// Limits: head dims in the .cu files, smaller ones are filled up; a row's scores must fit the shared memory
+// beside the tiles (plan.h). Rows of q and k are 16-byte aligned (plans copy those that are not).
 #pragma once
 #include "layers/ops/cuda/fragments.cuh"
 #include "layers/ops/selection/cuda/choose.cuh"
@@ -39,7 +41,8 @@ __device__ __forceinline__ int seen_windows(const CudaSelect& p, const CudaScope
   return end < p.width ? 0 : min(scope.windows, (end - p.width) / p.stride + 1);
 }
 
-// A block's number, taken apart: tiles of rows change fastest, which share keys; the last ones see most and begin first.
+// A block's number, taken apart: tiles of rows change fastest, which share keys; the last ones see most and
+// begin first.
 struct SelectPlace {
   CudaScope scope;
   int row, rows;  // of the document
@@ -117,7 +120,8 @@ __device__ __forceinline__ void multiply(float (&scores)[1][select_columns(Eleme
       scores, cuda::SharedRows<kRowBytes>{queries + warp_id() * 16 * kRowBytes}, keys);
 }
 
-// Largest logit and sum of powers of one row, of the columns of one lane; base 2. Windows that the row sees not count as -inf.
+// Largest logit and sum of powers of one row, of the columns of one lane; base 2. Windows that the row sees
+// not count as -inf.
 struct LaneSoftmax {
   float most = -INFINITY, sum = 0.0f;
 
@@ -153,7 +157,8 @@ struct LaneSoftmax {
   }
 };
 
-// The first walk: largest logit and 1 / sum of powers of each row of each chunk. Leaves the last chunk's queries.
+// The first walk: largest logit and 1 / sum of powers of each row of each chunk. Leaves the last chunk's
+// queries.
 template <class Element, int kSize>
 __device__ __forceinline__ void find_statistics(const CudaSelect& p, const SelectPlace& place, int tiles,
                                                 uint32_t queries, uint32_t keys, float2* statistics) {
@@ -185,7 +190,8 @@ __device__ __forceinline__ void find_statistics(const CudaSelect& p, const Selec
   }
 }
 
-// Shares (or logits) of a tile of windows, to shared memory; nothing, or -inf, for windows that a row sees not.
+// Shares (or logits) of a tile of windows, to shared memory; nothing, or -inf, for windows that a row sees
+// not.
 template <bool kSoftmax, int kColumns>
 __device__ __forceinline__ void stage_weights(const LaneRows& rows, float scale,
                                               const float (&scores)[1][kColumns / 8][4], int first_window,
@@ -217,7 +223,8 @@ __device__ __forceinline__ float join_votes(bool largest, float a, float b) {
 // The place of a window's vote in its tile's row.
 __device__ __forceinline__ int vote_place(int column) { return column + column / 32; }
 
-// Votes of a tile of windows, over the heads of a chunk and those before it; where windows are blocks, these are the scores.
+// Votes of a tile of windows, over the heads of a chunk and those before it; where windows are blocks, these
+// are the scores.
 template <int kColumns>
 __device__ __forceinline__ void collect_votes(const CudaSelect& p, const SelectPlace& place, int chunk,
                                               int first_window, const float* weights, float* votes,

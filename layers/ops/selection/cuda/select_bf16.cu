@@ -1,5 +1,5 @@
-// select_blocks, bf16: head dims 64 and 128. Smaller ones are filled up. Blocks a multiprocessor are asked for where ptxas would
-// hold registers back for more of them, and spill.
+// select_blocks, bf16: head dims 64 and 128. Smaller ones are filled up. Blocks a multiprocessor are asked
+// for where ptxas would hold registers back for more of them, and spill.
 #include "layers/ops/selection/cuda/select.cuh"
 
 namespace longreach::selection {

@@ -50,7 +50,8 @@ TEST(Biformer, BFloat16IsClose) { expect_bfloat16_close(configs()[2], norm_site(
 
 constexpr Implementation kBoth[] = {Implementation::fused, Implementation::reference};
 
-// Keys of region j point along axis j; the first query of region 4 points along axis 1, all its others along 2.
+// Keys of region j point along axis j; the first query of region 4 points along axis 1, all its others along
+// 2.
 struct Planted {
   at::Tensor q = normal({1, 80, 2, 8}, 1, at::kFloat) * 0.01, k = normal({1, 80, 1, 8}, 2, at::kFloat) * 0.01;
   Planted() {

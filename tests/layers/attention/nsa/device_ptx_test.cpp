@@ -12,7 +12,8 @@ TEST(NsaOnTheDevicesPath, BlocksOfBlockAttention) {
                    "block_attention_forward_16_fp32_64_64"});
 }
 
-// Blocks of a size that block attention is not built for: one product a listed block, and the join of them all.
+// Blocks of a size that block attention is not built for: one product a listed block, and the join of them
+// all.
 TEST(NsaOnTheDevicesPath, BlocksOfAnySize) {
   const NsaConfig nsa{
       .compress_block = 8, .compress_stride = 8, .block_size = 24, .num_blocks = 3, .window = 20};

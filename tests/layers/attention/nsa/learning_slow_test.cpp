@@ -1,5 +1,5 @@
-// What native sparse attention must learn: to find the one block that holds a key, far outside the window, and to read
-// its value from there through the selected branch.
+// What native sparse attention must learn: to find the one block that holds a key, far outside the window,
+// and to read its value from there through the selected branch.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
@@ -27,8 +27,9 @@ namespace {
 constexpr int64_t kKeys = 32, kValues = 8, kPairs = 1, kQuestions = 3, kBlock = 16, kBlank = 2 * kKeys,
                   kIgnored = -100;
 
-// Rows of tokens, the same in every block: kPairs of them hold a key of their own and a value, and kQuestions, from the second
-// block on, the question that belongs to a key of an earlier block; its label is that key's value. The others are blank.
+// Rows of tokens, the same in every block: kPairs of them hold a key of their own and a value, and
+// kQuestions, from the second block on, the question that belongs to a key of an earlier block; its label is
+// that key's value. The others are blank.
 struct Rows {
   at::Tensor names, values, labels, needle;  // int64 [B, T]; needle: the block of the pair asked for, else -1
 };

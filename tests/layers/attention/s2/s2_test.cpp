@@ -73,8 +73,8 @@ TEST(S2, ThePatternByHand) {
   EXPECT_EQ(drawn(s2_block_mask(pattern, 6, 4), 0), (std::vector<std::string>{"#..##.", "#..###"}));
 }
 
-// Whether no key block comes back once a head has let it go, so that a decoder may forget it. mask: bool [heads, rows,
-// blocks] from row 0 on.
+// Whether no key block comes back once a head has let it go, so that a decoder may forget it. mask: bool
+// [heads, rows, blocks] from row 0 on.
 bool kv_efficient(const at::Tensor& mask) {
   const auto seen = mask.accessor<bool, 3>();
   for (int64_t head = 0; head < mask.size(0); ++head)

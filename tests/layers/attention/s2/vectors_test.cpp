@@ -1,5 +1,5 @@
-// Block attention on the reference vectors of S2-Attention: outputs and gradients computed by others over static
-// lists, one a query head or one for all.
+// Block attention on the reference vectors of S2-Attention: outputs and gradients computed by others over
+// static lists, one a query head or one for all.
 #include <ATen/ops/full.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>

@@ -1,6 +1,6 @@
-// Whether a gate learns where attention goes: distilled from a synthetic frozen attention, it must find the blocks
-// that hold the mass. Each block of queries asks for the topic of an earlier block; only 2 of that block's 32 keys
-// carry it, and keys are free of their block's mean, so that average pooling sees nothing.
+// Whether a gate learns where attention goes: distilled from a synthetic frozen attention, it must find the
+// blocks that hold the mass. Each block of queries asks for the topic of an earlier block; only 2 of that
+// block's 32 keys carry it, and keys are free of their block's mean, so that average pooling sees nothing.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -68,7 +68,8 @@ at::Tensor causal(const at::Tensor& scores) {
   return scores.masked_fill(at::ones({kBlocks, kBlocks}, at::kBool).triu(1), -1e30);
 }
 
-// The share of attention in the three best blocks by `scores`, rows past the first quarter, over the most possible.
+// The share of attention in the three best blocks by `scores`, rows past the first quarter, over the most
+// possible.
 double recall(const at::Tensor& scores, const Task::Sample& sample) {
   const at::Tensor q = sample.q.transpose(1, 2), k = sample.k.transpose(1, 2);
   const at::Tensor p = (q.matmul(k.transpose(2, 3)) / std::sqrt(static_cast<double>(kDim)))

@@ -293,7 +293,8 @@ std::vector<BlockCase> nan_cases() {
   return cases;
 }
 
-// f(lists, which pairs see each other, dtype) for every case; float32 with the first way to multiply bfloat16 alone.
+// f(lists, which pairs see each other, dtype) for every case; float32 with the first way to multiply bfloat16
+// alone.
 template <class F>
 void for_nan_cases(bool first, const F& f) {
   for (const BlockCase& c : nan_cases()) {

@@ -1,5 +1,5 @@
-// Runs the launch plans of block attention on the PTX interpreter, with inputs in any layout and outputs that begin
-// uninitialised, and compares with the float64 reference.
+// Runs the launch plans of block attention on the PTX interpreter, with inputs in any layout and outputs that
+// begin uninitialised, and compares with the float64 reference.
 #pragma once
 #include <algorithm>
 #include <random>

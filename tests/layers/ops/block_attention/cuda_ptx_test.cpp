@@ -1,5 +1,6 @@
-// The CUDA kernels of block attention, run from their PTX through the product's launch plans, against the float64
-// reference: every feature, every built tile and pair of head dims, traffic of shared and global memory.
+// The CUDA kernels of block attention, run from their PTX through the product's launch plans, against the
+// float64 reference: every feature, every built tile and pair of head dims, traffic of shared and global
+// memory.
 #include <ATen/ops/equal.h>
 
 #include "tests/layers/ops/block_attention/cuda_cases.h"
@@ -70,7 +71,8 @@ TEST(BlockAttentionPtx, HeadDimsBetweenTheBuiltOnes) {
     for (const auto dtype : {at::kBFloat16, at::kFloat}) expect_head_dims(dtype, qk, v);
 }
 
-// One list for all, one a group, one a head; key and value heads that are shared differently; lists of each batch entry.
+// One list for all, one a group, one a head; key and value heads that are shared differently; lists of each
+// batch entry.
 TEST(BlockAttentionPtx, ListsAndSharedHeads) {
   for (const auto& [k, v, lists] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
            {1, 1, 1}, {2, 2, 2}, {2, 2, 1}, {2, 2, 6}, {1, 6, 3}, {2, 3, 2}, {6, 2, 6}})
@@ -218,8 +220,9 @@ TEST(BlockAttentionPtx, BitsDoNotDependOnTheSchedule) {
   }
 }
 
-// At full tiles every shared access is free of conflicts, and global memory is read and written in whole sectors.
-// But for the transpose, which puts single numbers where they belong: it moves 4 bytes an entry of the lists.
+// At full tiles every shared access is free of conflicts, and global memory is read and written in whole
+// sectors. But for the transpose, which puts single numbers where they belong: it moves 4 bytes an entry of
+// the lists.
 void expect_no_waste(int64_t qk, int64_t v, at::ScalarType dtype) {
   for (const auto& [query_block, heads] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 16}, {64, 1}, {64, 2}}) {

@@ -1,5 +1,5 @@
-// Block attention on a CUDA device, through the same cases and the same limits as on the CPU. Without a device every test is
-// skipped and says why.
+// Block attention on a CUDA device, through the same cases and the same limits as on the CPU. Without a
+// device every test is skipped and says why.
 #include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 

@@ -1,5 +1,6 @@
-// A small launch of block attention for the mutation gate, against plain float64 formulas: no torch. More than one tile of
-// keys and of columns, holes in the lists, a short last row, two heads on one list and one key head.
+// A small launch of block attention for the mutation gate, against plain float64 formulas: no torch. More
+// than one tile of keys and of columns, holes in the lists, a short last row, two heads on one list and one
+// key head.
 #pragma once
 #include <algorithm>
 

@@ -28,7 +28,8 @@ constexpr const char* kPack = "(cvt\\.rn\\.bf16x2\\.f32\\s+\\S+) (\\S+), (\\S+);
 constexpr const char* kPackSwapped = "$1 $3, $2;";
 constexpr const char* kBallot = "vote\\.sync\\.ballot\\.b32(\\s+\\S+) .*";
 
-// Barriers and waits by their place: of the sign's change (0, 1; not run here), of the loop, after it, before storing.
+// Barriers and waits by their place: of the sign's change (0, 1; not run here), of the loop, after it, before
+// storing.
 TEST(BlockMutants, Forward) {
   const BlockLaunch launch(200, 64, 64);
   const Mutant mutants[] = {

@@ -1,5 +1,5 @@
-// What the tests of operators with a softmax over keys share: a run of an implementation with gradients, and the
-// comparison with the float64 reference.
+// What the tests of operators with a softmax over keys share: a run of an implementation with gradients, and
+// the comparison with the float64 reference.
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -50,8 +50,8 @@ AttentionResult attention_results(const Case& c, at::ScalarType dtype, at::Scala
   return result;
 }
 
-// RMS errors of `fused` against `exact` are at most max(floor of the dtype, 2 x those of the reference in that
-// dtype, `plain`).
+// RMS errors of `fused` against `exact` are at most max(floor of the dtype, 2 x those of the reference in
+// that dtype, `plain`).
 inline void expect_within_rounding(const AttentionResult& fused, const AttentionResult& exact,
                                    const AttentionResult& plain, at::ScalarType dtype) {
   const double floor = dtype == at::kFloat ? 5e-6 : 1e-2;
@@ -68,8 +68,8 @@ inline void expect_within_rounding(const AttentionResult& fused, const Attention
   }
 }
 
-// results() gives the same bits on one thread and on two. Two first: ATen's pool does not grow again once it has
-// run with one.
+// results() gives the same bits on one thread and on two. Two first: ATen's pool does not grow again once it
+// has run with one.
 inline void expect_same_bits_on_two_threads(const std::function<std::vector<AttentionResult>()>& results) {
   set_num_threads(2);
   const auto two = results();

@@ -1,5 +1,6 @@
-// Scores so large that a float of their size has no room for differences of one: equal ones still share the weight, a larger one
-// takes all of it, and what the mask sees is seen. For operators with a softmax over keys.
+// Scores so large that a float of their size has no room for differences of one: equal ones still share the
+// weight, a larger one takes all of it, and what the mask sees is seen. For operators with a softmax over
+// keys.
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -16,8 +17,8 @@
 
 namespace longreach::test {
 
-// visible [H, Tq, Tk], one batch entry, one key and value head; operation: (q, k, v) -> o and lse, with the default scale of heads
-// of 16.
+// visible [H, Tq, Tk], one batch entry, one key and value head; operation: (q, k, v) -> o and lse, with the
+// default scale of heads of 16.
 template <class Operation>
 void expect_huge_scores_weigh(const at::Tensor& visible, at::ScalarType dtype, Operation operation) {
   const int64_t heads = visible.size(0), queries = visible.size(1), keys = visible.size(2), best = keys / 2;

@@ -1,5 +1,5 @@
-// Where NaN may appear when one token of one input holds it: at the pairs that see it and nowhere else, for operators
-// with a softmax over keys.
+// Where NaN may appear when one token of one input holds it: at the pairs that see it and nowhere else, for
+// operators with a softmax over keys.
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
@@ -36,8 +36,8 @@ std::vector<at::Tensor> nan_results(const NanProblem& problem, Operation operati
   return {out.o.detach(), out.lse.detach(), grads[0], grads[1], grads[2]};
 }
 
-// What must be NaN, bool, of the shapes of o, lse, dq, dk, dv up to their features: visible [H, Tq, Tk]; one batch entry,
-// one key and value head. bad [H, Tq]: the queries whose scores or outputs meet the NaN.
+// What must be NaN, bool, of the shapes of o, lse, dq, dk, dv up to their features: visible [H, Tq, Tk]; one
+// batch entry, one key and value head. bad [H, Tq]: the queries whose scores or outputs meet the NaN.
 inline std::vector<at::Tensor> nan_pattern(const at::Tensor& visible, const at::Tensor& bad, NanPlace place) {
   const at::Tensor none = at::zeros_like(bad), rows = bad.transpose(0, 1).unsqueeze(0),
                    keys = (visible.logical_and(bad.unsqueeze(-1))).any(1).any(0).view({1, -1, 1}),
@@ -47,8 +47,8 @@ inline std::vector<at::Tensor> nan_pattern(const at::Tensor& visible, const at::
           place == kValue ? no_keys : keys};
 }
 
-// fused and reference: (q, k, v) -> o and lse. Elements that must not be NaN equal those of the float64 reference on
-// inputs without NaN. Gradients of the reference are not looked at (gradients = false).
+// fused and reference: (q, k, v) -> o and lse. Elements that must not be NaN equal those of the float64
+// reference on inputs without NaN. Gradients of the reference are not looked at (gradients = false).
 template <class Operation, class Exact>
 void expect_nan_at_pairs_that_see_it(const at::Tensor& visible, int64_t size, at::ScalarType dtype,
                                      Operation operation, Exact exact, bool gradients = true) {

@@ -1,5 +1,5 @@
-// The loops behind the measured peak: what was compiled is what is counted, and the clock is the thread's own. How fast a
-// CPU or a library is, no test can know.
+// The loops behind the measured peak: what was compiled is what is counted, and the clock is the thread's
+// own. How fast a CPU or a library is, no test can know.
 #include "layers/ops/cpu/peak.h"
 
 #include <gtest/gtest.h>

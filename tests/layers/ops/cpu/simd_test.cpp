@@ -204,7 +204,8 @@ std::vector<float> rounded(std::vector<float> values) {
   return values;
 }
 
-// product(m, n, k, a rows, b pairs, c, accumulate) against Eigen's; products of bfloat16 numbers are exact in float32.
+// product(m, n, k, a rows, b pairs, c, accumulate) against Eigen's; products of bfloat16 numbers are exact in
+// float32.
 template <class Product>
 void expect_bf16_product(const Product& product) {
   for (const int64_t m : {1, 4, 6, 9, 16, 40, 64})

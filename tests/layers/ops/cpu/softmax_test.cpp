@@ -1,5 +1,5 @@
-// The softmax of the CPU's attention kernels against Eigen in float64, on every instruction set and with every product of
-// bfloat16 tiles: plain pointers in and out.
+// The softmax of the CPU's attention kernels against Eigen in float64, on every instruction set and with
+// every product of bfloat16 tiles: plain pointers in and out.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -68,9 +68,10 @@ Seen seen_pairs(const Problem& p) {
   return seen;
 }
 
-// How far weights before their division may be from the exact ones, relative to them. A score is a sum in float32 times a
-// factor of three roundings, rounded; its exponential is taken of a rounded difference to a maximum that lies at most 8
-// above or below the row's own, and taken again, of differences no larger, whenever a tile of 64 keys moves the maximum.
+// How far weights before their division may be from the exact ones, relative to them. A score is a sum in
+// float32 times a factor of three roundings, rounded; its exponential is taken of a rounded difference to a
+// maximum that lies at most 8 above or below the row's own, and taken again, of differences no larger,
+// whenever a tile of 64 keys moves the maximum.
 Matrix weight_limit(const Problem& p, const Matrix& q, const Matrix& k, const Matrix& scores, double scale) {
   const auto tiles = static_cast<double>((p.keys + 63) / 64 + 1);
   const Matrix sums = kLog2e * scale * roundings(p.qk_size + 5) * (q.cwiseAbs() * k.cwiseAbs().transpose());
@@ -156,7 +157,8 @@ TEST_P(Softmax, OfWholeRowsAndOfPartsOfTiles) {
                          .causal = causal});
 }
 
-// Later tiles hold larger scores than the first: the running maximum moves, and what was summed is brought to it.
+// Later tiles hold larger scores than the first: the running maximum moves, and what was summed is brought to
+// it.
 TEST_P(Softmax, OfScoresThatLieFarApart) {
   expect_everywhere({.queries = 40, .keys = 300, .qk_size = 16, .v_size = 16, .causal = false, .spread = 12});
 }

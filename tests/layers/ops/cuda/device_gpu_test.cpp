@@ -1,5 +1,5 @@
-// The operators on a CUDA device, through the same cases and the same limits as on the CPU. Without a device every test is
-// skipped and says why.
+// The operators on a CUDA device, through the same cases and the same limits as on the CPU. Without a device
+// every test is skipped and says why.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>

@@ -1,6 +1,7 @@
-// The PTX interpreter in a device's place, behind the operators: while one lives, tensors made on the host lie in the
-// interpreter's memory (red zones, NaN until written), operators take the path of CUDA tensors, and every launch runs from its
-// PTX with all checks but that of uninitialised reads, since the host writes too.
+// The PTX interpreter in a device's place, behind the operators: while one lives, tensors made on the host
+// lie in the interpreter's memory (red zones, NaN until written), operators take the path of CUDA tensors,
+// and every launch runs from its PTX with all checks but that of uninitialised reads, since the host writes
+// too.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>

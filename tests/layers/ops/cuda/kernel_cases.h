@@ -1,5 +1,6 @@
-// Small launches of the shipped kernels for the mutation gate and counts of traffic, against plain float64 formulas: no torch.
-// Each can touch what the faults break: more than one tile, ragged ends, two streamed stages, shared heads.
+// Small launches of the shipped kernels for the mutation gate and counts of traffic, against plain float64
+// formulas: no torch. Each can touch what the faults break: more than one tile, ragged ends, two streamed
+// stages, shared heads.
 #pragma once
 #include <cmath>
 #include <random>
@@ -131,7 +132,8 @@ inline std::string file_of(const std::string& kernel) {
   return "rows_kernels";
 }
 
-// Causal attention of `queries` last tokens of `keys`, two heads on one key head, its float64 results and its launches.
+// Causal attention of `queries` last tokens of `keys`, two heads on one key head, its float64 results and its
+// launches.
 class AttentionLaunch {
  public:
   // positive: values and gradients of the output.
@@ -238,8 +240,8 @@ class AttentionLaunch {
   std::vector<float> lse_;
 };
 
-// o_i = scale sum over j <= i of exp(decays from j + 1 to i) (q_i . k_j) v_j, two heads on one key and value head, and the
-// gradients.
+// o_i = scale sum over j <= i of exp(decays from j + 1 to i) (q_i . k_j) v_j, two heads on one key and value
+// head, and the gradients.
 class RecurrenceLaunch {
  public:
   // positive: everything.

@@ -1,5 +1,6 @@
-// The order of machine instructions in the loops of the dense kernels of sm_90a: the exponentials of a tile stand before the wait for
-// the product that they are to run beside. PTX does not show it; ptxas decides. Reads the shipped cubins through nvdisasm.
+// The order of machine instructions in the loops of the dense kernels of sm_90a: the exponentials of a tile
+// stand before the wait for the product that they are to run beside. PTX does not show it; ptxas decides.
+// Reads the shipped cubins through nvdisasm.
 #include <gtest/gtest.h>
 
 #include <array>

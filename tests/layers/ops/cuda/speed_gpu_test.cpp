@@ -1,6 +1,7 @@
-// Attention on a device against LibTorch's SDPA with its FlashAttention and its cuDNN backend: the same inputs, results compared
-// first, contestants alternated, times between CUDA events on one stream. Prints times, rates and ratios; it asserts that
-// results agree and that no rate exceeds the device's published peak, never that one is fast.
+// Attention on a device against LibTorch's SDPA with its FlashAttention and its cuDNN backend: the same
+// inputs, results compared first, contestants alternated, times between CUDA events on one stream. Prints
+// times, rates and ratios; it asserts that results agree and that no rate exceeds the device's published
+// peak, never that one is fast.
 #include <ATen/Context.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/Event.h>
@@ -134,7 +135,8 @@ std::vector<Contestant> make_contestants(const Shape& shape) {
   return all;
 }
 
-// Ours must run; a peer that refuses a case is named and left out. bf16 results of two kernels differ by their roundings.
+// Ours must run; a peer that refuses a case is named and left out. bf16 results of two kernels differ by
+// their roundings.
 void check_agreement(std::vector<Contestant>& all) {
   const std::vector<at::Tensor> ours = all[0].results();
   for (size_t i = 1; i < all.size(); ++i) {

@@ -1,4 +1,5 @@
-// Holds every kernel that ships to the checked-in table of limits. Reads the build's static table; no torch, no device.
+// Holds every kernel that ships to the checked-in table of limits. Reads the build's static table; no torch,
+// no device.
 #include <fnmatch.h>
 #include <gtest/gtest.h>
 

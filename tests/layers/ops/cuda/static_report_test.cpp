@@ -1,4 +1,5 @@
-// Parsers of the static report on small texts, and the arithmetic of occupancy and roofline on published examples.
+// Parsers of the static report on small texts, and the arithmetic of occupancy and roofline on published
+// examples.
 #include "layers/ops/cuda/static_report.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// Shared wavefronts and global sectors of kernels at sizes that the operators' own tests leave out: wide heads and the
-// single step of the recurrence, decoding with small heads. Full tiles must waste nothing.
+// Shared wavefronts and global sectors of kernels at sizes that the operators' own tests leave out: wide
+// heads and the single step of the recurrence, decoding with small heads. Full tiles must waste nothing.
 #include "tests/layers/ops/cuda/kernel_cases.h"
 
 namespace longreach::test {

@@ -102,7 +102,8 @@ TEST(IntervalAttentionPlan, PackedDocumentsBecomeTiles) {
   EXPECT_GE(plan.workspace_bytes, plan.upload.size());
 }
 
-// Compute capability 9.0 has kernels of its own for what they can do; everything else keeps those for all devices.
+// Compute capability 9.0 has kernels of its own for what they can do; everything else keeps those for all
+// devices.
 TEST(IntervalAttentionPlan, Sm90TakesDenseProblems) {
   const CudaOptions sm90{.architecture = 90};
   for (const int64_t size : {64, 128}) {

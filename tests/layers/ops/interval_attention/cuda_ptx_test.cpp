@@ -1,5 +1,5 @@
-// The CUDA kernels of interval attention, run from their PTX through the product's launch plans, against the float64
-// reference: every feature, every built pair of head dims, traffic of shared and global memory.
+// The CUDA kernels of interval attention, run from their PTX through the product's launch plans, against the
+// float64 reference: every feature, every built pair of head dims, traffic of shared and global memory.
 #include <ATen/ops/equal.h>
 
 #include <random>
@@ -185,7 +185,8 @@ TEST(IntervalAttentionPtx, LargeLogits) {
   }
 }
 
-// Where a score's last bit is worth more than any power can be; the first rows see negative ones alone with one of the scales.
+// Where a score's last bit is worth more than any power can be; the first rows see negative ones alone with
+// one of the scales.
 TEST(IntervalAttentionPtx, ScoresOfAnySize) {
   for (const double magnitude : {1e10, 1e32}) {
     for (const auto dtype : {at::kBFloat16, at::kFloat})
@@ -271,7 +272,8 @@ TEST(IntervalAttentionPtx, BitsDoNotDependOnTheSchedule) {
   }
 }
 
-// At full tiles every shared access is free of conflicts, and global memory is read and written in whole sectors.
+// At full tiles every shared access is free of conflicts, and global memory is read and written in whole
+// sectors.
 TEST(IntervalAttentionPtx, TrafficIsWhatTheTilesNeed) {
   const auto judge = [](const AttentionCase& c, at::ScalarType dtype, CudaRun how) {
     SCOPED_TRACE(text(c.name(), ' ', at::toString(dtype)));

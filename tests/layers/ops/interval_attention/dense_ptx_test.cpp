@@ -1,5 +1,5 @@
-// The sm_90a kernels of dense attention (wgmma, TMA, warp specialisation), run from their PTX through the product's launch
-// plans, against the float64 reference.
+// The sm_90a kernels of dense attention (wgmma, TMA, warp specialisation), run from their PTX through the
+// product's launch plans, against the float64 reference.
 #include <ATen/ops/equal.h>
 
 #include "tests/layers/ops/interval_attention/cuda_cases.h"
@@ -90,7 +90,8 @@ TEST(DenseAttentionPtx, LargeLogits) {
   }
 }
 
-// Behind the last query of a head lie the terms of the next, whose lse may be so low that exp(-lse) is infinite.
+// Behind the last query of a head lie the terms of the next, whose lse may be so low that exp(-lse) is
+// infinite.
 TEST(DenseAttentionPtx, TermsOfTheNextHeadAddNothing) {
   AttentionCase c = dense_case(70, 70, 8, 8, 64);
   c.magnitude = 500.0;

@@ -1,5 +1,6 @@
-// What a device computes against what the interpreter computes from the same plans: closer to one another than either has to
-// be to float64. They differ in ptxas' contraction, the tensor cores' rounding and approximate functions alone.
+// What a device computes against what the interpreter computes from the same plans: closer to one another
+// than either has to be to float64. They differ in ptxas' contraction, the tensor cores' rounding and
+// approximate functions alone.
 #include "tests/layers/ops/interval_attention/cuda_cases.h"
 #include "tests/support/device_fixture.h"
 

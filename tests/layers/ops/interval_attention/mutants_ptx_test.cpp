@@ -24,8 +24,8 @@ constexpr const char* kSwapped = "$1$2, $4, $3, $5}, $6";
 constexpr const char* kPack = "(cvt\\.rn\\.bf16x2\\.f32\\s+\\S+) (\\S+), (\\S+);";
 constexpr const char* kPackSwapped = "$1 $3, $2;";
 
-// Barriers and waits by their place: of the sign's change (0, 1; not run here), of the loop (the next), after the loop, and
-// between staging and storing.
+// Barriers and waits by their place: of the sign's change (0, 1; not run here), of the loop (the next), after
+// the loop, and between staging and storing.
 TEST(AttentionMutants, Forward) {
   const AttentionLaunch launch(200, 200, 2);
   const Mutant mutants[] = {

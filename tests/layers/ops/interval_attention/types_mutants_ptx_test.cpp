@@ -1,5 +1,6 @@
-// The mutation gate over the fp16 and fp32 kernels of interval attention: what their types add to the code that
-// mutants_ptx_test.cpp breaks for bf16 (conversions, three TF32 products), and their own waits and barriers.
+// The mutation gate over the fp16 and fp32 kernels of interval attention: what their types add to the code
+// that mutants_ptx_test.cpp breaks for bf16 (conversions, three TF32 products), and their own waits and
+// barriers.
 #include "tests/layers/ops/cuda/kernel_cases.h"
 
 namespace longreach::test {

@@ -1,4 +1,5 @@
-// Products through either library: the same values to rounding, all derivatives, and bits that depend on the choice alone.
+// Products through either library: the same values to rounding, all derivatives, and bits that depend on the
+// choice alone.
 #include "layers/ops/matmul/matmul.h"
 
 #include <ATen/ops/mm.h>
@@ -31,7 +32,8 @@ double error_of(const at::Tensor& product, const at::Tensor& a, const at::Tensor
   return test::relative_error(product, at::mm(a.to(at::kDouble), b.to(at::kDouble)));
 }
 
-// Below the size from which oneDNN is asked, at it, and above; every operand also as a transposed and as a cut view.
+// Below the size from which oneDNN is asked, at it, and above; every operand also as a transposed and as a
+// cut view.
 TEST_P(Matmul, EqualsFloat64InEveryLayout) {
   for (const int64_t size : {1, 33, 101, 128, 257}) {
     const at::Tensor a = floats({size, 96}, 1), b = floats({96, size + 5}, 2);
@@ -64,7 +66,8 @@ TEST_P(Matmul, NonFiniteValuesStay) {
   EXPECT_EQ(product.isfinite().sum().item<int64_t>(), 126 * 128);
 }
 
-// x [2, 70, 96], weight [130, 96], bias: value and all gradients against float64, and the gradient of a gradient.
+// x [2, 70, 96], weight [130, 96], bias: value and all gradients against float64, and the gradient of a
+// gradient.
 TEST_P(Matmul, ALinearMapHasAllItsDerivatives) {
   const at::Tensor x = floats({2, 70, 96}, 1), w = floats({130, 96}, 2), bias = floats({130}, 3);
   const at::Tensor dy = floats({2, 70, 130}, 4);

@@ -33,7 +33,8 @@ void expect_matches(const Parts& parts) {
   }
 }
 
-// Rows shorter and longer than a warp's quads, and some that begin on no multiple of four elements; more parts than lanes.
+// Rows shorter and longer than a warp's quads, and some that begin on no multiple of four elements; more
+// parts than lanes.
 TEST(MergePtx, MatchesReference) {
   for (const auto dtype : kDtypes)
     for (const int64_t dim : {1, 7, 64, 300}) expect_matches(draw(dtype, dim));

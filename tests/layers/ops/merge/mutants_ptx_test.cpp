@@ -17,8 +17,8 @@ using ptx::Mutant;
 constexpr float kEmpty = -INFINITY;
 constexpr int64_t kTokens = 9, kHeads = 2, kSize = 136, kParts = 3;
 
-// Three parts of bf16 rows that need more than one round of a warp's quads, three blocks of rows. Part 1 is empty for some tokens, and
-// its o is NaN there; token 4 sees nothing.
+// Three parts of bf16 rows that need more than one round of a warp's quads, three blocks of rows. Part 1 is
+// empty for some tokens, and its o is NaN there; token 4 sees nothing.
 class MergeLaunch {
  public:
   MergeLaunch() {

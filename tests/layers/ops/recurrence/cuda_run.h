@@ -21,7 +21,8 @@ class CudaRun {
  public:
   explicit CudaRun(ptx::Options options = {}) : options_(options) {}
 
-  // Elements `gap` apart beyond each head, `offset` elements into the buffer; only the tensor's own are written.
+  // Elements `gap` apart beyond each head, `offset` elements into the buffer; only the tensor's own are
+  // written.
   struct Placement {
     int64_t gap = 0, offset = 0;
   };
@@ -119,8 +120,8 @@ struct CudaShape {
   CudaShape(const CudaShape&) = delete;
 };
 
-// As run() of cases.h: o, final_state and the gradients of every input that is there. Without `keep`, the backward pass
-// computes the states again.
+// As run() of cases.h: o, final_state and the gradients of every input that is there. Without `keep`, the
+// backward pass computes the states again.
 inline Named run_cuda(const RecurrenceCase& c, const RecurrenceInputs& x, CudaRun& gpu,
                       CudaRun::Placement placement = {}, bool keep = true) {
   namespace rc = recurrence_cuda;

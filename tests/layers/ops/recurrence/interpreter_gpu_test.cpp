@@ -1,5 +1,5 @@
-// The recurrence on a device against the interpreter's result for the same inputs; see the test of that name of
-// interval_attention.
+// The recurrence on a device against the interpreter's result for the same inputs; see the test of that name
+// of interval_attention.
 #include "tests/layers/ops/recurrence/cuda_run.h"
 #include "tests/support/device_fixture.h"
 

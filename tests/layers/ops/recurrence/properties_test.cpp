@@ -37,8 +37,8 @@ TEST(RecurrenceProperties, TheFutureIsNotSeen) {
   }
 }
 
-// One NaN at token t: outputs before t are what they were, and only those gradients are NaN that depend on it. `from`:
-// NaN from t on; `until`: up to t; `at`: at t alone.
+// One NaN at token t: outputs before t are what they were, and only those gradients are NaN that depend on
+// it. `from`: NaN from t on; `until`: up to t; `at`: at t alone.
 TEST(RecurrenceProperties, NanReachesNoEarlierToken) {
   enum class Reach { kNone, kFrom, kUntil, kAt };
   using enum Reach;

@@ -1,5 +1,5 @@
-// The CUDA recurrence, run from its PTX, against the float64 reference: outputs, states and every gradient, with an
-// interpreter that reports races, reads of what was never written, and waste.
+// The CUDA recurrence, run from its PTX, against the float64 reference: outputs, states and every gradient,
+// with an interpreter that reports races, reads of what was never written, and waste.
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
 #include <gtest/gtest.h>

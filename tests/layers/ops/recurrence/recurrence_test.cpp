@@ -56,8 +56,9 @@ TEST_F(Recurrence, SharedHeads) {
                               .chunk = 16});
 }
 
-// Several heads: the gradient of one constant decay is a single number, the sum of 2.6 million terms of either sign, whose
-// rounding error beside its own size is a matter of luck, for the operator and for the reference that judges it.
+// Several heads: the gradient of one constant decay is a single number, the sum of 2.6 million terms of
+// either sign, whose rounding error beside its own size is a matter of luck, for the operator and for the
+// reference that judges it.
 TEST_F(Recurrence, LargestHeads) {
   expect_matches_reference(
       {.tokens = 20, .heads = 4, .key_heads = 4, .value_heads = 4, .dk = 256, .dv = 512, .chunk = 16});

@@ -1,5 +1,5 @@
-// The modules' kernels on a device against the same calls interpreted: norms, rotary embedding, SwiGLU, cross-entropy,
-// forward and backward.
+// The modules' kernels on a device against the same calls interpreted: norms, rotary embedding, SwiGLU,
+// cross-entropy, forward and backward.
 #include <torch/csrc/autograd/autograd.h>
 
 #include <functional>

@@ -31,7 +31,8 @@ double limit(at::ScalarType dtype) {
   return dtype == at::kFloat ? 1e-5 : dtype == at::kBFloat16 ? 1e-2 : 2e-3;
 }
 
-// Global memory and the kernels. A matrix's rows lie `gap` elements apart, `offset` elements into their buffer.
+// Global memory and the kernels. A matrix's rows lie `gap` elements apart, `offset` elements into their
+// buffer.
 class Gpu {
  public:
   explicit Gpu(int64_t gap = 0, int64_t offset = 0, bool profile = false) : gap_(gap), offset_(offset) {
@@ -262,8 +263,8 @@ void expect_cross_entropy(int64_t rows, int64_t columns, at::ScalarType dtype, P
   EXPECT_LE(relative_error(gpu.download(p.logits, logits), grad), limit(dtype));
 }
 
-// Even distances between rows: the interpreter judges races by 32-bit words, and the last 16-bit logit of a row must not
-// share one with the next row.
+// Even distances between rows: the interpreter judges races by 32-bit words, and the last 16-bit logit of a
+// row must not share one with the next row.
 TEST(CudaKernels, CrossEntropy) {
   for (const auto dtype : kDtypes)
     for (const int64_t columns : {2, 130, 1027})

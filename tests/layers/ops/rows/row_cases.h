@@ -1,5 +1,5 @@
-// The small kernels on bf16 rows with their float64 results, for the mutation gate: rows that several warps share, more rows
-// than blocks.
+// The small kernels on bf16 rows with their float64 results, for the mutation gate: rows that several warps
+// share, more rows than blocks.
 #pragma once
 #include "layers/ops/rows/cuda/plan.h"
 #include "tests/layers/ops/cuda/kernel_cases.h"

@@ -42,8 +42,8 @@ at::Tensor norm_kernel(const std::vector<at::Tensor>& in) { return rms_norm(in[0
 at::Tensor silu_formula(const std::vector<at::Tensor>& in) { return in[0] * at::sigmoid(in[0]) * in[1]; }
 at::Tensor silu_kernel(const std::vector<at::Tensor>& in) { return silu_product(in[0], in[1]); }
 
-// Float32: a few roundings of 6e-8, and sums of a hundred rows whose terms cancel. bfloat16: one rounding of what was
-// computed in float32, 2^-8 of each element at most.
+// Float32: a few roundings of 6e-8, and sums of a hundred rows whose terms cancel. bfloat16: one rounding of
+// what was computed in float32, 2^-8 of each element at most.
 void expect_close(const at::Tensor& found, const at::Tensor& exact) {
   EXPECT_LE(relative_error(found, exact), found.scalar_type() == at::kBFloat16 ? std::exp2(-8) : 1e-6)
       << found.sizes() << " " << found.scalar_type();

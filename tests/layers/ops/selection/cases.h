@@ -1,4 +1,5 @@
-// Cases of select_blocks: inputs, the fused run beside the float64 reference, and an honest comparison of lists.
+// Cases of select_blocks: inputs, the fused run beside the float64 reference, and an honest comparison of
+// lists.
 #pragma once
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
@@ -78,7 +79,8 @@ inline std::vector<std::vector<int32_t>> lists_of(const at::Tensor& indices) {
 }
 
 // Two lists of one row may differ only where the exact scores do not decide: the blocks in one list alone lie
-// within rounding of each other or of the threshold, or what both lists hold reaches the mass but for rounding.
+// within rounding of each other or of the threshold, or what both lists hold reaches the mass but for
+// rounding.
 inline bool undecided(const std::vector<int32_t>& a, const std::vector<int32_t>& b, const double* scores,
                       int64_t blocks, const SelectionRule& rule, double rounding) {
   std::vector<int32_t> apart, common;

@@ -1,4 +1,5 @@
-// Launch plans of selection without a device: tiles of rows and chunks of heads, what fits and what is refused.
+// Launch plans of selection without a device: tiles of rows and chunks of heads, what fits and what is
+// refused.
 #include "layers/ops/selection/cuda/plan.h"
 
 #include <gmock/gmock.h>

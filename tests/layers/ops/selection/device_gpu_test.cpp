@@ -1,5 +1,5 @@
-// Selection on a CUDA device, through the same cases and the same limits as on the CPU. Without a device every test is skipped
-// and says why.
+// Selection on a CUDA device, through the same cases and the same limits as on the CPU. Without a device
+// every test is skipped and says why.
 #include <torch/csrc/autograd/autograd.h>
 
 #include "tests/layers/ops/selection/cases.h"

@@ -1,4 +1,5 @@
-// Small launches of selection for the mutation gate and counts of traffic, against plain float64 formulas: no torch.
+// Small launches of selection for the mutation gate and counts of traffic, against plain float64 formulas: no
+// torch.
 #pragma once
 #include <algorithm>
 #include <limits>

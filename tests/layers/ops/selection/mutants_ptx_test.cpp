@@ -31,8 +31,8 @@ SelectionProblem two_chunks() {
   return c;
 }
 
-// Barriers and waits by their place: of the first walk, after it, of the second, of chunks, before votes are taken, before they
-// are used, after the second walk.
+// Barriers and waits by their place: of the first walk, after it, of the second, of chunks, before votes are
+// taken, before they are used, after the second walk.
 TEST(SelectionMutants, Select) {
   const SelectLaunch launch(token_windows());
   const Mutant mutants[] = {
@@ -143,7 +143,8 @@ void expect_no_waste(const Outcome& outcome) {
   EXPECT_LE(outcome.sectors, 1.10);
 }
 
-// Full tiles at NSA's and SeerAttention's sizes. fp32 products of head dim 64 and 128 have tiles of their own.
+// Full tiles at NSA's and SeerAttention's sizes. fp32 products of head dim 64 and 128 have tiles of their
+// own.
 TEST(SelectionTraffic, ScoresOfWindows) {
   for (const DType dtype : {DType::kBFloat16, DType::kFloat16, DType::kFloat32})
     for (const int64_t size : {64, 128}) {

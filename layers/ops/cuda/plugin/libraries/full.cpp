@@ -1,5 +1,5 @@
-// Beside the full LibTorch set-up: asks libtorch_cuda, which brings NCCL (c10d::ProcessGroupNCCL) and cuDNN. The plug-in links
-// libtorch_cuda alone; what that needs in turn is found when it is loaded.
+// Beside the full LibTorch set-up: asks libtorch_cuda, which brings NCCL (c10d::ProcessGroupNCCL) and cuDNN.
+// The plug-in links libtorch_cuda alone; what that needs in turn is found when it is loaded.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <cuda_runtime_api.h>
 #include <torch/csrc/distributed/c10d/NCCLUtils.hpp>

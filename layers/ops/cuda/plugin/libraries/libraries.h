@@ -4,7 +4,8 @@
 
 namespace longreach::cuda {
 
-// Versions of the CUDA runtime, cuDNN and NCCL that are loaded, and the driver. Needs neither driver nor device.
+// Versions of the CUDA runtime, cuDNN and NCCL that are loaded, and the driver. Needs neither driver nor
+// device.
 std::string libraries();
 
 }  // namespace longreach::cuda

@@ -1,4 +1,5 @@
-// Beside the small LibTorch set-up, which has no libtorch_cuda that could be loaded: kernels can be built and looked at there.
+// Beside the small LibTorch set-up, which has no libtorch_cuda that could be loaded: kernels can be built and
+// looked at there.
 #include "layers/ops/cuda/plugin/libraries/libraries.h"
 
 namespace longreach::cuda {
