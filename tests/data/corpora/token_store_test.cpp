@@ -1,4 +1,4 @@
-// Token stores: round trips, windows, resuming, damage, hostile files; and the flat token files of others.
+// Token stores: round trips, windows, damage, locks and hostile files.
 #include "data/corpora/token_store.h"
 
 #include <fcntl.h>
@@ -6,17 +6,13 @@
 #include <hdf5.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <csignal>
+#include <atomic>
 #include <ctime>
-#include <functional>
 #include <thread>
 
 #include "data/corpora/forked.h"
-#include "data/corpora/token_bin.h"
 #include "data/split.h"
 #include "tests/data/corpora/stores.h"
 
@@ -27,7 +23,6 @@ using namespace testing;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-using ::testing::StrEq;
 
 class StoreRoundTrip : public ::testing::TestWithParam<std::tuple<int64_t, int>> {};
 
@@ -166,89 +161,6 @@ TEST(TokenStore, ReadsARandomWindowInATenthOfAMillisecond) {
 #endif
 }
 
-// A writer that dies between documents, or inside one, leaves a store that the next writer completes.
-TEST(TokenStoreWriter, GoesOnAfterBeingKilled) {
-  const TemporaryFolder folder;
-  const auto tokens = random_tokens(5 << 20, 300, 7);
-  const std::vector<int64_t> lengths(20, 1 << 18);
-  const std::string path = folder.path("r.h5"),
-                    whole = write_store(folder.path("w.h5"), tokens, lengths, about_bytes());
-  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // no clock in seconds may be part of a store
-  int64_t done = 0;
-  for (const int64_t stop : {7, 13, 20}) {
-    TokenStoreWriter writer(path, about_bytes());
-    EXPECT_EQ(writer.documents_done(), done);
-    EXPECT_EQ(writer.num_tokens(), done << 18);
-    for (int64_t i = writer.documents_done(); i < stop; ++i) {
-      writer.append(std::span(tokens).subspan(static_cast<size_t>(i) << 18, 1 << 18));
-      writer.end_document();
-    }
-    EXPECT_FALSE(std::filesystem::exists(path));
-    if (stop == 20)
-      writer.finish();
-    else
-      writer.append({{1, 2, 3}});  // dies inside a document
-    done = stop / 4 * 4;           // checkpoints every 1 Mi tokens
-  }
-  EXPECT_TRUE(contents_of(path) == contents_of(whole));
-}
-
-TEST(TokenStoreWriter, StartsOverWhenItsStreamsAreCutOrTheInputsChanged) {
-  const TemporaryFolder folder;
-  const std::string path = folder.path("r.h5");
-  const auto begin = [&] {
-    TokenStoreWriter writer(path, about_bytes());
-    writer.append({{1, 2, 3}});
-    writer.end_document();
-    writer.checkpoint();
-  };
-  begin();
-  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 1);
-  StoreAbout changed = about_bytes();
-  changed.source = "another";
-  EXPECT_EQ(TokenStoreWriter(path, changed).documents_done(), 0);
-  begin();
-  std::filesystem::resize_file(path + ".partial/tokens", 5);
-  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 0);
-  begin();
-  folder.write("r.h5.partial/progress.json", "{\"about\": 3, [");
-  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 0);
-}
-
-// Two that wrote one store mixed their tokens.
-TEST(TokenStoreWriter, LetsOneWriteAtATime) {
-  const TemporaryFolder folder;
-  const std::string path = folder.path("one.h5");
-  {
-    TokenStoreWriter first(path, about_bytes());
-    first.append({{1, 2}});
-    std::string refusal;
-    try {
-      TokenStoreWriter(path, about_bytes(500));
-    } catch (const UserError& error) {
-      refusal = error.what();
-    }
-    EXPECT_THAT(refusal,
-                AllOf(StartsWith(path), HasSubstr(text("in use by process ", ::getpid(), " on host "))));
-    first.append({{3}});
-    first.end_document();
-    first.finish();
-  }
-  EXPECT_EQ(read_all(*TokenStore::open(path)), (std::vector<Token>{1, 2, 3}));
-  EXPECT_EQ(TokenStoreWriter(path, about_bytes()).documents_done(), 0);
-  EXPECT_FALSE(std::filesystem::exists(path + ".partial.lock"));
-}
-
-TEST(TokenStoreWriter, RefusesWhatDoesNotBelong) {
-  const TemporaryFolder folder;
-  TokenStoreWriter writer(folder.path("x.h5"), about_bytes());
-  EXPECT_THAT(error_of([&] { writer.append({{300}}); }), HasSubstr("token 300, allowed: 0 to 299"));
-  EXPECT_THAT(error_of([&] { writer.append({{3}}, {{1}}); }), HasSubstr("mask"));
-  EXPECT_THAT(error_of([&] { writer.finish(); }), HasSubstr("no text"));
-  EXPECT_THAT(error_of([&] { TokenStoreWriter("/proc/none/x.h5", about_bytes()); }),
-              StartsWith("/proc/none"));
-}
-
 TEST(TokenStore, FindsAChangedTokenByItsChecksum) {
   const TemporaryFolder folder;
   for (const bool masked : {false, true}) {
@@ -378,67 +290,6 @@ TEST(TokenStore, SurvivesFlippedBytes) {
 // The library itself crashes, divides by zero or loops on some of these (one in twelve).
 TEST(TokenStore, SurvivesDamageThatItsChecksumsHide) { expect_damage_is_survived(60, 13); }
 
-// A file of the right name that crashes whoever reads it is an error like others.
-TEST(RunForked, TellsWorkFromItsEnd) {
-  const auto run = [](const std::function<std::string()>& work) {
-    return run_forked(work, {.cpu_seconds = 1});
-  };
-  const std::string long_answer(1 << 20, 'x');
-  EXPECT_EQ(run([&] { return long_answer; }), long_answer);
-  EXPECT_THROW(run([]() -> std::string { throw DamagedFile("worn"); }), DamagedFile);
-  EXPECT_THAT(error_of([&] { run([]() -> std::string { throw DataError("no such thing"); }); }),
-              StrEq("no such thing"));
-  EXPECT_THROW(run([]() -> std::string { throw std::bad_alloc(); }), std::bad_alloc);
-  const auto death = [&](const std::function<void()>& work) -> std::string {
-    try {
-      run([&] { return work(), std::string("alive"); });
-    } catch (const WorkDied& died) {
-      EXPECT_TRUE(died.by_itself);
-      return died.what();
-    }
-    return "alive";
-  };
-  EXPECT_THAT(death([] { ::raise(SIGSEGV); }), HasSubstr("crashed (Segmentation fault)"));
-  EXPECT_THAT(death([] { ::raise(SIGFPE); }), HasSubstr("crashed (Floating point exception)"));
-  EXPECT_THAT(death([] { std::abort(); }), HasSubstr("crashed (Aborted)"));
-  EXPECT_THAT(death([] {
-                for (std::atomic<int> turns = 0;; ++turns) {
-                }
-              }),
-              HasSubstr("did not end within 1 s of processor time"));
-  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // nobody is left behind
-}
-
-// The program that tokenizes has 6 kB to 180 kB of disk; it says so and ends with what exit code it wants.
-TEST(TokenStoreWriter, EndsInAnErrorWhereverTheDiskIsFull) {
-  const TemporaryFolder folder;
-  const int64_t whole =
-      TokenStore::open(write_store(folder.path("w.h5"), {1, 2, 3}, {3}, about_bytes()))->file_bytes();
-  const std::string path = folder.path("f.h5");
-  for (int64_t part = 1; part < 28; part += 3) {
-    std::filesystem::remove_all(path + ".partial");
-    const auto limit = static_cast<rlim_t>(whole * part / 28);
-    const auto write_and_exit = [&] {
-      const rlimit size{limit, limit};
-      ::setrlimit(RLIMIT_FSIZE, &size);
-      std::signal(SIGXFSZ, SIG_IGN);
-      try {
-        write_store(path, {1, 2, 3}, {3}, about_bytes());
-      } catch (const DataError& error) {
-        std::cerr << error.what() << "\n";
-        std::exit(2);
-      }
-    };
-    EXPECT_EXIT(write_and_exit(), ::testing::ExitedWithCode(2), "f.h5.*cannot be written.*File too large");
-    EXPECT_FALSE(std::filesystem::exists(path));
-    EXPECT_FALSE(std::filesystem::exists(path + ".partial/store.h5"));
-  }
-  TokenStoreWriter again(path, about_bytes());  // there is room again, and nothing is lost
-  EXPECT_EQ(again.documents_done(), 1);
-  again.finish();
-  EXPECT_TRUE(contents_of(path) == contents_of(folder.path("w.h5")));
-}
-
 // A file of a few kilobytes that claims 2^50 tokens and documents.
 TEST(TokenStore, AllocatesNothingForHostileSizes) {
   const TemporaryFolder folder;
@@ -457,56 +308,6 @@ TEST(TokenStore, AllocatesNothingForHostileSizes) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   EXPECT_LT(usage.ru_maxrss, 4L << 20);  // KiB
-}
-
-std::string as_bytes(const auto& values) {
-  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(values[0])};
-}
-
-TEST(TokenBin, ReadsNanoGpt) {
-  const TemporaryFolder folder;
-  const std::vector<uint16_t> tokens{5, 6, 256, 7, 256, 8};
-  const auto source =
-      open_token_bin(folder.write("n.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true));
-  EXPECT_EQ(read_all(*source), (std::vector<Token>{5, 6, 256, 7, 256, 8}));
-  EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5, 6}));  // eos ends a document
-  EXPECT_EQ(open_token_bin(folder.write("copy.bin", as_bytes(tokens)), ByteLevel({"<|endoftext|>"}, true))
-                ->fingerprint(),
-            source->fingerprint());
-  const auto plain = open_token_bin(folder.path("n.bin"), ByteLevel({"<|endoftext|>"}));
-  EXPECT_EQ(plain->document_offsets(), (std::vector<int64_t>{0, 6}));
-  EXPECT_THAT(error_of([&] { read_all(*open_token_bin(folder.path("n.bin"), ByteLevel())); }),
-              HasSubstr("token 256 at 2"));
-  EXPECT_THAT(error_of([&] { open_token_bin(folder.write("o.bin", "abc"), ByteLevel()); }),
-              HasSubstr("multiple of 2"));
-  EXPECT_THAT(error_of([&] { open_token_bin(folder.write("e.bin", ""), ByteLevel()); }),
-              HasSubstr("is empty"));
-}
-
-TEST(TokenBin, ReadsLlmC) {
-  const TemporaryFolder folder;
-  std::vector<int32_t> header(256);
-  header[0] = 20240520;
-  header[1] = 1;
-  header[2] = 5;
-  const std::vector<uint16_t> tokens{256, 7, 8, 256, 9};
-  const ByteLevel tokenizer({"<|endoftext|>"}, true);
-  const auto source = open_token_bin(folder.write("l.bin", as_bytes(header) + as_bytes(tokens)), tokenizer);
-  EXPECT_EQ(read_all(*source), (std::vector<Token>{256, 7, 8, 256, 9}));
-  EXPECT_EQ(source->document_offsets(), (std::vector<int64_t>{0, 3, 5}));  // eos begins a document
-  header[2] = 6;
-  EXPECT_THAT(error_of([&] {
-                open_token_bin(folder.write("s.bin", as_bytes(header) + as_bytes(tokens)), tokenizer);
-              }),
-              HasSubstr("says 6 tokens, the file holds 5"));
-  header = std::vector<int32_t>(256);
-  header[0] = 20240801;
-  header[1] = 7;
-  header[2] = 2;
-  const std::vector<uint32_t> wide{100000, 3};
-  const auto llama =
-      open_token_bin(folder.write("w.bin", as_bytes(header) + as_bytes(wide)), ByteLevel({}, false, 128256));
-  EXPECT_EQ(read_all(*llama), (std::vector<Token>{100000, 3}));
 }
 
 }  // namespace
