@@ -41,8 +41,8 @@ std::string host() {
   return name;
 }
 
-// A process with a group of its own that takes the lock, does what else it should, says so through a pipe and waits to be
-// killed.
+// A process with a group of its own that takes the lock, does what else it should, says so through a pipe and
+// waits to be killed.
 pid_t process_that_holds(
     const std::string& path, const std::function<void()>& then = [] {}) {
   int ready[2];

@@ -51,7 +51,8 @@ Run run(Attention& module, const at::Tensor& input, const Batch& batch, const at
   result.y = module.forward(x, batch).y;
   result.y.backward(dy.to(result.y.scalar_type()));
   result.dx = x.grad();
-  // y may not depend on all of them: a gate that chooses, a document too short for a parameter to matter. Zero then.
+  // y may not depend on all of them: a gate that chooses, a document too short for a parameter to matter.
+  // Zero then.
   for (const auto& item : module.named_parameters()) {
     const at::Tensor gradient = item.value().grad();
     result.gradients.emplace_back(item.key(), gradient.defined() ? gradient : at::zeros_like(item.value()));
@@ -67,8 +68,8 @@ double error_of(const at::Tensor& found, const at::Tensor& expected) {
   return root_mean_square(found.to(at::kDouble) - expected.to(at::kDouble));
 }
 
-// A gradient can be exactly zero (a window of one key): what is left is then rounding, below 1e-6 times the largest
-// input. `allowed`: an error that is granted whatever the tolerance.
+// A gradient can be exactly zero (a window of one key): what is left is then rounding, below 1e-6 times the
+// largest input. `allowed`: an error that is granted whatever the tolerance.
 void expect_close(const at::Tensor& found, const at::Tensor& expected, double tolerance, double largest,
                   const std::string& what, double allowed = 0.0) {
   ASSERT_TRUE(found.defined()) << what;
@@ -116,8 +117,9 @@ LayerSite dynamic_site(LayerSite site, int64_t original_length) {
   return site;
 }
 
-// `dynamic` depends on the tokens that there are, not on the room for more. Beyond the original length a prompt at once is
-// what forward gives; what follows it is refused, or right where there is no rotary embedding.
+// `dynamic` depends on the tokens that there are, not on the room for more. Beyond the original length a
+// prompt at once is what forward gives; what follows it is refused, or right where there is no rotary
+// embedding.
 void expect_dynamic_decode(const AttentionConfig& config, const LayerSite& site, int64_t tokens) {
   const at::Tensor x = normal({2, tokens, site.hidden_size}, 2);
   for (const int64_t original : {tokens, tokens / 3}) {
@@ -135,7 +137,8 @@ void expect_dynamic_decode(const AttentionConfig& config, const LayerSite& site,
   }
 }
 
-// Rows without tokens, of no documents and of one that is empty: nothing comes out, and no gradient goes back.
+// Rows without tokens, of no documents and of one that is empty: nothing comes out, and no gradient goes
+// back.
 void expect_no_tokens(Attention& module, const at::TensorOptions& like, int64_t width) {
   const at::Tensor positions = at::arange(0, at::kLong).unsqueeze(0);
   for (const at::Tensor& bounds : {at::Tensor(), at::tensor({0}, at::kInt), at::tensor({0, 0}, at::kInt)}) {

@@ -44,7 +44,8 @@ class Depth {
   int depth_ = 0;
 };
 
-// The file with one kernel alone: what stands outside of kernels stays. Parsing the others would take most of the time.
+// The file with one kernel alone: what stands outside of kernels stays. Parsing the others would take most of
+// the time.
 std::string only_kernel(const std::string& file, const std::string& kernel) {
   std::string kept;
   Depth depth;

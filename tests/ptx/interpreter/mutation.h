@@ -1,9 +1,10 @@
-// The mutation gate: faults as edits of the PTX that ships, each of which the tests must notice. An edit is a regular expression
-// over one line of one kernel, so no compiler runs; an edit that finds nothing to change is a failure of the gate, and
-// so is one that a test does not notice.
+// The mutation gate: faults as edits of the PTX that ships, each of which the tests must notice. An edit is a
+// regular expression over one line of one kernel, so no compiler runs; an edit that finds nothing to change
+// is a failure of the gate, and so is one that a test does not notice.
 //
-//   const Mutant faults[] = {{"copies are not waited for", kernel, "cp\\.async\\.wait_group.*", "", 0, "unfinished cp.async"}};
-//   expect_all_caught(faults, 1e-2, [](const Kernels& kernels) { ...; return Outcome{...}; });
+//   const Mutant faults[] = {{"copies are not waited for", kernel, "cp\\.async\\.wait_group.*", "", 0,
+//   "unfinished cp.async"}}; expect_all_caught(faults, 1e-2, [](const Kernels& kernels) { ...; return
+//   Outcome{...}; });
 #pragma once
 #include <gtest/gtest.h>
 
@@ -60,7 +61,8 @@ struct Outcome {
 // One fault: empty when it is caught as the mutant says, else what happened instead.
 std::string judge(const Mutant& mutant, const Outcome& outcome, double limit);
 
-// The unchanged kernels pass: no errors, numbers within `limit`, wavefronts within 1.05. Each mutant is caught as it says.
+// The unchanged kernels pass: no errors, numbers within `limit`, wavefronts within 1.05. Each mutant is
+// caught as it says.
 inline void expect_all_caught(std::span<const Mutant> mutants, const Kernels& kernels, double limit,
                               const std::function<Outcome(const Kernels&)>& test) {
   const Outcome right = test(kernels);

@@ -1,4 +1,5 @@
-// Native sparse attention: the promises of a mechanism in every layout and compression, and the operator's own.
+// Native sparse attention: the promises of a mechanism in every layout and compression, and the operator's
+// own.
 #include "layers/attention/nsa/nsa.h"
 
 #include <ATen/core/grad_mode.h>
@@ -194,7 +195,8 @@ at::Tensor list_lengths(const NsaOutput& out) {
   return blocks.sum(-1).transpose(1, 2);
 }
 
-// A number of blocks a token and list, as in fla: by block_attention and beside it, one list a group of heads and one a head.
+// A number of blocks a token and list, as in fla: by block_attention and beside it, one list a group of heads
+// and one a head.
 TEST(NsaAttention, BlockCountsOfEachToken) {
   for (const auto form : {NsaForm::paper, NsaForm::lucidrains}) {
     for (const int64_t block : {16, 12})
@@ -407,7 +409,8 @@ TEST(NsaFlops, CountsWhatAQuerySees) {
                          .first_blocks = 1,
                          .latest_blocks = 1,
                          .window = 3};
-  // Eight tokens: windows seen 0 0 0 1 1 1 1 2; keys selected 1 2 3 4 and 5 6 7 8; keys in the window 1 2 3 3 ...
+  // Eight tokens: windows seen 0 0 0 1 1 1 1 2; keys selected 1 2 3 4 and 5 6 7 8; keys in the window 1 2 3 3
+  // ...
   const double keys = (6 + 36 + 1 + 2 + 6 * 3) / 8.0;
   const double projections = 2.0 * 24 * (32 + 16 + 16 + 32 + 12);
   const double phi = 2.0 * 2.0 * (2 * 8 * 4) / 4.0;

@@ -1,5 +1,5 @@
-// What the tape promises about every fused operator: gradients with create_graph, second derivatives, inputs that
-// change between forward and backward, outputs that nothing depends on.
+// What the tape promises about every fused operator: gradients with create_graph, second derivatives, inputs
+// that change between forward and backward, outputs that nothing depends on.
 #include "layers/ops/common/autograd.h"
 
 #include <ATen/TensorOperators.h>
@@ -148,7 +148,8 @@ TEST(Autograd, ARotationHasSecondDerivatives) {
   EXPECT_LE(relative_error(second, expected), 1e-7);
 }
 
-// Integers decide which keys are seen: gradients for another mask than that of the forward pass would be silent.
+// Integers decide which keys are seen: gradients for another mask than that of the forward pass would be
+// silent.
 TEST(Autograd, AMaskThatChangesBeforeBackwardIsAnError) {
   const at::Tensor q = heads(1);
   const at::Tensor lo = at::full({1, 1, kTokens}, 0, at::kInt), hi = at::full({1, 1, kTokens}, 9, at::kInt);

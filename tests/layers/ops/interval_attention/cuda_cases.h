@@ -1,5 +1,6 @@
-// Runs the launch plans of interval attention (block attention shares the memory and the launches) on the PTX interpreter, with inputs in any layout and outputs that
-// begin uninitialised, and compares with the float64 reference.
+// Runs the launch plans of interval attention (block attention shares the memory and the launches) on the PTX
+// interpreter, with inputs in any layout and outputs that begin uninitialised, and compares with the float64
+// reference.
 #pragma once
 #include <ATen/ops/full.h>
 #include <ATen/ops/isneginf.h>
@@ -80,8 +81,8 @@ class CudaMemory {
     return {data + view.storage_offset() * bytes, view.stride(0), view.stride(1), view.stride(2)};
   }
 
-  // Two batch entries in two buffers, the second so large (above malloc's greatest threshold, 32 MiB) that it is
-  // mapped on its own, terabytes from the heap.
+  // Two batch entries in two buffers, the second so large (above malloc's greatest threshold, 32 MiB) that it
+  // is mapped on its own, terabytes from the heap.
   Strided upload_far_apart(const char* name, const at::Tensor& x) {
     std::byte* entries[2];
     for (const int64_t batch : {0, 1}) {
@@ -204,8 +205,8 @@ inline CudaResult run_cuda(const AttentionCase& c, at::ScalarType dtype, const C
   return result;
 }
 
-// RMS errors against the float64 reference on the same rounded inputs: bf16 has 8 bits, fp16 11, and TF32x3 about
-// 21 of a mantissa, with two roundings between products.
+// RMS errors against the float64 reference on the same rounded inputs: bf16 has 8 bits, fp16 11, and TF32x3
+// about 21 of a mantissa, with two roundings between products.
 inline void expect_cuda_matches(const AttentionCase& c, at::ScalarType dtype, const CudaRun& how = {}) {
   SCOPED_TRACE(text(c.name(), " dtype ", at::toString(dtype), " layout ", static_cast<int>(how.layout)));
   const double limit = dtype == at::kFloat ? 1e-5 : dtype == at::kHalf ? 2e-3 : 1e-2;

@@ -1,5 +1,5 @@
-// The CUDA form of selection behind its operators, each kernel interpreted: the cases of the CPU's tests, and where both work on
-// the same numbers in the same order, the same bits as the CPU's.
+// The CUDA form of selection behind its operators, each kernel interpreted: the cases of the CPU's tests, and
+// where both work on the same numbers in the same order, the same bits as the CPU's.
 #include <ATen/ops/full.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -172,7 +172,8 @@ TEST_F(SelectBlocksPtx, LengthsAroundTheBlocks) {
     }
 }
 
-// Windows of 32 in strides of 16, blocks of 64, heads in groups of 16: NSA as in its paper; the last queries of many.
+// Windows of 32 in strides of 16, blocks of 64, heads in groups of 16: NSA as in its paper; the last queries
+// of many.
 TEST_F(SelectBlocksPtx, NsaOfItsPaper) {
   SelectCase c{.heads = 32, .key_heads = 2, .lists = 2, .size = 128};
   c.geometry = {.query_block = 1, .key_block = 64, .tokens = 3000, .offset = 2990};

@@ -1,4 +1,5 @@
-// select_blocks: the fused kernel against the float64 reference, the rules by hand, packed documents, decoding.
+// select_blocks: the fused kernel against the float64 reference, the rules by hand, packed documents,
+// decoding.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
