@@ -36,7 +36,7 @@ FUSED = re.compile(r"layers/(.*/)?op\.cpp$")
 TENSOR_ARITHMETIC = re.compile(
     r"(?:at::|\.|->)(matmul|mm|bmm|baddbmm|addmm|einsum|softmax|log_softmax|logsumexp|cumsum|cumprod|index|index_select|"
     r"index_put_?|gather|scatter|scatter_add_?|masked_fill_?|tril|triu|scaled_dot_product_attention)\(")
-MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION = 500, 80, 100
+MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION, MAX_WIDTH = 500, 80, 100, 110
 WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D|PLACE" r"HOLDER|[Pp]lace" r"holder|lorem " r"ipsum)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|opt/wheels)/")
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|huggingface|deb\.debian|snapshot\.debian|download\.pytorch)\.(org|co|com)\b|\bhf\.co\b")
@@ -209,6 +209,19 @@ def check_quotes(name, lines):
                 yield f"{name}:{number}: this block is not in {match.group(1)} any more"
 
 
+TYPE_ALONE = re.compile(r"\s+(?:const |static |mutable )*[\w:<>,\s*&]+[\w>*&]$")
+NAME_AND_COMMENT = re.compile(r"\s+\w+(?: = [^;]+| \{[^;]*\})?;\s+//")
+
+
+def check_comments(name, lines):
+    """Comments are as wide as code, and one behind a declaration does not tear it in two."""
+    for number, line in enumerate(lines, 1):
+        if len(line) > MAX_WIDTH and line.lstrip().startswith("//"):
+            yield f"{name}:{number}: a comment of {len(line)} columns; at most {MAX_WIDTH}"
+        if NAME_AND_COMMENT.match(line) and TYPE_ALONE.match(before := lines[number - 2]) and "//" not in before:
+            yield f"{name}:{number}: a comment tears this declaration; above it there is room"
+
+
 def check_opening(name, lines):
     """A file opens with a comment; the one of x.h speaks for x.cpp too."""
     header = re.sub(r"\.cpp$", ".h", name)
@@ -234,6 +247,7 @@ def violations(name):
         yield from check_sizes(name, lines)
     if name.endswith(CPP):
         yield from check_opening(name, lines)
+        yield from check_comments(name, lines)
         yield from check_includes(name, lines)
     if name.endswith(".md"):
         yield from check_links(name, lines)

@@ -1,11 +1,11 @@
-// A user's own program: a torch module that holds one lightning attention layer of the installed package learns that each
-// sequence draws on two tokens of its own. The current token alone tells too little for that: a model that knows the two
-// reaches log 2 = 0.69, one that does not stays at log 16 = 2.77. Exit code 0 when the mean loss of the last steps is less
-// than half of the first: the package's forward and backward are usable, and no more than that (that they are exact, the
-// project's own tests show).
-// A step is at most kRate kMaxNorm long: lightning has no normaliser over keys, so loss and gradient grow without limit
-// with the weights, and unbounded steps of this size end in either place by the last bit of a sum, with the plain formula in
-// float64 as well (one seed of five).
+// A user's own program: a torch module that holds one lightning attention layer of the installed package
+// learns that each sequence draws on two tokens of its own. The current token alone tells too little for
+// that: a model that knows the two reaches log 2 = 0.69, one that does not stays at log 16 = 2.77. Exit code
+// 0 when the mean loss of the last steps is less than half of the first: the package's forward and backward
+// are usable, and no more than that (that they are exact, the project's own tests show).
+// A step is at most kRate kMaxNorm long: lightning has no normaliser over keys, so loss and gradient grow
+// without limit with the weights, and unbounded steps of this size end in either place by the last bit of a
+// sum, with the plain formula in float64 as well (one seed of five).
 #include <ATen/Context.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>

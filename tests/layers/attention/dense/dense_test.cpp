@@ -71,8 +71,9 @@ Row row_of(const at::Tensor& x) {
   return {wide.const_data_ptr<double>(), wide.const_data_ptr<double>() + wide.numel()};
 }
 
-// weight x + bias, then, a head of `size` features at a time, the norm and the rotation of Hugging Face's Qwen3: x / rms(x)
-// times the weight; feature i turns with feature i + size / 2 by position theta^(-2 i / size).
+// weight x + bias, then, a head of `size` features at a time, the norm and the rotation of Hugging Face's
+// Qwen3: x / rms(x) times the weight; feature i turns with feature i + size / 2 by position theta^(-2 i /
+// size).
 Row projected(const Row& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& norm,
               int64_t size, double eps, double position) {
   Row out = row_of(bias);

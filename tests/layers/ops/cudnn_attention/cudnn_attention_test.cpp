@@ -1,5 +1,6 @@
-// cuDNN's attention without cuDNN: LibTorch's two operators are given CPU kernels from the formula, in the operators' own layout,
-// so that layouts, causality, scale and the backward pass's arguments are held to the reference. And what it refuses.
+// cuDNN's attention without cuDNN: LibTorch's two operators are given CPU kernels from the formula, in the
+// operators' own layout, so that layouts, causality, scale and the backward pass's arguments are held to the
+// reference. And what it refuses.
 #include "layers/ops/cudnn_attention/cudnn_attention.h"
 
 #include <ATen/Context.h>
@@ -18,8 +19,8 @@
 namespace longreach::test {
 namespace {
 
-// q [B, H, Tq, D], k and v with as many heads or a divisor: weights [B, H, Tq, Tk] and lse [B, H, Tq, 1]; causal counts from
-// the first query and key.
+// q [B, H, Tq, D], k and v with as many heads or a divisor: weights [B, H, Tq, Tk] and lse [B, H, Tq, 1];
+// causal counts from the first query and key.
 struct Scores {
   at::Tensor weights, lse, keys, values;
   double factor;
