@@ -26,6 +26,7 @@ function(longreach_slow_tests)
   endif()
   longreach_slow_test(sanitize.asan ${PROJECT_SOURCE_DIR}/tools/sanitize.sh asan)
   longreach_slow_test(sanitize.tsan ${PROJECT_SOURCE_DIR}/tools/sanitize.sh tsan)
+  longreach_slow_test(deletion ${PROJECT_SOURCE_DIR}/tools/check_deletion.sh)
   longreach_slow_test(consumer ${CMAKE_COMMAND} -DBUILD=${CMAKE_BINARY_DIR} -DSOURCE=${PROJECT_SOURCE_DIR}
                       -P ${PROJECT_SOURCE_DIR}/tests/consumer/run.cmake)
 endfunction()

@@ -2,6 +2,7 @@
 
 check_sources.py          prints a line for each violation; exit code 1 when there is one
 check_sources.py --list   prints the C++ files of the tree, one a line
+check_sources.py --files  prints every file of the tree, one a line
 """
 import fnmatch
 import os
@@ -11,17 +12,8 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# A folder includes itself and these. Tests may include anything.
-USES = {
-    "core": set(),
-    "data": {"core"},
-    "distributed": {"core"},
-    "layers": {"core", "distributed"},
-    "models": {"core", "distributed", "layers"},
-    "checkpoints": {"core", "distributed", "layers"},
-    "checkpoints/formats": {"core", "distributed", "layers", "models", "checkpoints"},
-    "train": {"core", "data", "distributed", "layers", "models", "checkpoints", "checkpoints/formats"},
-}
+# Top folders of the product; tests may include any of them.
+FOLDERS = ("core", "data", "checkpoints", "distributed", "layers", "models", "train")
 TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
 # Headers that cost seconds in every file that sees them: the files that may.
 HEAVY = {
@@ -69,13 +61,50 @@ def which(program):
     return any(os.access(os.path.join(folder, program), os.X_OK) for folder in os.environ.get("PATH", "").split(":"))
 
 
-def unit(path):
-    parts = path.split("/")
-    return "/".join(parts[:2]) if "/".join(parts[:2]) in USES else parts[0]
+def read_units():
+    """{unit: units it may include} of cmake/units.txt, which says what a unit is."""
+    with open(os.path.join(ROOT, "cmake/units.txt"), encoding="utf-8") as file:
+        rows = [line.split() for line in file if line.strip() and not line.startswith("#")]
+    return {unit: set(uses) | {unit} for unit, _, *uses in rows}
+
+
+UNITS = read_units()
+
+
+def unit_of(name):
+    """(unit, what NAME stands for) of a file: the longest unit that begins its path, a folder or the file's own stem; of two
+    that are equally long the one without NAME."""
+    parts = name.split("/")
+    best = (0, False, None, None)
+    for unit in UNITS:
+        words = unit.split("/")
+        begin = parts[:len(words)]
+        if len(parts) == len(words):
+            begin = begin[:-1] + [begin[-1].split(".")[0]]
+        if len(begin) < len(words) or any(word not in ("NAME", part) for word, part in zip(words, begin)):
+            continue
+        if len(parts) == len(words) and words[-1] == "NAME":
+            continue  # a loose file, not a folder
+        own = next((part for word, part in zip(words, begin) if word == "NAME"), None)
+        best = max(best, (len(words), own is None, unit, own), key=lambda found: found[:2])
+    return best[2:]
+
+
+def may_include(name, header):
+    """Whether cmake/units.txt lets the file include the header."""
+    (unit, own), (target, other) = unit_of(name), unit_of(header)
+    if unit is None or target is None:
+        return True
+    if target == unit and own == other or target != unit and target in UNITS[unit]:
+        return True
+    if unit.startswith(f"{target}/") and own is not None and own == other:  # layers/ops/NAME/verify, of its own folder
+        return True
+    return f"{target}/NAME.h" in UNITS[unit] and header == f"{target.replace('NAME', other)}/{other}.h"
 
 
 def check_includes(name, lines):
-    folder = unit(name)
+    folder = name.split("/")[0]
+    mechanism = re.match(r"tests/layers/attention/(\w+)/", name)
     for number, line in enumerate(lines, 1):
         match = re.match(r'\s*#\s*include\s+([<"])([^>"]+)[>"]', line)
         if not match:
@@ -86,15 +115,15 @@ def check_includes(name, lines):
             yield f"{name}:{number}: includes {header}, which {allowed} may"
         if TORCH.match(header) and (KERNEL.match(name) or folder in ("core", "data")):
             yield f"{name}:{number}: includes {header}; kernels, core and data include no torch header"
-        if not quoted or folder not in USES:
+        if not quoted:
             continue
-        target = unit(header)
-        if target not in USES or not os.path.exists(os.path.join(ROOT, header)):
+        if folder in FOLDERS and (header.split("/")[0] not in FOLDERS or not os.path.exists(os.path.join(ROOT, header))):
             yield f"{name}:{number}: includes \"{header}\", which is no path from the root of the tree"
-        elif re.search(r"^layers/.*/verify\.cpp$", name) and header.startswith("train/verify/"):
-            continue
-        elif target != folder and target not in USES[folder]:
-            yield f"{name}:{number}: {folder} must not include {target} (\"{header}\")"
+        elif folder in FOLDERS and not may_include(name, header):
+            yield f"{name}:{number}: {unit_of(name)[0]} must not include \"{header}\" (cmake/units.txt)"
+        elif folder not in FOLDERS and unit_of(header)[0] == "layers/attention/NAME" and not (
+                mechanism and mechanism.group(1) == unit_of(header)[1]):
+            yield f"{name}:{number}: includes \"{header}\"; but for its own tests, mechanisms are reached through mechanisms.h"
 
 
 def function_lengths(lines):
@@ -258,6 +287,9 @@ def violations(name):
 
 def main():
     names = files()
+    if sys.argv[1:] == ["--files"]:
+        print("\n".join(names))
+        return 0
     if sys.argv[1:] == ["--list"]:
         print("\n".join(name for name in names if name.endswith(CPP)))
         return 0

@@ -3,7 +3,9 @@
 # LONGREACH_SKIP_PACKAGES=1: no Debian packages; what CMake needs comes from somewhere else (docs/setup.md).
 longreach_home=${HOME:-$(getent passwd "$EUID" | cut -d: -f6)}
 longreach_cache=${XDG_CACHE_HOME:-$longreach_home/.cache}/longreach
-# A precompiled header is cached by ccache only when told that its defines and times do not matter.
+# ccache knows what another copy of the tree has compiled, since paths of the tree are relative to it. A precompiled header
+# is cached only when ccache is told that its defines and times do not matter.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$longreach_root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
 export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros,include_file_mtime,include_file_ctime}
 
 build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgmock-dev libgtest-dev libhdf5-dev libhwy-dev
