@@ -20,7 +20,7 @@
 #include <cstdio>
 
 #include "layers/attention/attention.h"
-#include "layers/attention/lightning/lightning.h"
+#include "layers/attention/mechanisms.h"
 
 constexpr int64_t kTokens = 16, kWidth = 64, kLength = 64, kBatch = 16, kSkip = 8, kSteps = 600, kLast = 50;
 constexpr double kRate = 0.5, kMaxNorm = 0.25;

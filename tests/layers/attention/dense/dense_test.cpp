@@ -5,13 +5,15 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/zeros.h>
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+#include "core/error.h"
 #include "layers/attention/attention.h"
+#include "layers/attention/dense/module.h"
 #include "tests/support/mechanism_checks.h"
 #include "tests/support/random_tensors.h"
 
@@ -164,6 +166,17 @@ TEST(Dense, SmallCasesByHand) {
   const at::Tensor o = dense_attention_reference(q, k, v);
   EXPECT_LE(relative_error(o.select(1, 0), v.select(1, 0)), 1e-15);
   EXPECT_LE(relative_error(o.select(1, 1), v.mean(1)), 1e-15);
+}
+
+TEST(Dense, SaysWhyCudnnCannotComputeIt) {
+  const at::Tensor x = normal({1, 8, 2, 64}, 1, at::kBFloat16);
+  const Heads heads{x, x, x};
+  EXPECT_FALSE(dense::takes_cudnn("auto", heads, {}));
+  EXPECT_FALSE(dense::takes_cudnn("longreach", heads, {}));
+  EXPECT_THAT(
+      [&] { dense::takes_cudnn("cudnn", heads, {}); },
+      testing::ThrowsMessage<ConfigError>("backend = \"cudnn\": tensors are on cpu; it computes on CUDA; "
+                                          "\"auto\" and \"longreach\" take any case"));
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "layers/attention/attention.h"
 #include "layers/attention/common/taught_gates.h"
-#include "layers/attention/dense/dense.h"
+#include "layers/attention/mechanisms.h"
 #include "layers/attention/seer/gate.h"
 #include "tests/support/mechanism_checks.h"
 #include "tests/support/random_tensors.h"

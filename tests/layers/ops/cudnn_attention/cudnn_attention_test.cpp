@@ -12,8 +12,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/error.h"
-#include "layers/attention/dense/module.h"
 #include "tests/layers/ops/interval_attention/cases.h"
 
 namespace longreach::test {
@@ -134,21 +132,6 @@ TEST(CudnnAttention, SaysWhatItDoesNotTake) {
   EXPECT_EQ(refusal(half(8, 64), half(8, 64)), "");
   EXPECT_NE(refusal(half(8, 64), half(8, 64), true, true), "");
   at::globalContext().setDeterministicAlgorithms(false, false);
-}
-
-TEST(CudnnAttention, TheBackendOfDenseLayers) {
-  const at::Tensor x = normal({1, 8, 2, 64}, 1, at::kBFloat16);
-  const Heads heads{x, x, x};
-  EXPECT_FALSE(dense::takes_cudnn("auto", heads, {}));
-  EXPECT_FALSE(dense::takes_cudnn("longreach", heads, {}));
-  try {
-    dense::takes_cudnn("cudnn", heads, {});
-    ADD_FAILURE() << "accepted on the CPU";
-  } catch (const ConfigError& error) {
-    EXPECT_EQ(std::string(error.what()),
-              "backend = \"cudnn\": tensors are on cpu; it computes on CUDA; \"auto\" and \"longreach\" take "
-              "any case");
-  }
 }
 
 }  // namespace
