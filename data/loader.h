@@ -59,8 +59,8 @@ void for_each_text(const std::vector<std::shared_ptr<const TokenSource>>& source
 struct LoaderOptions {
   int64_t seq_len = 1024;
   uint64_t seed = 0;
-  bool varlen =
-      true;  // true: documents are packed and never see each other; false: plain windows of the stream
+  // true: documents are packed and never see each other; false: plain windows of the stream
+  bool varlen = true;
 };
 
 // Safe to call from several threads, as the sources are. Sources are mixed in exact proportion within every

@@ -247,7 +247,10 @@ def check_comments(name, lines):
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_WIDTH and line.lstrip().startswith("//"):
             yield f"{name}:{number}: a comment of {len(line)} columns; at most {MAX_WIDTH}"
-        if NAME_AND_COMMENT.match(line) and TYPE_ALONE.match(before := lines[number - 2]) and "//" not in before:
+        before = lines[number - 2] if number > 1 else ""
+        torn = NAME_AND_COMMENT.match(line) and TYPE_ALONE.match(before) or (
+            name.endswith(".h") and re.match(r"\s+[\w:<>,* ]+ =$", before) and re.match(r"\s+[^;/]*;\s*//", line))
+        if torn and "//" not in before:
             yield f"{name}:{number}: a comment tears this declaration; above it there is room"
 
 

@@ -19,8 +19,8 @@ struct Evaluation {
   int64_t tokens = 0;     // that carry a label; 0: nothing is measured, and the figures below say nothing
   double nll = 0;         // mean, nats a token
   double perplexity = 0;  // exp(nll)
-  double bits_per_byte =
-      0;  // of the held-out text; over a part of the rows, by the text's mean bytes a token
+  // Of the held-out text; over a part of the rows, by the text's mean bytes a token
+  double bits_per_byte = 0;
   std::vector<PositionBucket> buckets;  // 0, 1, 2-3, 4-7, ...; empty ones are left out
 };
 

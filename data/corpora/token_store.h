@@ -29,8 +29,8 @@ struct StoreAbout {
   int64_t vocab_size = 0;
   std::string source;    // what it was made of, for people
   std::string settings;  // how, for programs: two stores of one text and equal settings are equal
-  bool documents_are_files =
-      false;  // each document is a whole file; decides how text is held out (data/split.h)
+  // Each document is a whole file; decides how text is held out (data/split.h)
+  bool documents_are_files = false;
   bool loss_mask = false;
   int gzip_level = 0;  // 0: uncompressed
 };

@@ -27,8 +27,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Setting, name, peer, batch, toke
 struct Row {
   Setting setting;
   std::string refused;  // why no number is given; empty when there is one
-  bool peer_same_function =
-      false;  // false: the peer is what ours replaces (dense attention), not what it computes
+  // false: the peer is what ours replaces (dense attention), not what it computes
+  bool peer_same_function = false;
   double seconds_min = 0, seconds_median = 0, wall_min = 0;
   double peer_seconds_min = 0, peer_seconds_median = 0, peer_wall_min = 0;  // 0 without a peer
   double ratio = 0, ratio_of_minima = 0;  // peer / ours: the median over rounds, and between minima

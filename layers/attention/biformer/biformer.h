@@ -83,8 +83,8 @@ struct BiformerImageWeights {
 
 struct BiformerImageOptions {
   int64_t num_heads = 8, n_win = 7, topk = 4;
-  bool soft_routing =
-      false;  // keys and values weighted by the softmax of the routing scores, which learn then
+  // Keys and values weighted by the softmax of the routing scores, which learn then
+  bool soft_routing = false;
   // Of routing and attention; default C^-1/2: of the whole width, as the authors'.
   std::optional<double> scale;
   at::Tensor regions;  // int64 [B, n_win^2, topk]: read these; undefined: those of the largest scores

@@ -20,8 +20,8 @@ namespace longreach {
 struct IntervalMask {
   bool causal = true;  // j <= p
   int64_t window = 0;  // j > p - window: keys seen, itself included; 0: no limit
-  int64_t sinks =
-      0;  // the first `sinks` keys of the sequence are seen whatever the window (never the future)
+  // The first `sinks` keys of the sequence are seen whatever the window (never the future)
+  int64_t sinks = 0;
   // Explicit intervals instead of causal and window: query i of head h sees lo <= j < hi, and the sinks j <
   // min(sinks, hi). int32 [Bm, Hm, Tq], Bm = 1 or B, Hm = 1, kv heads or heads; on the device of q. Positions
   // count from the start of the tensor's key axis (also when packed). An interval may be empty.

@@ -15,9 +15,8 @@ namespace longreach {
 
 struct RecurrenceOptions {
   double scale = 1.0;
-  int64_t chunk =
-      64;  // tokens a chunk on CPUs: 16, 32, 64 or 128 (CUDA: 64). Changes speed and rounding, not the
-           // result.
+  // Tokens a chunk on CPUs: 16, 32, 64 or 128 (CUDA: 64). Changes speed and rounding, not the result.
+  int64_t chunk = 64;
 };
 
 struct RecurrenceOutput {

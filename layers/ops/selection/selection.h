@@ -69,8 +69,8 @@ struct BlockScores {
   // first query (SeerAttention-R: a query never scores its own block). The others count as absent:
   // probability 0, logit -inf.
   enum class Visible { started, complete, past, all } visible = Visible::started;
-  bool softmax =
-      true;  // a window's score: its share in the softmax over the row's visible windows, or the logit
+  // A window's score: its share in the softmax over the row's visible windows, or the logit
+  bool softmax = true;
   enum class Vote { mean, sum, max } vote = Vote::sum;  // over the heads that share a list
   std::optional<double> scale;                          // of logits; default D^-1/2
   // Of the windows of k, within each document. A block's score is the sum over windows of overlap / stride

@@ -66,8 +66,8 @@ struct Warp {
   unsigned index = 0;
   uint32_t existing = 0, live = 0;  // lanes
   bool diverged = false, blocked = false, finished = false;
-  bool forced =
-      false;  // the next collective instruction runs although lanes are missing; this has been reported
+  // The next collective instruction runs although lanes are missing; this has been reported
+  bool forced = false;
   uint32_t parked = 0;                // lanes that wait for others of the warp
   uint32_t pc = 0;                    // while converged
   uint32_t code = 0;                  // of the instruction at work, for reports
@@ -81,8 +81,8 @@ struct Warp {
   std::vector<uint32_t> register_changes;
 
   Knowledge knows;
-  uint32_t synchronized =
-      0;  // accesses of other lanes from this time on are not ordered before those of a lane
+  // Accesses of other lanes from this time on are not ordered before those of a lane
+  uint32_t synchronized = 0;
   uint32_t time() const { return knows.seen.time[index]; }
   void tick() { ++knows.seen.time[index]; }
   void synchronize_lanes() {

@@ -18,11 +18,11 @@ enum class ForwardPath { kAuto, kTiles, kDecode };
 
 struct CudaOptions {
   int multiprocessors = 108;  // of the device: how many splits decoding needs to fill it
-  int architecture =
-      80;  // its compute capability, major and minor digit; 90 has kernels of its own (dense_plan.h)
-  ForwardPath path =
-      ForwardPath::kAuto;  // kAuto: decode where a document's rows fill two small tiles at most
-  int splits = 0;          // of decoding; 0: by the number of multiprocessors
+  // Its compute capability, major and minor digit; 90 has kernels of its own (dense_plan.h)
+  int architecture = 80;
+  // kAuto: decode where a document's rows fill two small tiles at most
+  ForwardPath path = ForwardPath::kAuto;
+  int splits = 0;  // of decoding; 0: by the number of multiprocessors
 };
 
 // Writes o and lse. dtype float32, bfloat16 or float16; any strides with a dense last dimension: rows of q, k

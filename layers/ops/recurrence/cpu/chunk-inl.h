@@ -116,8 +116,8 @@ class Arena {
 // Products of decays in one chunk of m tokens, of one head.
 struct ChunkDecay {
   const float* before = nullptr;  // [m]: of tokens 0..r: what the incoming state has decayed to at token r
-  const float* after =
-      nullptr;  // [m]: of tokens j+1..m-1: what the contribution of j has decayed to at the end
+  // [m]: of tokens j+1..m-1: what the contribution of j has decayed to at the end
+  const float* after = nullptr;
   const float* pair = nullptr;  // [C, C]: row r, column j: of tokens j+1..r for j <= r, 0 above the diagonal
   float total = 1;              // of all tokens
 };

@@ -29,8 +29,8 @@ enum class Layout {
 struct CudaRun {
   Layout layout = Layout::kDense;
   interval::CudaOptions options;
-  bool far_apart =
-      false;  // the second of two batch entries lies in an allocation of its own, far from the first
+  // The second of two batch entries lies in an allocation of its own, far from the first
+  bool far_apart = false;
   bool backward = true;
   uint64_t schedule = 0;
   bool profile = false;
