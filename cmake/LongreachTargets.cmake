@@ -184,7 +184,9 @@ function(longreach_link_test target source)
     set(libraries longreach_test_program_support longreach_program)
     add_dependencies(${target} longreach)
   elseif(source MATCHES "^layers/attention/[a-z0-9_]+/")  # whole models of it, and its vector files
-    list(APPEND libraries longreach_train)
+    list(APPEND libraries longreach_verify longreach_models)
+  elseif(source MATCHES "^checkpoints/formats/")
+    set(libraries longreach_formats)
   endif()
   if(folder STREQUAL ptx)  # without LibTorch
     target_link_libraries(${target} PRIVATE ${libraries} GTest::gtest_main)
