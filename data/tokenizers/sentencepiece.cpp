@@ -264,11 +264,13 @@ class SentencePieceTokenizer : public Tokenizer {
   std::vector<Token> encode_part(std::string_view text, bool, TextState& state) const override {
     std::vector<Token> out;
     try {
-      const std::string normalized = normalizer_.normalize(text, state);
-      if (model_.kind == SentencePieceModel::Kind::bpe)
-        pairs_.encode(normalized, out);
-      else
-        unigram_.encode(normalized, state.score, out);
+      SentencePieceNormalizer::Result normalized = normalizer_.normalize(text, state);
+      normalized.cuts.push_back(normalized.text.size());
+      size_t begin = 0;
+      for (const size_t end : normalized.cuts) {
+        encode_normalized(std::string_view(normalized.text).substr(begin, end - begin), state, out);
+        begin = end;
+      }
     } catch (const DataError& error) {
       throw DataError(one_line(longreach::text(path_, ": ", error.what())));
     }
@@ -313,6 +315,13 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
  private:
+  void encode_normalized(std::string_view text, TextState& state, std::vector<Token>& out) const {
+    if (model_.kind == SentencePieceModel::Kind::bpe)
+      pairs_.encode(text, out);
+    else
+      unigram_.encode(text, state.score, out);
+  }
+
   // Appends the text of a piece; true when the mark of the dummy prefix was taken off.
   bool decode_piece(const SentencePiece& piece, bool at_start, std::string& out) const {
     if (piece.type == Type::control) return false;

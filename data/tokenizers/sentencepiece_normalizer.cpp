@@ -94,7 +94,7 @@ SentencePieceNormalizer::Prefix SentencePieceNormalizer::normalize_prefix(std::s
   }
   const DecodedChar c = decode_char(text, 0);
   if (c.code >= kInvalidByte && !keep_invalid_) return {"\xEF\xBF\xBD", 1};
-  return {text.substr(0, c.length), c.length};
+  return {text.substr(0, c.length), c.length, c.code >= kInvalidByte};
 }
 
 std::string_view SentencePieceNormalizer::without_leading_space(std::string_view text) const {
@@ -106,19 +106,24 @@ std::string_view SentencePieceNormalizer::without_leading_space(std::string_view
   return text;
 }
 
-std::string SentencePieceNormalizer::normalize(std::string_view text, TextState& state) const {
+SentencePieceNormalizer::Result SentencePieceNormalizer::normalize(std::string_view text,
+                                                                   TextState& state) const {
   using Place = TextState::Place;
-  std::string out;
+  Result result;
+  std::string& out = result.text;
   if (state.place != Place::inside) {
     if (remove_extra_whitespaces_) text = without_leading_space(text);
-    if (text.empty()) return out;
+    if (text.empty()) return result;
     if (add_dummy_prefix_ && state.place == Place::start) out += space_;
     state = {.place = Place::inside, .after_space = remove_extra_whitespaces_};
   }
   for (; state.held_spaces > 0; --state.held_spaces) out += space_;
+  bool after_invalid = false, removed = false;  // the last byte of `out`; what stood behind it
+  size_t kept = 0;                              // behind the last invalid byte
   while (!text.empty()) {
     Prefix prefix = normalize_prefix(text);
     text.remove_prefix(prefix.consumed);
+    if (after_invalid && removed && prefix.invalid) result.cuts.push_back(out.size());
     while (state.after_space && prefix.normalized.starts_with(' ')) prefix.normalized.remove_prefix(1);
     for (const char byte : prefix.normalized) {
       if (byte == ' ')
@@ -126,12 +131,18 @@ std::string SentencePieceNormalizer::normalize(std::string_view text, TextState&
       else
         out += byte;
     }
-    if (!prefix.normalized.empty()) state.after_space = prefix.normalized.ends_with(' ');
+    removed = prefix.normalized.empty();
+    if (!removed) {
+      after_invalid = prefix.invalid;
+      if (prefix.invalid) kept = out.size();
+      state.after_space = prefix.normalized.ends_with(' ');
+    }
     state.after_space = state.after_space && remove_extra_whitespaces_;
   }
-  for (; remove_extra_whitespaces_ && out.ends_with(space_); ++state.held_spaces)
+  for (; remove_extra_whitespaces_ && out.ends_with(space_) && out.size() - space_.size() >= kept;
+       ++state.held_spaces)
     out.resize(out.size() - space_.size());
-  return out;
+  return result;
 }
 
 }  // namespace longreach::data

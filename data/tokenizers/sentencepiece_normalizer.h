@@ -17,8 +17,14 @@ class SentencePieceNormalizer {
   // Throws DataError when the rules are broken.
   SentencePieceNormalizer(const SentencePieceModel& model, bool keep_invalid);
 
+  struct Result {
+    std::string text;
+    // Where no character takes bytes of both sides: a rule that removes what stood between two bytes that are
+    // no UTF-8 must not make a character of them. Ascending.
+    std::vector<size_t> cuts;
+  };
   // The next part of a text that goes on from `state`.
-  std::string normalize(std::string_view text, TextState& state) const;
+  Result normalize(std::string_view text, TextState& state) const;
 
   // The user-defined pieces, which no rule touches.
   const ByteTrie& user_defined() const { return user_defined_; }
@@ -28,6 +34,7 @@ class SentencePieceNormalizer {
   struct Prefix {
     std::string_view normalized;
     size_t consumed = 0;
+    bool invalid = false;  // a byte that is no UTF-8, kept
   };
   std::string_view without_leading_space(std::string_view text) const;
   // The longest rule, user-defined piece or else character at the beginning of `text`.

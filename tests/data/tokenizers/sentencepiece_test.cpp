@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "tests/data/tokenizers/tokenizer_cases.h"
+#include "tests/support/files.h"
 
 namespace longreach::data {
 namespace {
@@ -19,6 +21,37 @@ TEST(SentencePiece, ByteFallbackBringsAnyBytesBack) {
     // U+2581 stands for the space and would come back as one; random bytes do not spell it.
     const std::string bytes = "x" + test::random_bytes(state, 60);
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(bytes)), bytes);
+  }
+}
+
+// A model that also removes U+0001: normalizer_spec.precompiled_charsmap with that rule alone, put behind the
+// file, as protobuf joins messages.
+std::string with_a_rule_that_removes(const std::string& model) {
+  using namespace std::string_literals;
+  const std::string trie =
+      "\x00\x00\x00\x00"s   // the root; its children begin at unit 0
+      "\x01\x09\x00\x00"s   // unit 1: by byte 1, holds a value, which lies at unit 1 ^ 2
+      "\x00\x00\x00\x00"s   // nothing
+      "\x00\x00\x00\x80"s;  // the value: text 0 of what follows, the empty one
+  const std::string charsmap = "\x10\x00\x00\x00"s + trie + "\x00"s;
+  const std::string spec = "\x12"s + static_cast<char>(charsmap.size()) + charsmap;
+  return model + "\x1A"s + static_cast<char>(spec.size()) + spec;
+}
+
+// U+2581, written as bytes of which each is no UTF-8 where it stands, is no space.
+TEST(SentencePiece, WhatARuleRemovesJoinsNoInvalidBytes) {
+  for (const char* name : {"unigram_fallback.model", "pairs_fallback.model"}) {
+    SCOPED_TRACE(name);
+    const TemporaryFolder folder;
+    const std::string path = folder.path("tokenizer.model");
+    longreach::test::write_file(path, with_a_rule_that_removes(longreach::test::read_text(kFiles + name)));
+    const auto tokenizer = load_sentencepiece(path);
+    const auto back = [&](const std::string& text) { return tokenizer->decode(tokenizer->encode(text)); };
+    EXPECT_EQ(back("a\x01z"), "az");
+    EXPECT_EQ(back("a\xE2\x96\x01\x81z"), "a\xE2\x96\x81z");
+    EXPECT_EQ(back("a\xE2\x01\x96\x01\x81"), "a\xE2\x96\x81");
+    EXPECT_EQ(back("a\xE2\x96\x01\x01\x81\x01"), "a\xE2\x96\x81");
+    EXPECT_EQ(back("a\xC3\x01\xA9"), "a\xC3\xA9");
   }
 }
 
