@@ -18,11 +18,14 @@ namespace {
 namespace fs = std::filesystem;
 
 // Of every kind that has one.
-std::vector<TaughtGate> all_gates() {
-  std::vector<TaughtGate> gates;
-  for (const AttentionConfig& config : all_attention_configs())
-    if (const auto gate = gate_of(config)) gates.push_back(*gate);
-  return gates;
+const std::vector<TaughtGate>& all_gates() {
+  static const std::vector<TaughtGate> all = [] {
+    std::vector<TaughtGate> gates;
+    for (const AttentionConfig& config : all_attention_configs())
+      if (const auto gate = gate_of(config)) gates.push_back(*gate);
+    return gates;
+  }();
+  return all;
 }
 
 // The authors' file in `folder`. A model's gates are of one kind.
@@ -45,7 +48,7 @@ NamedTensors gates_of(const Transformer& model) {
 }  // namespace
 
 bool is_gate_parameter(std::string_view name) {
-  const auto gates = all_gates();
+  const auto& gates = all_gates();
   return std::any_of(gates.begin(), gates.end(), [&](const TaughtGate& gate) {
     return name.find(text(".", gate.module, ".")) != std::string_view::npos;
   });

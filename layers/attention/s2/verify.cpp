@@ -84,8 +84,8 @@ void S2Config::verify(Case& run) {
                          .causal = pattern.causal};
   const double usual = 1.0 / std::sqrt(static_cast<double>(in.q.size(3)));
   const double scale = file.config().contains("sm_scale") ? file.real("sm_scale") : usual;
-  const auto attend = run.fused() ? block_attention : block_attention_reference;
-  const BlockAttentionOutput out = attend(in.q, in.k, in.v, lists, {.scale = scale});
+  const BlockAttentionOutput out =
+      block_attention_by(run.implementation, in.q, in.k, in.v, lists, {.scale = scale});
   run.produce_sequence("o", out.o);
   run.produce("lse", out.lse);
 }

@@ -20,10 +20,6 @@ using verify::VectorFile;
 
 constexpr double kMaskedDecode = -1e20;  // the authors' value of what a row does not score
 
-Implementation implementation_of(const Case& run) {
-  return run.fused() ? Implementation::fused : Implementation::reference;
-}
-
 // What both forms have in common: the gate's features, and q and k turned to their positions.
 struct Gate {
   SeerGateForm form;
@@ -46,9 +42,8 @@ Gate read_gate(Case& run, const SeerConfig& config, const SeerGateWeights& weigh
                                    .expand({q.size(0), q.size(1)});
   const RopeConfig rope{.theta = file.real("rope_base")};
   RotaryEmbedding gate_rotary(rope, config.gate_hidden, q.size(1)), rotary(rope, q.size(3), q.size(1));
-  gate.q =
-      seer_gate_queries(gate.form, weights, q, &gate_rotary, positions, gate.places, implementation_of(run));
-  gate.k = seer_gate_keys(gate.form, weights, k, &gate_rotary, gate.places, implementation_of(run));
+  gate.q = seer_gate_queries(gate.form, weights, q, &gate_rotary, positions, gate.places, run.implementation);
+  gate.k = seer_gate_keys(gate.form, weights, k, &gate_rotary, gate.places, run.implementation);
   const Rotation rotation = rotary.at(positions, q.scalar_type());
   gate.rotated_q = rotate(q.detach(), rotation);
   gate.rotated_k = rotate(k.detach(), rotation);
@@ -63,7 +58,7 @@ struct Truth {
 Truth truth_of(const Case& run, const Gate& gate) {
   Truth truth{.indices = seer_all_blocks(gate.form, gate.places)};
   const SeerAttended attended = seer_attend(gate.form, gate.rotated_q, gate.rotated_k, gate.v, truth.indices,
-                                            gate.places, run.fused(), implementation_of(run));
+                                            gate.places, run.fused(), run.implementation);
   truth.o = attended.o;
   truth.block_max = run.fused()
                         ? attended.block_max
@@ -115,11 +110,10 @@ void run_prefill(Case& run) {
   const auto choose = [&](const std::string& name, SeerRule rule) {
     rule.force_diagonal = false;
     rule.last_block_dense = file.truth_or("use_dense_for_last_block", false);
-    const at::Tensor lists =
-        seer_choose(gate.form, rule, gate.q, gate.k, gate.places, implementation_of(run));
+    const at::Tensor lists = seer_choose(gate.form, rule, gate.q, gate.k, gate.places, run.implementation);
     run.produce("mask_" + name, seer_block_map(lists, logits.size(3)));
     run.produce("o_sparse_" + name, seer_attend(gate.form, gate.rotated_q, gate.rotated_k, gate.v, lists,
-                                                gate.places, false, implementation_of(run))
+                                                gate.places, false, run.implementation)
                                         .o);
   };
   choose("threshold", {.threshold = file.real("threshold")});
@@ -164,7 +158,7 @@ at::Tensor maxima_per_head(const Case& run, const Gate& gate) {
   SeerGateForm each = gate.form;
   each.kv_heads = each.heads;  // one map a query head
   return seer_attend(each, gate.rotated_q, gate.rotated_k, gate.v, seer_all_blocks(each, gate.places),
-                     gate.places, true, implementation_of(run))
+                     gate.places, true, run.implementation)
       .block_max;
 }
 
@@ -208,8 +202,7 @@ void run_decode(Case& run) {
   run.produce("o_dense", truth.o[0]);
   run.produce("loss", loss_of(run, gate, truth, logits, file.real("loss_slice_ratio")));
   const auto choose = [&](const std::string& name, const SeerRule& rule, const at::Tensor& rest) {
-    const at::Tensor lists =
-        seer_choose(gate.form, rule, gate.q, gate.k, gate.places, implementation_of(run));
+    const at::Tensor lists = seer_choose(gate.form, rule, gate.q, gate.k, gate.places, run.implementation);
     const at::Tensor own = seer_own_blocks(gate.form, gate.places).unsqueeze(1);
     // The authors force a query's own block after these masks.
     const at::Tensor past = at::arange(logits.size(3), own.options()) < own;

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "layers/ops/dtype.h"
+#include "layers/ops/strided.h"
 
 namespace longreach {
 
@@ -20,5 +21,8 @@ DType kernel_dtype(const at::Tensor& tensor);
 
 // x, or a copy where its last dimension is not dense.
 at::Tensor dense_rows(const at::Tensor& x);
+
+// Where x [batch, token, head, element] lies; its last dimension is dense.
+Strided strided(const at::Tensor& x);
 
 }  // namespace longreach

@@ -10,8 +10,6 @@
 
 namespace longreach::softmax_tile {
 
-inline Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
-
 // The part of an operator's Params that says where q, k, v, o [B, T, H, D] and lse [B, H, T] are.
 template <class Params>
 void set_tensors(Params& p, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -27,7 +27,7 @@ IntervalMask shifted_groups(int64_t tokens, int64_t heads, int64_t group) {
 }  // namespace
 
 IntervalAttentionOutput attend(const Case& run, const Qkv& in, const IntervalMask& mask, double scale) {
-  return (run.fused() ? interval_attention : interval_attention_reference)(in.q, in.k, in.v, mask, scale);
+  return interval_attention_by(run.implementation, in.q, in.k, in.v, mask, scale);
 }
 
 IntervalMask interval(const at::Tensor& lo, const at::Tensor& hi) {

@@ -7,15 +7,12 @@
 #include "layers/ops/common/check.h"
 #include "layers/ops/common/kernel_input.h"
 #include "layers/ops/selection/cuda/op.h"
-#include "layers/ops/selection/tensors.h"
 #include "layers/ops/selection/windows.h"
 
 namespace longreach {
 namespace {
 
 using selection::Pooling;
-
-using selection::strided;
 
 class PoolBlocks final : public FusedOp {
  public:

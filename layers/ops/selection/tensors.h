@@ -7,8 +7,6 @@
 
 namespace longreach::selection {
 
-inline Strided strided(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
-
 inline VoteKind vote_kind(BlockScores::Vote vote) {
   return vote == BlockScores::Vote::mean  ? VoteKind::mean
          : vote == BlockScores::Vote::sum ? VoteKind::sum

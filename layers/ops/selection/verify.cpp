@@ -50,9 +50,10 @@ void verify_topk_token(Case& run) {
                         .stride = 1};
   const BlockGeometry geometry{.query_block = 1, .key_block = 1, .tokens = in.k.size(1)};
   const SelectionRule rule{.top_k = file.integer("topk"), .latest = 0, .causal = causal};
-  const auto select = run.fused() ? select_blocks : select_blocks_reference;
-  const at::Tensor indices = run.known(
-      [&] { return select(in.q, in.k, vote ? in.k.size(2) : heads, how, geometry, rule, false).indices; });
+  const at::Tensor indices = run.known([&] {
+    return select_blocks_by(run.implementation, in.q, in.k, vote ? in.k.size(2) : heads, how, geometry, rule)
+        .indices;
+  });
   const IntervalAttentionOutput out = attend_listed(run, in, indices, scale);
   run.produce_sequence("o", out.o);
   run.produce("lse", out.lse);

@@ -19,8 +19,6 @@
 namespace longreach::test {
 namespace {
 
-using softmax_tile::strided;
-
 TEST(BlockAttention, AllBlockSizes) {
   for (const int64_t key_block : {16, 32, 64, 128}) {
     for (const int64_t query_block : {1, 16, 64, 4096}) {

@@ -18,8 +18,6 @@
 namespace longreach::test {
 namespace {
 
-using softmax_tile::strided;
-
 void expect_matches_in_both_dtypes(const AttentionCase& c) {
   expect_matches_reference(c, at::kFloat);
   expect_matches_reference(c, at::kBFloat16);
