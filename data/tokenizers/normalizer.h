@@ -20,9 +20,11 @@ class Normalizer {
   void add_form(UnicodeForm form);
   bool empty() const { return steps_.empty(); }
 
+  // What is left of the text, in pieces: one, unless a rule removed what stood between bytes that are no
+  // UTF-8 and that would make a character if they met.
   // `inside`: the text goes on with one that came before, and nothing is prepended.
   // Throws DataError when it makes more than 16 times as many bytes (and 1 MiB) of the text.
-  std::string apply(std::string_view text, bool inside = false) const;
+  std::vector<std::string> apply(std::string_view text, bool inside = false) const;
 
  private:
   struct Step {
@@ -35,8 +37,6 @@ class Normalizer {
 };
 
 // Every occurrence of `pattern` (not empty) replaced.
-// Throws DataError when the result has more than `limit` bytes.
-std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content,
-                        size_t limit = SIZE_MAX);
+std::string replace_all(std::string_view text, std::string_view pattern, std::string_view content);
 
 }  // namespace longreach::data

@@ -42,24 +42,30 @@ std::vector<Token> PipelineTokenizer::encode_part(std::string_view text, bool sp
 
 void PipelineTokenizer::encode_text(std::string_view text, bool special, TextState::Place& place,
                                     BpeScratch& scratch, std::vector<Token>& out) const {
-  using Place = TextState::Place;
-  const PreTokenizer::Sink sink = [&](std::string_view word) { model_.encode(word, scratch, out); };
   for (const AddedTokens::Part& part : parts_.raw_tokens.split(text, special)) {
     if (part.token) {
       out.push_back(part.token->id);
-      place = Place::apart;
+      place = TextState::Place::apart;
       continue;
     }
-    std::string storage;
-    std::string_view normalized = part.text;
-    if (!parts_.normalizer.empty())
-      normalized = storage = parts_.normalizer.apply(part.text, place == Place::inside);
-    for (const AddedTokens::Part& inner : parts_.normalized_tokens.split(normalized, special)) {
-      if (inner.token) out.push_back(inner.token->id);
-      place = inner.token ? Place::apart : parts_.pre_tokenizer.split(inner.text, place, sink);
+    if (parts_.normalizer.empty()) {
+      encode_normalized(part.text, special, place, scratch, out);
+      continue;
     }
-    if (normalized.empty() && place == Place::start) place = Place::apart;
+    for (const std::string& piece : parts_.normalizer.apply(part.text, place == TextState::Place::inside))
+      encode_normalized(piece, special, place, scratch, out);
   }
+}
+
+void PipelineTokenizer::encode_normalized(std::string_view text, bool special, TextState::Place& place,
+                                          BpeScratch& scratch, std::vector<Token>& out) const {
+  using Place = TextState::Place;
+  const PreTokenizer::Sink sink = [&](std::string_view word) { model_.encode(word, scratch, out); };
+  for (const AddedTokens::Part& part : parts_.normalized_tokens.split(text, special)) {
+    if (part.token) out.push_back(part.token->id);
+    place = part.token ? Place::apart : parts_.pre_tokenizer.split(part.text, place, sink);
+  }
+  if (text.empty() && place == Place::start) place = Place::apart;
 }
 
 std::string PipelineTokenizer::decode(std::span<const Token> tokens) const {

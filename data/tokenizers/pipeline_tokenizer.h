@@ -55,6 +55,8 @@ class PipelineTokenizer : public Tokenizer {
  private:
   void encode_text(std::string_view text, bool special, TextState::Place& place, BpeScratch& scratch,
                    std::vector<Token>& out) const;
+  void encode_normalized(std::string_view text, bool special, TextState::Place& place, BpeScratch& scratch,
+                         std::vector<Token>& out) const;
   std::string decode_characters(std::span<const Token> tokens) const;
 
   TokenizerPipeline parts_;

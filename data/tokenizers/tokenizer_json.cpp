@@ -175,7 +175,7 @@ class Reader {
       token.normalized = get_bool(list[i], "normalized", !token.special, where);
       parts_.vocabulary.add(token.content, id, limit_);
       token.id = static_cast<Token>(id);
-      if (token.normalized) token.content = parts_.normalizer.apply(token.content);
+      if (token.normalized) token.content = parts_.normalizer.apply(token.content).front();
       (token.normalized ? parts_.normalized_tokens : parts_.raw_tokens).add(std::move(token));
     }
   }

@@ -5,12 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
 #include "tests/data/tokenizers/tokenizer_cases.h"
+#include "tests/support/files.h"
 
 namespace longreach::data {
 namespace {
@@ -76,6 +77,33 @@ TEST(Tokenizer, FingerprintsTellVocabulariesApart) {
     EXPECT_EQ(std::count(prints.begin(), prints.end(), print), 1) << print;
   }
   EXPECT_EQ(prints[0], load_tokenizer(kFiles + "/bpe_gpt2.json")->fingerprint());
+}
+
+// bpe_llama2.json with a rule that removes U+0001, before or behind its own rules.
+std::string with_a_rule_that_removes(const char* pattern_kind, bool first) {
+  auto root = nlohmann::json::parse(longreach::test::read_text(kFiles + "/bpe_llama2.json"));
+  auto& rules = root["normalizer"]["normalizers"];
+  const nlohmann::json rule = {{"type", "Replace"}, {"pattern", {{pattern_kind, "\x01"}}}, {"content", ""}};
+  rules.insert(first ? rules.begin() : rules.end(), rule);
+  return root.dump();
+}
+
+TEST(Tokenizer, WhatARuleRemovesJoinsNoInvalidBytes) {
+  for (const char* kind : {"String", "Regex"})
+    for (const bool first : {true, false}) {
+      SCOPED_TRACE(std::string(kind) + (first ? ", first" : ", last"));
+      const TemporaryFolder folder;
+      const std::string path = folder.path("tokenizer.json");
+      longreach::test::write_file(path, with_a_rule_that_removes(kind, first));
+      const auto tokenizer = load_tokenizer(path);
+      const auto back = [&](const std::string& text) { return tokenizer->decode(tokenizer->encode(text)); };
+      EXPECT_EQ(back("a\x01z"), "az");
+      EXPECT_EQ(tokenizer->encode("a \x01z"), tokenizer->encode("a z"));
+      EXPECT_EQ(back("a\xE2\x96\x01\x81z"), "a\xE2\x96\x81z");
+      EXPECT_EQ(back("a\xE2\x01\x96\x01\x81"), "a\xE2\x96\x81");
+      EXPECT_EQ(back("\xE2\x01\x01\x96\x81 z"), "\xE2\x96\x81 z");
+      EXPECT_EQ(back("\xE2\x96\x01\x81\x01\xE2\x01\x96\x81"), "\xE2\x96\x81\xE2\x96\x81");
+    }
 }
 
 TEST(Tokenizer, EncodesFromSeveralThreads) {
