@@ -1,5 +1,5 @@
-// Who this process is among the ranks of a job, as environment variables tell that whoever started it has set:
-// torchrun, `longreach launch`, mpirun, srun, or somebody by hand.
+// Who this process is among the ranks of a job, by the environment variables of whoever started it: torchrun,
+// `longreach launch`, mpirun, srun, or somebody by hand.
 #pragma once
 #include <functional>
 #include <string>
