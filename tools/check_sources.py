@@ -19,7 +19,9 @@ TORCH = re.compile(r"(torch|ATen|c10|caffe2)/")
 HEAVY = {
     "torch/torch.h": (),
     "torch/csrc/autograd/custom_function.h": ("layers/ops/common/autograd.cpp",),
-    "ATen/Parallel.h": ("layers/ops/cpu/parallel.cpp",),
+    "ATen/Parallel.h": ("layers/ops/cpu/parallel.cpp", "distributed/threads.cpp"),
+    "torch/csrc/distributed/c10d/TCPStore.hpp": ("distributed/rendezvous.cpp",),
+    "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp": ("distributed/gloo.cpp",),
     "ATen/ATen.h": (),
 }
 KERNEL = re.compile(r"layers/ops/(.*/)?(cpu/(?!parallel\.cpp)[^/]*|kernels\.h|[^/]*\.cuh)$")

@@ -8,7 +8,7 @@ longreach_cache=${XDG_CACHE_HOME:-$longreach_home/.cache}/longreach
 export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$longreach_root} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
 export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros,include_file_mtime,include_file_ctime}
 
-build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgmock-dev libgtest-dev libhdf5-dev libhwy-dev
+build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgloo-dev libgmock-dev libgtest-dev libhdf5-dev libhwy-dev
                 libtomlplusplus-dev libutf8proc-dev libxxhash-dev libzstd-dev mold ninja-build nlohmann-json3-dev pkg-config zlib1g-dev)
 fetch_packages=(ca-certificates python3 python3-pip)
 test_packages=(clang-format-14 clang-tidy-14 python3)

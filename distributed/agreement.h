@@ -1,0 +1,31 @@
+// Small things that all ranks must see alike. Every rank of the group calls the same function at the same
+// place; a null group is one rank.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "distributed/communicator.h"
+
+namespace longreach {
+
+using Group = std::shared_ptr<Communicator>;
+
+// Element by element, in the order of ranks. All give equally many.
+std::vector<int64_t> sum_over(const Group& group, std::vector<int64_t> values, std::string_view label);
+std::vector<double> sum_over(const Group& group, std::vector<double> values, std::string_view label);
+int64_t largest_over(const Group& group, int64_t value, std::string_view label);
+
+// Of all ranks, in their order; `values` may have another length on each.
+std::vector<std::vector<double>> gather(const Group& group, const std::vector<double>& values,
+                                        std::string_view label);
+std::vector<std::string> gather(const Group& group, const std::string& value, std::string_view label);
+
+// Runs `work` on rank 0 while the others wait, however long it takes, as long as rank 0 lives. When it
+// throws, all throw: rank 0 its own error, the others one of the same kind (UserError or not) that quotes it.
+// Nothing else may use the group meanwhile.
+void on_first_rank(const Group& group, const std::function<void()>& work);
+
+}  // namespace longreach

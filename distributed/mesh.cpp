@@ -1,0 +1,85 @@
+#include "distributed/mesh.h"
+
+#include <vector>
+
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+constexpr const char* kReplicate = "parallel.data_parallel_replicate_degree";
+constexpr const char* kShard = "parallel.data_parallel_shard_degree";
+constexpr const char* kContext = "parallel.context_parallel_degree";
+
+// A rank's place in the mesh, and the rank of a place.
+struct Place {
+  int64_t replicate, shard, context;
+};
+
+Place place_of(int64_t rank, const ParallelDegrees& d) {
+  return {rank / (d.shard * d.context), rank / d.context % d.shard, rank % d.context};
+}
+
+int64_t rank_at(const Place& p, const ParallelDegrees& d) {
+  return (p.replicate * d.shard + p.shard) * d.context + p.context;
+}
+
+// The ranks whose place agrees with `own` but in what is free to vary, in rising order.
+std::vector<int> neighbours(const Place& own, const ParallelDegrees& d, bool replicate, bool shard,
+                            bool context) {
+  std::vector<int> members;
+  for (int64_t rank = 0; rank < d.replicate * d.shard * d.context; ++rank) {
+    const Place p = place_of(rank, d);
+    const Place expected = {replicate ? p.replicate : own.replicate, shard ? p.shard : own.shard,
+                            context ? p.context : own.context};
+    if (rank_at(expected, d) == rank) members.push_back(static_cast<int>(rank));
+  }
+  return members;
+}
+
+std::shared_ptr<Communicator> group(const std::shared_ptr<Communicator>& world,
+                                    const std::vector<int>& members) {
+  return members.size() > 1 ? world->split(members) : nullptr;
+}
+
+}  // namespace
+
+ParallelDegrees resolve(const ParallelDegrees& degrees, int64_t world) {
+  ParallelDegrees result = degrees;
+  int64_t product = 1;
+  int64_t* free = nullptr;
+  for (int64_t* degree : {&result.replicate, &result.shard, &result.context}) {
+    if (*degree == -1) {
+      check<ConfigError>(free == nullptr, kReplicate, " = ", degrees.replicate, ", ", kShard, " = ",
+                         degrees.shard, ", ", kContext, " = ", degrees.context,
+                         ": at most one of them may be -1");
+      free = degree;
+    } else {
+      product *= *degree;
+    }
+  }
+  if (free != nullptr && world % product == 0) {
+    *free = world / product;
+    product = world;
+  }
+  check<ConfigError>(product == world && (free == nullptr || *free > 0), kReplicate, " x ", kShard, " x ",
+                     kContext, " = ", degrees.replicate, " x ", degrees.shard, " x ", degrees.context,
+                     ", expected a product of ", world, ", the number of ranks (WORLD_SIZE)");
+  return result;
+}
+
+Mesh make_mesh(const std::shared_ptr<Communicator>& world, const ParallelDegrees& degrees) {
+  if (!world || world->size() == 1) return {};
+  const Place own = place_of(world->rank(), degrees);
+  Mesh mesh{.world = world};
+  mesh.context = group(world, neighbours(own, degrees, false, false, true));
+  mesh.data = group(world, neighbours(own, degrees, true, true, false));
+  mesh.shard = group(world, neighbours(own, degrees, false, true, true));
+  mesh.replicate = group(world, neighbours(own, degrees, true, false, false));
+  return mesh;
+}
+
+int64_t rank_in(const std::shared_ptr<Communicator>& group) { return group ? group->rank() : 0; }
+int64_t size_of(const std::shared_ptr<Communicator>& group) { return group ? group->size() : 1; }
+
+}  // namespace longreach
