@@ -6,7 +6,7 @@
 #include "core/error.h"
 
 #include "layers/attention/biformer/module.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 

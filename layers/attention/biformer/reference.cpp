@@ -14,8 +14,8 @@
 #include <limits>
 
 #include "layers/attention/biformer/biformer.h"
-#include "layers/ops/common/document_rows.h"
 #include "layers/ops/common/masked_attention.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace {
@@ -91,8 +91,8 @@ BiformerOutput biformer_attention_reference(const at::Tensor& q, const at::Tenso
                                             v.narrow(1, first, count), routing, factor);
     o.push_back(part.o), lse.push_back(part.lse), indices.push_back(part.indices);
   };
-  for (const DocumentRows& document :
-       document_rows(cu_seqlens, cu_seqlens, q.size(1), k.size(1), routing.region))
+  for (const PackedDocument& document :
+       packed_documents(cu_seqlens, cu_seqlens, q.size(1), k.size(1), routing.region))
     append(document.key, document.keys);
   if (o.empty()) append(0, 0);
   return {at::cat(o, 1), at::cat(lse, 2), at::cat(indices, 2)};

@@ -4,7 +4,7 @@
 
 #include "layers/attention/biformer/biformer.h"
 #include "layers/ops/block_attention/block_attention.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 #include "layers/ops/selection/selection.h"
 
 namespace longreach {
@@ -21,7 +21,8 @@ PoolWindows windows_of(const BiformerRouting& routing, const at::Tensor& cu_seql
 // The first query of every region of every document.
 at::Tensor first_queries(const at::Tensor& q, int64_t region, const at::Tensor& cu_seqlens) {
   std::vector<at::Tensor> places{at::arange(0, at::kLong)};  // of a row without documents
-  for (const DocumentRows& document : document_rows(cu_seqlens, cu_seqlens, q.size(1), q.size(1), region))
+  for (const PackedDocument& document :
+       packed_documents(cu_seqlens, cu_seqlens, q.size(1), q.size(1), region))
     places.push_back(at::arange(document.rows, at::kLong) * region + document.query);
   return q.detach().index_select(1, at::cat(places).to(q.device()));
 }

@@ -13,7 +13,6 @@
 #include "layers/attention/nsa/branches.h"
 #include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
 #include "layers/ops/merge/merge.h"
 
 namespace longreach {
@@ -24,12 +23,12 @@ at::Tensor bounds_tensor(int64_t queries) { return at::empty({1, 1, queries}, at
 
 // Each document's windows behind its copy of the memory slots [HK, slots, D].
 at::Tensor with_memory(const at::Tensor& windows, const at::Tensor& memory,
-                       const std::vector<Document>& documents) {
+                       const std::vector<PackedDocument>& documents) {
   if (!memory.defined()) return windows;
   const at::Tensor slots =
       memory.transpose(0, 1).unsqueeze(0).expand({windows.size(0), -1, -1, -1}).to(windows.scalar_type());
   std::vector<at::Tensor> parts;
-  for (const Document& document : documents) {
+  for (const PackedDocument& document : documents) {
     parts.push_back(slots);
     parts.push_back(windows.narrow(1, document.window, document.windows));
   }
@@ -37,7 +36,7 @@ at::Tensor with_memory(const at::Tensor& windows, const at::Tensor& memory,
 }
 
 IntervalAttentionOutput compressed_branch(const NsaInput& in, const NsaOptions& options,
-                                          const std::vector<Document>& documents) {
+                                          const std::vector<PackedDocument>& documents) {
   const int64_t slots = in.memory_k.defined() ? in.memory_k.size(1) : 0;
   const Bounds bounds = window_bounds(options, documents, in.q.size(1), slots);
   IntervalMask mask;
@@ -69,9 +68,9 @@ Selection choose(const NsaInput& in, const NsaOptions& options, bool keep_scores
 
 // The first and the latest blocks up to each query's own, among `blocks` [B, Hl, T, S].
 at::Tensor forced_blocks(const at::Tensor& blocks, const NsaOptions& options,
-                         const std::vector<Document>& documents) {
+                         const std::vector<PackedDocument>& documents) {
   std::vector<int64_t> own;
-  for (const Document& document : documents)
+  for (const PackedDocument& document : documents)
     for (int64_t row = 0; row < document.queries; ++row)
       own.push_back(document.position(row) / options.block_size);
   const at::Tensor newest = at::tensor(own, at::kLong).to(blocks.device()).view({1, 1, -1, 1});
@@ -80,8 +79,8 @@ at::Tensor forced_blocks(const at::Tensor& blocks, const NsaOptions& options,
 
 // Each row's best block_counts of the chosen, by score, forced ones first, equal ones by number; ascending,
 // -1 pads. lucidrains' own block, the last of a list, stays.
-at::Tensor trimmed(const CountedInput& in, const NsaOptions& options, const std::vector<Document>& documents,
-                   const Selection& selection) {
+at::Tensor trimmed(const CountedInput& in, const NsaOptions& options,
+                   const std::vector<PackedDocument>& documents, const Selection& selection) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   constexpr int64_t kNone = std::numeric_limits<int32_t>::max();
   const bool lucidrains = options.form == NsaForm::lucidrains;
@@ -99,7 +98,7 @@ at::Tensor trimmed(const CountedInput& in, const NsaOptions& options, const std:
 }
 
 at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
-                           const std::vector<Document>& documents) {
+                           const std::vector<PackedDocument>& documents) {
   const int64_t size = options.block_size;
   if (size != 16 && size != 32 && size != 64 && size != 128)
     return attend_small_blocks(in, indices, options, documents);
@@ -113,12 +112,12 @@ at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const 
 
 }  // namespace
 
-Bounds window_bounds(const NsaOptions& options, const std::vector<Document>& documents, int64_t queries,
+Bounds window_bounds(const NsaOptions& options, const std::vector<PackedDocument>& documents, int64_t queries,
                      int64_t extra) {
   const Bounds bounds{bounds_tensor(queries), bounds_tensor(queries)};
   auto *lo = bounds.lo.mutable_data_ptr<int32_t>(), *hi = bounds.hi.mutable_data_ptr<int32_t>();
   int64_t before = 0;
-  for (const Document& document : documents) {
+  for (const PackedDocument& document : documents) {
     before += extra;
     for (int64_t row = 0; row < document.queries; ++row) {
       const int64_t first = document.window + before;
@@ -131,7 +130,7 @@ Bounds window_bounds(const NsaOptions& options, const std::vector<Document>& doc
 }
 
 at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
-                               const std::vector<Document>& documents) {
+                               const std::vector<PackedDocument>& documents) {
   const at::Tensor lists = indices.to(at::kCPU).contiguous();
   const int64_t batch = lists.size(0), heads = lists.size(1), queries = lists.size(2), slots = lists.size(3);
   std::vector<IntervalAttentionOutput> parts;
@@ -142,7 +141,7 @@ at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, co
     auto *lo = mask.lo.mutable_data_ptr<int32_t>(), *hi = mask.hi.mutable_data_ptr<int32_t>();
     const auto* entry = lists.const_data_ptr<int32_t>() + slot;
     for (int64_t list = 0; list < batch * heads; ++list)
-      for (const Document& document : documents)
+      for (const PackedDocument& document : documents)
         for (int64_t row = 0; row < document.queries; ++row, entry += slots) {
           const int64_t begin = *entry * options.block_size;
           const int64_t end = std::min(begin + options.block_size, document.position(row) + 1);

@@ -7,19 +7,19 @@ namespace longreach::nsa {
 
 // The choice of lucidrains' form, mean_logit.cpp: lists with the query's own block last, scores if asked for.
 Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
-                               const std::vector<Document>& documents, bool keep_scores);
+                               const std::vector<PackedDocument>& documents, bool keep_scores);
 
 // int32 [1, 1, Tq]: bounds of what each query sees among keys of which a document has `extra` before its
 // windows.
 struct Bounds {
   at::Tensor lo, hi;
 };
-Bounds window_bounds(const NsaOptions& options, const std::vector<Document>& documents, int64_t queries,
+Bounds window_bounds(const NsaOptions& options, const std::vector<PackedDocument>& documents, int64_t queries,
                      int64_t extra);
 
 // Attention over listed blocks of a size that block_attention has no tiles for: one interval of keys a list
 // entry, merged.
 at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
-                               const std::vector<Document>& documents);
+                               const std::vector<PackedDocument>& documents);
 
 }  // namespace longreach::nsa

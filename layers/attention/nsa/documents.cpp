@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 
@@ -63,18 +63,10 @@ void check_input(const CountedInput& in, const NsaOptions& options) {
   expect_shape(in.gate, "gate", {batch, queries, shared ? 1 : heads, 3});
 }
 
-std::vector<Document> documents(const NsaInput& in, const NsaOptions& options) {
-  // No document at all is one without tokens.
-  if (!in.cu_seqlens.defined() || in.cu_seqlens.numel() == 1)
-    return {{0, in.q.size(1), 0, in.k.size(1), 0, in.k_cmp.size(1)}};
-  const at::Tensor windows = window_cu_seqlens(nsa_windows(options, in.cu_seqlens));
-  const auto* token = in.cu_seqlens.const_data_ptr<int32_t>();
-  const auto* window = windows.const_data_ptr<int32_t>();
-  std::vector<Document> all;
-  for (int64_t n = 0; n + 1 < windows.numel(); ++n) {
-    const int64_t length = token[n + 1] - token[n];
-    all.push_back({token[n], length, token[n], length, window[n], window[n + 1] - window[n]});
-  }
+std::vector<PackedDocument> documents(const NsaInput& in, const NsaOptions& options) {
+  auto all = packed_documents(in.cu_seqlens, in.cu_seqlens, in.q.size(1), in.k.size(1), 1);
+  if (all.empty()) all.emplace_back();
+  place_windows(all, nsa_windows(options, in.cu_seqlens));
   return all;
 }
 

@@ -4,14 +4,9 @@
 #include <vector>
 
 #include "layers/attention/nsa/nsa.h"
+#include "layers/ops/document.h"
 
 namespace longreach::nsa {
-
-struct Document {
-  int64_t query, queries, key, keys, window, windows;
-
-  int64_t position(int64_t row) const { return row + keys - queries; }  // of its row-th query
-};
 
 // What the functions of block_counts.h get; undefined: NsaOptions::num_blocks.
 struct CountedInput : NsaInput {
@@ -21,7 +16,8 @@ struct CountedInput : NsaInput {
 // Throws ShapeError naming the argument.
 void check_input(const CountedInput& in, const NsaOptions& options);
 
-std::vector<Document> documents(const NsaInput& in, const NsaOptions& options);
+// At least one, which may be without tokens. A row is a query.
+std::vector<PackedDocument> documents(const NsaInput& in, const NsaOptions& options);
 
 // block_counts as the lists stand: int64 [B, Hl, Tq, 1].
 at::Tensor counts_by_list(const CountedInput& in);

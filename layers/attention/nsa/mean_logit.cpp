@@ -14,7 +14,7 @@
 #include <limits>
 
 #include "layers/attention/nsa/branches.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach::nsa {
 namespace {
@@ -23,16 +23,17 @@ constexpr double kNothing = -1e3, kLeastValue = 1e-10;
 
 // Blocks of each document whose windows are all there, as bounds of the row's blocks.
 struct Blocks {
-  at::Tensor keys;                  // [B, blocks, HK, D]
-  std::vector<Document> documents;  // window, windows: blocks
+  at::Tensor keys;                        // [B, blocks, HK, D]
+  std::vector<PackedDocument> documents;  // window, windows: blocks
 };
 
-Blocks mean_blocks(const NsaInput& in, const NsaOptions& options, const std::vector<Document>& documents) {
+Blocks mean_blocks(const NsaInput& in, const NsaOptions& options,
+                   const std::vector<PackedDocument>& documents) {
   const int64_t ratio = options.block_size / options.compress_stride;
   const PoolWindows pool{ratio, ratio, false, window_cu_seqlens(nsa_windows(options, in.cu_seqlens))};
   Blocks blocks{pool_blocks(in.k_cmp, {Pool::mean}, pool), documents};
   int64_t first = 0;
-  for (Document& document : blocks.documents) {
+  for (PackedDocument& document : blocks.documents) {
     document.windows /= ratio;
     document.window = first;
     first += document.windows;
@@ -42,13 +43,13 @@ Blocks mean_blocks(const NsaInput& in, const NsaOptions& options, const std::vec
 
 // What each row sees: blocks before its own. int32 [1, 1, Tq]; first: [Tq] the document's first block of the
 // row.
-Bounds past_blocks(const NsaOptions& options, const std::vector<Document>& documents, int64_t queries,
+Bounds past_blocks(const NsaOptions& options, const std::vector<PackedDocument>& documents, int64_t queries,
                    at::Tensor& own) {
   const Bounds bounds{at::zeros({1, 1, queries}, at::kInt), at::zeros({1, 1, queries}, at::kInt)};
   own = at::zeros({queries}, at::kInt);
   auto *lo = bounds.lo.mutable_data_ptr<int32_t>(), *hi = bounds.hi.mutable_data_ptr<int32_t>(),
        *last = own.mutable_data_ptr<int32_t>();
-  for (const Document& document : documents)
+  for (const PackedDocument& document : documents)
     for (int64_t row = 0; row < document.queries; ++row) {
       const int64_t block = document.position(row) / options.block_size;
       *lo++ = static_cast<int32_t>(document.window);
@@ -61,7 +62,7 @@ Bounds past_blocks(const NsaOptions& options, const std::vector<Document>& docum
 }  // namespace
 
 Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
-                               const std::vector<Document>& documents, bool keep_scores) {
+                               const std::vector<PackedDocument>& documents, bool keep_scores) {
   const at::NoGradGuard no_grad;
   const at::Tensor query = in.q_cmp.defined() ? in.q_cmp : in.q;
   const int64_t lists = options.shared_selection ? in.k.size(2) : in.q.size(2), queries = query.size(1);
@@ -110,9 +111,7 @@ Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
       own.to(chosen.device()).view({1, 1, queries, 1}).expand({chosen.size(0), chosen.size(1), queries, 1});
   selection.indices = at::cat({kept, last}, 3).contiguous();
   if (!keep_scores) return selection;
-  int64_t most = 0;
-  for (const Document& document : documents)
-    most = std::max(most, ceil_div(document.keys, options.block_size));
+  const int64_t most = most_blocks(documents, options.block_size);
   selection.scores =
       at::zeros({chosen.size(0), lists, queries, most + 1}, value.options())
           .scatter(3, chosen.where(found, at::full({}, most, chosen.options())).to(at::kLong), value)

@@ -16,7 +16,6 @@
 
 #include "layers/attention/nsa/block_counts.h"
 #include "layers/attention/nsa/documents.h"
-#include "layers/ops/common/document_rows.h"
 #include "layers/ops/common/masked_attention.h"
 
 namespace longreach {
@@ -31,7 +30,7 @@ struct Choice {
 
 // What each query sees of `keys` keys: bool [queries, keys], query i the keys first(p) <= j < end(p).
 template <class First, class End>
-at::Tensor visible_keys(const Document& document, int64_t keys, First first, End end) {
+at::Tensor visible_keys(const PackedDocument& document, int64_t keys, First first, End end) {
   const at::Tensor visible = at::zeros({document.queries, keys}, at::kBool);
   for (int64_t row = 0; row < document.queries; ++row) {
     const int64_t position = document.position(row), begin = std::max<int64_t>(first(position), 0);
@@ -81,9 +80,9 @@ at::Tensor counts_of(const CountedInput& in) {
   return in.block_counts.defined() ? counts_by_list(in) : at::Tensor();
 }
 
-Choice choose(const CountedInput& in, const NsaOptions& options, const Document& document,
+Choice choose(const CountedInput& in, const NsaOptions& options, const PackedDocument& document,
               const at::Tensor& all, int64_t lists) {
-  const int64_t blocks = ceil_div(document.keys, options.block_size), windows = in.k_cmp.size(1);
+  const int64_t blocks = document.blocks(options.block_size), windows = in.k_cmp.size(1);
   const at::Tensor seen = visible_keys(
       document, windows, [](int64_t) { return 0; },
       [&](int64_t position) { return visible_windows(options, position, windows); });
@@ -108,10 +107,10 @@ Choice choose(const CountedInput& in, const NsaOptions& options, const Document&
           scores.masked_fill(candidates.logical_not(), -kInfinity)};
 }
 
-Choice choose_by_mean_logit(const CountedInput& in, const NsaOptions& options, const Document& document,
+Choice choose_by_mean_logit(const CountedInput& in, const NsaOptions& options, const PackedDocument& document,
                             const at::Tensor& all, int64_t lists) {
   const int64_t ratio = options.block_size / options.compress_stride, full = in.k_cmp.size(1) / ratio;
-  const int64_t blocks = ceil_div(document.keys, options.block_size);
+  const int64_t blocks = document.blocks(options.block_size);
   const at::Tensor logit =
       all.unflatten(1, {lists, -1}).mean(2).narrow(-1, 0, full * ratio).unflatten(-1, {full, ratio}).mean(-1);
   const at::Tensor past = visible_keys(
@@ -121,7 +120,7 @@ Choice choose_by_mean_logit(const CountedInput& in, const NsaOptions& options, c
   const at::Tensor masked = logit.masked_fill(past.logical_not(), -kInfinity);
   const at::Tensor value = at::cat({nothing, masked}, -1).softmax(-1).narrow(-1, 1, full);
   const at::Tensor chosen = best(value, past.logical_and(value > 1e-10), options.num_blocks, counts_of(in));
-  const at::Tensor own = at::arange(document.keys - document.queries, document.keys, at::kInt)
+  const at::Tensor own = at::arange(document.position(0), document.keys, at::kInt)
                              .div(options.block_size, "floor")
                              .view({1, 1, -1, 1})
                              .expand({chosen.size(0), lists, -1, 1});
@@ -129,8 +128,8 @@ Choice choose_by_mean_logit(const CountedInput& in, const NsaOptions& options, c
 }
 
 // bool [B, Hl, T, keys]: keys of the listed blocks up to the query itself.
-at::Tensor listed_keys(const at::Tensor& indices, const NsaOptions& options, const Document& document) {
-  const int64_t blocks = ceil_div(document.keys, options.block_size);
+at::Tensor listed_keys(const at::Tensor& indices, const NsaOptions& options, const PackedDocument& document) {
+  const int64_t blocks = document.blocks(options.block_size);
   const at::Tensor rows = indices.to(at::kLong);
   at::Tensor listed = at::zeros({rows.size(0), rows.size(1), rows.size(2), blocks + 1}, at::kBool);
   listed.scatter_(3, at::where(rows < 0, at::full({}, blocks, rows.options()), rows), true);
@@ -143,7 +142,7 @@ at::Tensor listed_keys(const at::Tensor& indices, const NsaOptions& options, con
 }
 
 NsaOutput attend_document(const CountedInput& in, const NsaOptions& options) {
-  const Document document{0, in.q.size(1), 0, in.k.size(1), 0, in.k_cmp.size(1)};
+  const PackedDocument document{.queries = in.q.size(1), .keys = in.k.size(1), .windows = in.k_cmp.size(1)};
   const int64_t heads = in.q.size(2), slots = in.memory_k.defined() ? in.memory_k.size(1) : 0;
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(in.q.size(3))));
   const at::Tensor q_cmp = in.q_cmp.defined() ? in.q_cmp : in.q;
@@ -199,7 +198,7 @@ NsaOutput attend_reference(const CountedInput& in, const NsaOptions& given, bool
   const NsaOptions options = with_largest_count(given, in);
   const double none = std::numeric_limits<double>::quiet_NaN();
   std::vector<NsaOutput> parts;
-  for (const Document& document : documents(in, options)) {
+  for (const PackedDocument& document : documents(in, options)) {
     const auto piece = [](const at::Tensor& x, int64_t first, int64_t count) {
       return x.defined() ? x.narrow(1, first, count) : x;
     };

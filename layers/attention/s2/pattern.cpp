@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "layers/attention/s2/s2.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 
@@ -96,14 +96,14 @@ at::Tensor s2_lists(const S2Pattern& pattern, int64_t tokens, int64_t first, int
                         first <= tokens && (first % query_block == 0),
                     "query_block: ", query_block, " from token ", first, ", expected rows within blocks of ",
                     pattern.block_size);
-  const auto documents = document_rows(cu_seqlens, cu_seqlens, tokens - first, tokens, query_block);
+  const auto documents = packed_documents(cu_seqlens, cu_seqlens, tokens - first, tokens, query_block);
   std::vector<std::vector<int32_t>> lists;
   size_t longest = 0;
   for (int64_t head = 0; head < pattern.heads; ++head)
-    for (const DocumentRows& document : documents)
+    for (const PackedDocument& document : documents)
       for (int64_t r = 0; r < document.rows; ++r) {
-        const int64_t row = (document.keys - document.queries + r * query_block) / pattern.block_size,
-                      blocks = pattern.causal ? row + 1 : ceil_div(document.keys, pattern.block_size);
+        const int64_t row = document.position(r * query_block) / pattern.block_size,
+                      blocks = pattern.causal ? row + 1 : document.blocks(pattern.block_size);
         std::vector<int32_t>& list = lists.emplace_back();
         for (int64_t block = 0; block < blocks; ++block)
           if (pattern.keeps(head, row, block)) list.push_back(static_cast<int32_t>(block));

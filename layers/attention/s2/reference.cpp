@@ -3,7 +3,7 @@
 
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/s2/s2.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 

@@ -5,7 +5,7 @@
 
 #include "layers/attention/s2/module.h"
 #include "layers/ops/block_attention/block_attention.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace s2 {

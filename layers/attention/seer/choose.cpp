@@ -10,6 +10,7 @@
 
 #include "layers/attention/seer/documents.h"
 #include "layers/attention/seer/gate.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace {
@@ -26,10 +27,10 @@ SelectionRule selection_rule(const SeerGateForm& form, const SeerRule& rule) {
 // The last two rows of each document list every causal block.
 at::Tensor with_dense_ends(const SeerGateForm& form, const SeerPlaces& places, const at::Tensor& indices) {
   const auto documents = seer_documents(form, places);
-  const int64_t most = std::max(seer_most_blocks(documents), indices.size(3));
+  const int64_t most = std::max(most_blocks(documents, form.block_size), indices.size(3));
   at::Tensor widened = at::constant_pad_nd(indices, {0, most - indices.size(3)}, -1);
   const at::Tensor blocks = at::arange(most, indices.options());
-  for (const SeerDocument& document : documents)
+  for (const PackedDocument& document : documents)
     for (int64_t r = std::max<int64_t>(document.rows - 2, 0); r < document.rows; ++r)
       widened.select(2, document.row + r).copy_(at::where(blocks <= r, blocks, at::full_like(blocks, -1)));
   return widened;
@@ -73,7 +74,8 @@ at::Tensor seer_choose_from(const SeerGateForm& form, const SeerRule& rule, cons
 
 at::Tensor seer_all_blocks(const SeerGateForm& form, const SeerPlaces& places) {
   const at::Tensor own = seer_own_blocks(form, places).unsqueeze(1),
-                   blocks = at::arange(seer_most_blocks(seer_documents(form, places)), own.options());
+                   blocks =
+                       at::arange(most_blocks(seer_documents(form, places), form.block_size), own.options());
   const at::Tensor listed = at::where(blocks <= own, blocks, at::full_like(blocks, -1)).to(at::kInt);
   return listed.expand({1, form.map_heads(), listed.size(0), listed.size(1)}).contiguous();
 }

@@ -8,7 +8,6 @@
 #include <algorithm>
 
 #include "layers/attention/seer/documents.h"
-#include "layers/ops/document.h"
 
 namespace longreach {
 namespace {
@@ -29,9 +28,9 @@ class ChunkTruth {
       : form_(form), q_(q.detach()), k_(k.detach()), v_(v.detach()), implementation_(implementation) {}
 
   SeerTruth operator()(const SeerChunk& chunk) const {
-    const int64_t first_row = chunk.row - chunk.document.row, begin = chunk.document.token,
+    const int64_t first_row = chunk.row - chunk.document.row, begin = chunk.document.key,
                   first = first_row * form_.query_block(),
-                  end = std::min(first + chunk.rows * form_.query_block(), chunk.document.tokens);
+                  end = std::min(first + chunk.rows * form_.query_block(), chunk.document.keys);
     const at::Tensor rows = at::arange(first_row, first_row + chunk.rows, at::kLong),
                      own = form_.decode ? rows.floor_divide(form_.block_size) : rows,
                      all = causal_blocks(own, ceil_div(end, form_.block_size));

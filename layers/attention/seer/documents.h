@@ -4,22 +4,17 @@
 #include <vector>
 
 #include "layers/attention/seer/gate.h"
+#include "layers/ops/document.h"
 
 namespace longreach {
 
-// One document: its rows of the map, its pooled keys, the blocks and tokens it has, and its first token.
-struct SeerDocument {
-  int64_t row, rows, window, windows, blocks, tokens, token;
-};
-
-// At least one, which may be without tokens.
-std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places);
-int64_t seer_most_blocks(const std::vector<SeerDocument>& documents);
+// Rows of the map, tokens and pooled keys. At least one document, which may be without tokens.
+std::vector<PackedDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places);
 
 // Some rows of one document, so many that what exists of them at once does not grow with the square of its
 // length.
 struct SeerChunk {
-  SeerDocument document;
+  PackedDocument document;
   int64_t row, rows;
 };
 std::vector<SeerChunk> seer_chunks(const SeerGateForm& form, const SeerPlaces& places);

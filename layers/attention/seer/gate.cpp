@@ -16,7 +16,7 @@
 #include "layers/basic/norm.h"
 #include "layers/basic/rope_documents.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace {
@@ -154,31 +154,17 @@ SeerPlaces seer_places(int64_t tokens, const at::Tensor& cu_seqlens) {
   return places;
 }
 
-std::vector<SeerDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places) {
-  const auto rows = document_rows(places.cu_seqlens, places.cu_seqlens, places.tokens - places.offset,
-                                  places.tokens, form.query_block());
-  std::vector<SeerDocument> documents;
-  int64_t window = 0, token = 0;
-  for (const DocumentRows& document : rows) {
-    const int64_t blocks = ceil_div(document.keys, form.block_size),
-                  windows = form.decode ? document.keys / form.block_size : blocks;
-    documents.push_back({document.row, document.rows, window, windows, blocks, document.keys, token});
-    window += windows;
-    token += document.keys;
-  }
-  if (documents.empty()) documents.push_back({});  // of no tokens
+std::vector<PackedDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places) {
+  auto documents = packed_documents(places.cu_seqlens, places.cu_seqlens, places.tokens - places.offset,
+                                    places.tokens, form.query_block());
+  if (documents.empty()) documents.emplace_back();
+  place_windows(documents, windows_of(form, places));
   return documents;
-}
-
-int64_t seer_most_blocks(const std::vector<SeerDocument>& documents) {
-  int64_t most = 0;
-  for (const SeerDocument& document : documents) most = std::max(most, document.blocks);
-  return most;
 }
 
 at::Tensor seer_own_blocks(const SeerGateForm& form, const SeerPlaces& places) {
   std::vector<int64_t> own;
-  for (const SeerDocument& document : seer_documents(form, places))
+  for (const PackedDocument& document : seer_documents(form, places))
     for (int64_t r = 0; r < document.rows; ++r)
       own.push_back(form.decode ? (places.offset + r) / form.block_size : r);
   return at::tensor(own, at::kLong);
@@ -224,13 +210,13 @@ at::Tensor seer_gate_logits(const SeerGateForm& form, const at::Tensor& gate_q, 
   const double masked = form.decode ? kMaskedDecode : kMaskedPrefill;
   const double scale = 1.0 / std::sqrt(static_cast<double>(form.hidden));
   const auto documents = seer_documents(form, places);
-  const int64_t most = seer_most_blocks(documents), heads = gate_q.size(2);
+  const int64_t most = most_blocks(documents, form.block_size), heads = gate_q.size(2);
   const auto wide = gate_q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor own = seer_own_blocks(form, places).to(gate_q.device()).unsqueeze(1),
                    blocks = at::arange(most, own.options());
   const at::Tensor hidden = form.decode ? blocks >= own : blocks > own;
   std::vector<at::Tensor> parts;
-  for (const SeerDocument& document : documents) {
+  for (const PackedDocument& document : documents) {
     const at::Tensor q = gate_q.narrow(1, document.row, document.rows).to(wide).transpose(1, 2);
     const at::Tensor k = gate_k.narrow(1, document.window, document.windows)
                              .to(wide)

@@ -98,7 +98,7 @@ class GateLossOp : public FusedOp {
 
 std::vector<SeerChunk> seer_chunks(const SeerGateForm& form, const SeerPlaces& places) {
   std::vector<SeerChunk> chunks;
-  for (const SeerDocument& document : seer_documents(form, places))
+  for (const PackedDocument& document : seer_documents(form, places))
     for (int64_t r = 0; r < document.rows; r += kChunkRows)
       chunks.push_back({document, document.row + r, std::min(kChunkRows, document.rows - r)});
   return chunks;
@@ -106,7 +106,7 @@ std::vector<SeerChunk> seer_chunks(const SeerGateForm& form, const SeerPlaces& p
 
 at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio) {
   std::vector<double> weights;
-  for (const SeerDocument& document : seer_documents(form, places)) {
+  for (const PackedDocument& document : seer_documents(form, places)) {
     const int64_t first = form.decode ? static_cast<int64_t>(static_cast<double>(document.rows) * slice_ratio)
                                       : document.rows / 4;
     const auto elements = static_cast<double>(form.map_heads() * (document.rows - first));
@@ -124,9 +124,9 @@ at::Tensor seer_gate_loss_by_chunks(const SeerGateForm& form, const at::Tensor& 
 }
 
 void SeerLossCount::add(const SeerGateForm& form, const SeerPlaces& places, int64_t batch) {
-  for (const SeerDocument& document : seer_documents(form, places)) {
+  for (const PackedDocument& document : seer_documents(form, places)) {
     if (document.rows > 0) documents += batch;
-    most_blocks = std::max(most_blocks, document.blocks);
+    most_blocks = std::max(most_blocks, document.blocks(form.block_size));
   }
 }
 

@@ -12,6 +12,7 @@
 
 #include "layers/attention/seer/documents.h"
 #include "layers/attention/seer/gate.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 
@@ -19,13 +20,13 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
                                     const SeerPlaces& places, bool per_query_head) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(form.head_dim));
   const auto documents = seer_documents(form, places);
-  const int64_t most = seer_most_blocks(documents), size = form.block_size,
+  const int64_t most = most_blocks(documents, form.block_size), size = form.block_size,
                 group = form.heads / form.kv_heads;
   std::vector<at::Tensor> parts;
-  for (const SeerDocument& document : documents) {
-    const int64_t tokens = document.tokens;
-    const at::Tensor queries = q.narrow(1, document.token, tokens).transpose(1, 2);
-    const at::Tensor keys = k.narrow(1, document.token, tokens).repeat_interleave(group, 2).transpose(1, 2);
+  for (const PackedDocument& document : documents) {
+    const int64_t tokens = document.keys;
+    const at::Tensor queries = q.narrow(1, document.key, tokens).transpose(1, 2);
+    const at::Tensor keys = k.narrow(1, document.key, tokens).repeat_interleave(group, 2).transpose(1, 2);
     const at::Tensor future = at::ones({tokens, tokens}, q.options().dtype(at::kBool)).triu(1);
     at::Tensor p = (queries.matmul(keys.transpose(2, 3)) * scale)
                        .masked_fill(future, -std::numeric_limits<double>::infinity())

@@ -10,6 +10,7 @@
 #include "layers/attention/seer/documents.h"
 #include "layers/attention/seer/module.h"
 #include "layers/basic/initialization.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace seer {
@@ -38,7 +39,7 @@ at::Tensor SeerAttention::trial_blocks(const Features& gate, const Heads& heads,
     return seer_choose(form_, rule, gate.q, gate.k, places, site_.implementation);
   if (trial_->policy == GatePolicy::oracle)
     return seer_choose_from(form_, rule, true_maxima(heads, places), places);
-  const int64_t blocks = seer_most_blocks(seer_documents(form_, places));
+  const int64_t blocks = most_blocks(seer_documents(form_, places), form_.block_size);
   const std::vector<int64_t> shape{gate.q.size(0), form_.map_heads(), gate.q.size(1), blocks};
   if (trial_->policy == GatePolicy::window)
     return seer_choose_from(form_, rule, window_scores(blocks, shape), places);

@@ -5,13 +5,13 @@
 #include <utility>
 
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 
 int64_t query_block_count(const BlockLists& lists, int64_t queries) {
   return row_count(
-      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_q, queries, queries, lists.query_block));
+      packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_q, queries, queries, lists.query_block));
 }
 
 void check_block_lists(const BlockLists& lists, int64_t batch, int64_t heads, int64_t queries, int64_t keys) {
@@ -38,17 +38,15 @@ void check_block_attention(const at::Tensor& q, const at::Tensor& k, const at::T
   expect_same_device(lists.indices, "indices", q, "q");
 }
 
-void check_block_entries(const BlockLists& lists, const std::vector<DocumentRows>& documents) {
+void check_block_entries(const BlockLists& lists, const std::vector<PackedDocument>& documents) {
   const at::Tensor indices = lists.indices.contiguous();
   const int32_t* entries = indices.const_data_ptr<int32_t>();
   const int64_t rows = indices.size(2), slots = indices.size(3);
-  int64_t most = 0;
-  for (const DocumentRows& document : documents)
-    most = std::max(most, ceil_div(document.keys, lists.key_block));
-  std::vector<int64_t> seen(static_cast<size_t>(most), -1);  // the last row that listed the block
+  // The last row that listed the block.
+  std::vector<int64_t> seen(static_cast<size_t>(most_blocks(documents, lists.key_block)), -1);
   for (int64_t list = 0; list < indices.size(0) * indices.size(1); ++list) {
-    for (const DocumentRows& document : documents) {
-      const int64_t blocks = ceil_div(document.keys, lists.key_block);
+    for (const PackedDocument& document : documents) {
+      const int64_t blocks = document.blocks(lists.key_block);
       for (int64_t row = document.row; row < document.row + document.rows; ++row) {
         const int64_t at = list * rows + row;
         for (int64_t s = 0; s < slots; ++s) {

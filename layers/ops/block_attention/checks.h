@@ -12,6 +12,6 @@ void check_block_attention(const at::Tensor& q, const at::Tensor& k, const at::T
                            const BlockLists& lists);
 
 // Entries themselves, for lists on the CPU: -1 or a block of the row's document, none twice in a row.
-void check_block_entries(const BlockLists& lists, const std::vector<DocumentRows>& documents);
+void check_block_entries(const BlockLists& lists, const std::vector<PackedDocument>& documents);
 
 }  // namespace longreach

@@ -26,7 +26,7 @@ struct Params {
   int64_t list_batches, list_heads, rows, slots;
   // In host memory. Row r of a document speaks for its queries [r query_block, (r + 1) query_block); query i
   // of a document stands at its key i + keys - queries.
-  const DocumentRows* documents;
+  const PackedDocument* documents;
   int64_t document_count;
   // Null, or [batches, heads or (per_list) list_heads, rows, slots]: both or neither, written whole.
   float *block_max, *block_sum;

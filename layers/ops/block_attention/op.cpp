@@ -9,8 +9,8 @@
 #include "layers/ops/block_attention/kernels.h"
 #include "layers/ops/common/autograd.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
 #include "layers/ops/common/kernel_input.h"
+#include "layers/ops/common/packed_documents.h"
 #include "layers/ops/common/softmax_tensors.h"
 
 namespace longreach {
@@ -21,7 +21,7 @@ using block::Params;
 
 class BlockAttention final : public FusedOp {
  public:
-  BlockAttention(BlockLists lists, std::vector<DocumentRows> documents, BlockStatistics statistics,
+  BlockAttention(BlockLists lists, std::vector<PackedDocument> documents, BlockStatistics statistics,
                  double scale)
       : lists_(std::move(lists)), documents_(std::move(documents)), statistics_(statistics), scale_(scale) {
     lists_.indices = at::Tensor();  // an input
@@ -77,7 +77,7 @@ class BlockAttention final : public FusedOp {
   }
 
   BlockLists lists_;
-  std::vector<DocumentRows> documents_;
+  std::vector<PackedDocument> documents_;
   BlockStatistics statistics_;
   double scale_;
 };
@@ -91,7 +91,7 @@ BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, c
                     "q: dtype Double, expected Float or BFloat16; block_attention_reference takes Double");
   expect_kernel_input(q, "q");
   auto documents =
-      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), lists.query_block);
+      packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), lists.query_block);
   if (q.is_cpu()) check_block_entries(lists, documents);
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
   auto outputs =

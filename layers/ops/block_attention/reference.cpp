@@ -11,18 +11,18 @@
 
 #include "layers/ops/block_attention/checks.h"
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
 #include "layers/ops/common/masked_attention.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace {
 
-std::vector<DocumentRows> documents_of(const BlockLists& lists, int64_t queries, int64_t keys) {
-  return document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, queries, keys, lists.query_block);
+std::vector<PackedDocument> documents_of(const BlockLists& lists, int64_t queries, int64_t keys) {
+  return packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, queries, keys, lists.query_block);
 }
 
 // Which blocks each row of a document lists: bool [Bl, Hl, rows, blocks].
-at::Tensor listed_blocks(const at::Tensor& indices, const DocumentRows& document, int64_t blocks) {
+at::Tensor listed_blocks(const at::Tensor& indices, const PackedDocument& document, int64_t blocks) {
   const at::Tensor rows = indices.narrow(2, document.row, document.rows).to(at::kLong);
   at::Tensor listed =
       at::zeros({rows.size(0), rows.size(1), rows.size(2), blocks + 1}, rows.options().dtype(at::kBool));
@@ -32,8 +32,8 @@ at::Tensor listed_blocks(const at::Tensor& indices, const DocumentRows& document
   return listed.narrow(3, 0, blocks);
 }
 
-at::Tensor document_mask(const BlockLists& lists, const DocumentRows& document) {
-  const int64_t blocks = ceil_div(document.keys, lists.key_block);
+at::Tensor document_mask(const BlockLists& lists, const PackedDocument& document) {
+  const int64_t blocks = document.blocks(lists.key_block);
   const at::Tensor visible = listed_blocks(lists.indices, document, blocks)
                                  .repeat_interleave(lists.query_block, 2)
                                  .narrow(2, 0, document.queries)
@@ -54,7 +54,7 @@ void add_statistics(const at::Tensor& weights, const BlockLists& lists, const Bl
       lists.indices.repeat_interleave(per_list, 1).expand({batch, heads, -1, -1}).to(at::kLong);
   out.block_max = at::zeros(indices.sizes(), weights.options());
   out.block_sum = at::zeros(indices.sizes(), weights.options());
-  for (const DocumentRows& document : documents_of(lists, weights.size(2), weights.size(3))) {
+  for (const PackedDocument& document : documents_of(lists, weights.size(2), weights.size(3))) {
     for (int64_t r = 0; r < document.rows; ++r) {
       const int64_t first = r * lists.query_block,
                     count = std::min(lists.query_block, document.queries - first);
@@ -84,7 +84,7 @@ at::Tensor block_mask_matrix(const BlockLists& lists, int64_t batch, int64_t hea
   check_block_lists(lists, batch, heads, queries, keys);
   at::Tensor whole = at::zeros({lists.indices.size(0), lists.indices.size(1), queries, keys},
                                lists.indices.options().dtype(at::kBool));
-  for (const DocumentRows& document : documents_of(lists, queries, keys))
+  for (const PackedDocument& document : documents_of(lists, queries, keys))
     whole.narrow(2, document.query, document.queries)
         .narrow(3, document.key, document.keys)
         .copy_(document_mask(lists, document));

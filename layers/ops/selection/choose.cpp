@@ -25,7 +25,7 @@ at::Tensor choose_blocks(const at::Tensor& scores, const BlockGeometry& geometry
   expect_shape(scores, "scores", {-1, -1, -1, -1});
   expect_dtype(scores, "scores", {at::kFloat, at::kDouble, at::kBFloat16, at::kHalf});
   const auto documents = selection::documents(geometry, scores.size(2));
-  expect_shape(scores, "scores", {-1, -1, -1, selection::most_blocks(documents, geometry.key_block)});
+  expect_shape(scores, "scores", {-1, -1, -1, most_blocks(documents, geometry.key_block)});
   const bool wide = scores.scalar_type() == at::kDouble;
   if (runs_on_cuda(scores) && !wide)
     return selection::choose_cuda(scores.detach().to(at::kFloat).contiguous(), geometry, rule);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "layers/ops/document.h"
 #include "layers/ops/dtype.h"
 #include "layers/ops/strided.h"
 
@@ -52,17 +53,12 @@ void write_cpu(const Lists& lists, int64_t size, int32_t* indices);
 
 enum class PoolKind : int32_t { mean, max, min };
 
-// Windows of one document: `windows` from first_window of the pooled tensor on.
-struct Span {
-  int64_t first_token, tokens, first_window, windows;
-};
-
 struct Pooling {
   DType dtype;
   int64_t batches, heads, size;  // size: elements of a head
   int64_t width, stride;
-  const Span* spans;
-  int64_t span_count, tokens, windows;  // of one batch entry
+  const PackedDocument* documents;          // their keys and windows
+  int64_t document_count, tokens, windows;  // of one batch entry
   const PoolKind* pools;
   int64_t pool_count, picking;  // how many of the pools pick a token (max, min)
   Strided x;                    // the tensor that is pooled, or its gradient
@@ -75,18 +71,13 @@ void pool_backward_cpu(const Pooling& pooling);  // pooled, picked -> x, written
 
 enum class VoteKind : int32_t { mean, sum, max };
 
-// One document: its rows of the lists, its windows among the pooled keys, its blocks.
-struct Scope {
-  int64_t row, rows, first_window, windows, blocks;
-};
-
 struct Select {
   DType dtype;
   int64_t batches, row_count, key_count, heads, key_heads, lists, size;
-  Strided q;  // [batches, row_count, heads, size]
-  Strided k;  // [batches, key_count, key_heads, size]
-  const Scope* scopes;
-  int64_t scope_count;
+  Strided q;                        // [batches, row_count, heads, size]
+  Strided k;                        // [batches, key_count, key_heads, size]
+  const PackedDocument* documents;  // their rows and windows
+  int64_t document_count;
   const Row* rows;  // [row_count]
   float scale;
   bool softmax;

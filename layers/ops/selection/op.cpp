@@ -8,7 +8,6 @@
 #include "layers/ops/selection/cuda/op.h"
 #include "layers/ops/selection/rows.h"
 #include "layers/ops/selection/tensors.h"
-#include "layers/ops/selection/windows.h"
 
 namespace longreach {
 
@@ -20,19 +19,12 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
   expect_kernel_input(q, "q");
   const at::Tensor queries = dense_rows(q), keys = dense_rows(k);
   if (runs_on_cuda(q)) return selection::select_cuda(queries, keys, lists, how, geometry, rule, keep_scores);
-  const auto documents = selection::documents(geometry, q.size(1));
-  const auto pooled =
-      selection::document_windows({how.width, how.stride, how.partial, geometry.cu_seqlens}, geometry.tokens);
+  const auto documents = selection::documents(geometry, how, q.size(1));
   auto rows = selection::rows(documents, geometry, rule);
-  std::vector<selection::Scope> scopes;
-  for (size_t n = 0; n < documents.size(); ++n) {
-    const DocumentRows& document = documents[n];
-    scopes.push_back({document.row, document.rows, pooled[n].first_window, pooled[n].windows,
-                      ceil_div(document.keys, geometry.key_block)});
+  for (const PackedDocument& document : documents)
     for (int64_t r = 0; r < document.rows; ++r)
-      rows[document.row + r].windows = selection::seen_windows(how, geometry, document, r, pooled[n].windows);
-  }
-  const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
+      rows[document.row + r].windows = selection::seen_windows(how, geometry, document, r);
+  const int64_t blocks = most_blocks(documents, geometry.key_block);
   at::Tensor scores;
   if (keep_scores)
     scores = at::empty({q.size(0), lists, q.size(1), blocks}, at::TensorOptions().dtype(at::kFloat));
@@ -47,8 +39,8 @@ Selection select_blocks(const at::Tensor& q, const at::Tensor& k, int64_t lists,
        .size = q.size(3),
        .q = strided(queries),
        .k = strided(keys),
-       .scopes = scopes.data(),
-       .scope_count = static_cast<int64_t>(scopes.size()),
+       .documents = documents.data(),
+       .document_count = static_cast<int64_t>(documents.size()),
        .rows = rows.data(),
        .scale = static_cast<float>(how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))))),
        .softmax = how.softmax,

@@ -17,17 +17,17 @@ using selection::Pooling;
 class PoolBlocks final : public FusedOp {
  public:
   PoolBlocks(const std::vector<Pool>& pools, const PoolWindows& windows, const at::Tensor& x)
-      : width_(windows.width), stride_(windows.stride), sizes_(x.sizes().vec()) {
+      : width_(windows.width),
+        stride_(windows.stride),
+        sizes_(x.sizes().vec()),
+        documents_(selection::document_windows(windows, x.size(1))) {
     for (const Pool pool : pools) {
       pools_.push_back(pool == Pool::mean  ? selection::PoolKind::mean
                        : pool == Pool::max ? selection::PoolKind::max
                                            : selection::PoolKind::min);
       picking_ += pool != Pool::mean;
     }
-    for (const auto& document : selection::document_windows(windows, x.size(1))) {
-      spans_.push_back({document.first_token, document.tokens, document.first_window, document.windows});
-      windows_ += document.windows;
-    }
+    for (const PackedDocument& document : documents_) windows_ += document.windows;
   }
 
   std::string name() const override { return "pool_blocks"; }
@@ -60,8 +60,8 @@ class PoolBlocks final : public FusedOp {
             .size = sizes_[3],
             .width = width_,
             .stride = stride_,
-            .spans = spans_.data(),
-            .span_count = static_cast<int64_t>(spans_.size()),
+            .documents = documents_.data(),
+            .document_count = static_cast<int64_t>(documents_.size()),
             .tokens = sizes_[1],
             .windows = windows_,
             .pools = pools_.data(),
@@ -74,8 +74,8 @@ class PoolBlocks final : public FusedOp {
 
   int64_t width_, stride_, windows_ = 0, picking_ = 0;
   std::vector<int64_t> sizes_;
+  std::vector<PackedDocument> documents_;
   std::vector<selection::PoolKind> pools_;
-  std::vector<selection::Span> spans_;
 };
 
 }  // namespace

@@ -16,8 +16,6 @@
 namespace longreach {
 namespace {
 
-using selection::DocumentWindows;
-
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // x [B, n, H, D] of one window -> [B, H, D]. The gradient of index_select goes to the first of tied tokens.
@@ -38,8 +36,9 @@ at::Tensor overlaps(const BlockScores& how, int64_t windows, int64_t blocks, int
 }
 
 // Which windows the rows of a document score: bool [rows, windows].
-at::Tensor scored_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
-                          int64_t windows) {
+at::Tensor scored_windows(const BlockScores& how, const BlockGeometry& geometry,
+                          const PackedDocument& document) {
+  const int64_t windows = document.windows;
   const at::Tensor begin = at::arange(windows, at::kLong) * how.stride, end = begin + how.width,
                    first = (at::arange(document.rows, at::kLong) * geometry.query_block + geometry.offset)
                                .unsqueeze(1),
@@ -59,13 +58,13 @@ at::Tensor scored_windows(const BlockScores& how, const BlockGeometry& geometry,
 
 // q [B, rows, H, D], k [B, windows, HK, D] of one document -> scores [B, Hl, rows, blocks].
 at::Tensor document_scores(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
-                           const BlockGeometry& geometry, const DocumentRows& document) {
-  const int64_t blocks = ceil_div(document.keys, geometry.key_block), windows = k.size(1);
+                           const BlockGeometry& geometry, const PackedDocument& document) {
+  const int64_t blocks = document.blocks(geometry.key_block), windows = document.windows;
   const double scale = how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
   const auto dtype = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor keys = k.to(dtype).repeat_interleave(q.size(2) / k.size(2), 2).transpose(1, 2);
   at::Tensor scores = q.to(dtype).transpose(1, 2).matmul(keys.transpose(-1, -2)) * scale;
-  const at::Tensor hidden = scored_windows(how, geometry, document, windows).logical_not().to(q.device());
+  const at::Tensor hidden = scored_windows(how, geometry, document).logical_not().to(q.device());
   scores = scores.masked_fill(hidden, -kInfinity);
   if (how.softmax) scores = scores.softmax(-1).masked_fill(hidden, 0.0);
   scores = scores.unflatten(1, {lists, -1});
@@ -87,10 +86,10 @@ at::Tensor pool_blocks_reference(const at::Tensor& x, const std::vector<Pool>& p
                                  const PoolWindows& windows) {
   selection::check_pool(x, pools, windows);
   std::vector<at::Tensor> pooled;
-  for (const DocumentWindows& document : selection::document_windows(windows, x.size(1))) {
+  for (const PackedDocument& document : selection::document_windows(windows, x.size(1))) {
     for (int64_t i = 0; i < document.windows; ++i) {
-      const int64_t first = i * windows.stride, count = std::min(windows.width, document.tokens - first);
-      const at::Tensor window = x.narrow(1, document.first_token + first, count);
+      const int64_t first = i * windows.stride, count = std::min(windows.width, document.keys - first);
+      const at::Tensor window = x.narrow(1, document.key + first, count);
       std::vector<at::Tensor> sides;
       for (const Pool pool : pools) sides.push_back(pool_window(window, pool));
       pooled.push_back(at::cat(sides, -1).unsqueeze(1));
@@ -105,18 +104,15 @@ Selection select_blocks_reference(const at::Tensor& q, const at::Tensor& k, int6
                                   const BlockScores& how, const BlockGeometry& geometry,
                                   const SelectionRule& rule, bool keep_scores) {
   selection::check_select(q, k, lists, how, geometry, rule);
-  const auto documents = selection::documents(geometry, q.size(1));
-  const int64_t blocks = selection::most_blocks(documents, geometry.key_block);
-  const PoolWindows windows{how.width, how.stride, how.partial, geometry.cu_seqlens};
-  const auto pooled = selection::document_windows(windows, geometry.tokens);
+  const auto documents = selection::documents(geometry, how, q.size(1));
+  const int64_t blocks = most_blocks(documents, geometry.key_block);
   at::Tensor scores = at::full({q.size(0), lists, q.size(1), blocks}, -kInfinity,
                                q.options().dtype(q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat));
-  for (size_t n = 0; n < documents.size(); ++n) {
-    const DocumentRows& document = documents[n];
+  for (const PackedDocument& document : documents) {
     if (document.rows == 0) continue;
     const at::Tensor part = document_scores(q.narrow(1, document.row, document.rows).detach(),
-                                            k.narrow(1, pooled[n].first_window, pooled[n].windows).detach(),
-                                            lists, how, geometry, document);
+                                            k.narrow(1, document.window, document.windows).detach(), lists,
+                                            how, geometry, document);
     scores.narrow(2, document.row, document.rows).narrow(3, 0, part.size(3)).copy_(part);
   }
   std::vector<int64_t> candidates;

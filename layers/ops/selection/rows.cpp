@@ -49,10 +49,10 @@ void check_select(const at::Tensor& q, const at::Tensor& k, int64_t lists, const
                      ", expected none with softmax = false: logits have no share");
 }
 
-std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows) {
+std::vector<PackedDocument> documents(const BlockGeometry& geometry, int64_t rows) {
   if (geometry.cu_seqlens.defined()) {
     check_documents(geometry.cu_seqlens);
-    const auto all = document_rows(geometry.cu_seqlens, geometry.cu_seqlens, 0, 0, geometry.query_block);
+    const auto all = packed_documents(geometry.cu_seqlens, geometry.cu_seqlens, 0, 0, geometry.query_block);
     check<ShapeError>(row_count(all) == rows, "q: ", rows, " rows, expected ", row_count(all),
                       " of the documents in cu_seqlens");
     return all;
@@ -64,10 +64,10 @@ std::vector<DocumentRows> documents(const BlockGeometry& geometry, int64_t rows)
   return {{0, queries, 0, geometry.tokens, 0, rows}};
 }
 
-int64_t most_blocks(const std::vector<DocumentRows>& documents, int64_t key_block) {
-  int64_t most = 0;
-  for (const DocumentRows& document : documents) most = std::max(most, ceil_div(document.keys, key_block));
-  return most;
+std::vector<PackedDocument> documents(const BlockGeometry& geometry, const BlockScores& how, int64_t rows) {
+  auto all = documents(geometry, rows);
+  place_windows(all, {how.width, how.stride, how.partial, geometry.cu_seqlens});
+  return all;
 }
 
 int64_t row_budget(const SelectionRule& rule, int64_t blocks) {
@@ -81,13 +81,13 @@ int64_t first_query(const BlockGeometry& geometry, int64_t row) {
   return geometry.offset + row * geometry.query_block;
 }
 
-int64_t last_query(const BlockGeometry& geometry, const DocumentRows& document, int64_t row) {
+int64_t last_query(const BlockGeometry& geometry, const PackedDocument& document, int64_t row) {
   return std::min(first_query(geometry, row) + geometry.query_block, document.keys) - 1;
 }
 
-int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, const DocumentRows& document,
-                     int64_t row, int64_t windows) {
-  const int64_t first = first_query(geometry, row);
+int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, const PackedDocument& document,
+                     int64_t row) {
+  const int64_t first = first_query(geometry, row), windows = document.windows;
   int64_t end = 0;  // windows that end no later are seen
   switch (how.visible) {
     case BlockScores::Visible::all:
@@ -104,12 +104,12 @@ int64_t seen_windows(const BlockScores& how, const BlockGeometry& geometry, cons
   return end < how.width ? 0 : std::min(windows, (end - how.width) / how.stride + 1);
 }
 
-std::vector<Row> rows(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+std::vector<Row> rows(const std::vector<PackedDocument>& documents, const BlockGeometry& geometry,
                       const SelectionRule& rule) {
   std::vector<Row> all;
   all.reserve(static_cast<size_t>(row_count(documents)));
-  for (const DocumentRows& document : documents) {
-    const int64_t blocks = ceil_div(document.keys, geometry.key_block), budget = row_budget(rule, blocks);
+  for (const PackedDocument& document : documents) {
+    const int64_t blocks = document.blocks(geometry.key_block), budget = row_budget(rule, blocks);
     for (int64_t r = 0; r < document.rows; ++r) {
       const int64_t candidates =
           rule.causal ? last_query(geometry, document, r) / geometry.key_block + 1 : blocks;
@@ -124,7 +124,7 @@ Limits limits(const SelectionRule& rule) {
           rule.mass.value_or(0)};
 }
 
-std::optional<int64_t> list_size(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+std::optional<int64_t> list_size(const std::vector<PackedDocument>& documents, const BlockGeometry& geometry,
                                  const SelectionRule& rule) {
   if (rule.top_k == 0 && rule.density == 0) return std::nullopt;
   return std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)));
@@ -132,7 +132,7 @@ std::optional<int64_t> list_size(const std::vector<DocumentRows>& documents, con
 
 void check_scores(bool nan) { check<DataError>(!nan, "scores: NaN for a candidate block, expected numbers"); }
 
-at::Tensor list_tensor(const Lists& lists, const std::vector<DocumentRows>& documents,
+at::Tensor list_tensor(const Lists& lists, const std::vector<PackedDocument>& documents,
                        const BlockGeometry& geometry, const SelectionRule& rule, const at::Tensor& like,
                        int64_t groups) {
   check_scores(lists.nan);

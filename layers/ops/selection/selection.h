@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "layers/ops/common/implementation.h"
+#include "layers/ops/document.h"
 
 namespace longreach {
 
@@ -26,6 +27,8 @@ struct PoolWindows {
 };
 
 int64_t window_count(const PoolWindows& windows, int64_t tokens);
+// Sets which of the pooled keys are each document's, from its keys. cu_seqlens is not read.
+void place_windows(std::vector<PackedDocument>& documents, const PoolWindows& windows);
 // int32 [N+1] on the CPU: where each document's windows begin. Undefined when cu_seqlens is.
 at::Tensor window_cu_seqlens(const PoolWindows& windows);
 

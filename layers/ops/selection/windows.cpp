@@ -4,7 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include "layers/ops/common/check.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 
 namespace longreach {
 namespace {
@@ -34,25 +34,27 @@ void check_pool(const at::Tensor& x, const std::vector<Pool>& pools, const PoolW
   expect_cu_seqlens(windows.cu_seqlens, "cu_seqlens", x.size(1));
 }
 
-std::vector<DocumentWindows> document_windows(const PoolWindows& windows, int64_t tokens) {
+std::vector<PackedDocument> document_windows(const PoolWindows& windows, int64_t tokens) {
   check<ShapeError>(windows.width >= 1 && windows.stride >= 1, "width, stride: ", windows.width, " and ",
                     windows.stride, ", expected 1 or more");
   check<ShapeError>(!windows.partial || windows.width == windows.stride, "stride: ", windows.stride,
                     ", expected the width ", windows.width, " where partial windows are kept");
   check_documents(windows.cu_seqlens);
-  if (!windows.cu_seqlens.defined()) return {{0, tokens, 0, windows_in(windows, tokens)}};
-  const int32_t* bounds = windows.cu_seqlens.const_data_ptr<int32_t>();
-  std::vector<DocumentWindows> documents;
-  int64_t first = 0;
-  for (int64_t n = 0; n + 1 < windows.cu_seqlens.numel(); ++n) {
-    const int64_t length = bounds[n + 1] - bounds[n], count = windows_in(windows, length);
-    documents.push_back({bounds[n], length, first, count});
-    first += count;
-  }
+  auto documents = packed_documents(windows.cu_seqlens, windows.cu_seqlens, tokens, tokens, 1);
+  place_windows(documents, windows);
   return documents;
 }
 
 }  // namespace selection
+
+void place_windows(std::vector<PackedDocument>& documents, const PoolWindows& windows) {
+  int64_t window = 0;
+  for (PackedDocument& document : documents) {
+    document.window = window;
+    document.windows = windows_in(windows, document.keys);
+    window += document.windows;
+  }
+}
 
 int64_t window_count(const PoolWindows& windows, int64_t tokens) {
   int64_t count = 0;
@@ -66,7 +68,7 @@ at::Tensor window_cu_seqlens(const PoolWindows& windows) {
   auto* to = bounds.mutable_data_ptr<int32_t>();
   *to = 0;
   for (const auto& document : selection::document_windows(windows, 0))
-    *++to = static_cast<int32_t>(document.first_window + document.windows);
+    *++to = static_cast<int32_t>(document.window + document.windows);
   return bounds;
 }
 

@@ -13,14 +13,14 @@ void for_documents(const Params& params, F&& f) {
   int64_t block = 0;
   for (int64_t n = 0; n < params.document_count; ++n) {
     f(params.documents[n], block);
-    block += ceil_div(params.documents[n].keys, params.key_block);
+    block += params.documents[n].blocks(params.key_block);
   }
 }
 
 // Calls f(row of the lists, block among those of all documents) for every entry that sees a key.
 template <class F>
 void for_entries(const Params& params, int64_t list_batch, int64_t list, F&& f) {
-  for_documents(params, [&](const DocumentRows& document, int64_t first_block) {
+  for_documents(params, [&](const PackedDocument& document, int64_t first_block) {
     for (int64_t r = document.row; r < document.row + document.rows; ++r) {
       const ListRow row = list_row(params, document, r);
       const int64_t visible = row.visible_end(row.first + row.tokens - 1, params.causal) - document.key;
@@ -38,7 +38,7 @@ int64_t heads_per_group(const Params& params) {
                   params.heads / params.list_heads);
 }
 
-ListRow list_row(const Params& params, const DocumentRows& document, int64_t row) {
+ListRow list_row(const Params& params, const PackedDocument& document, int64_t row) {
   const int64_t first = (row - document.row) * params.query_block;
   return {&document,
           row,
@@ -51,7 +51,7 @@ ListRow list_row(const Params& params, const DocumentRows& document, int64_t row
 RowTiles row_tiles(const Params& params) {
   const int64_t heads = heads_per_group(params);
   RowTiles tiles{{}, {0}};
-  for_documents(params, [&](const DocumentRows& document, int64_t) {
+  for_documents(params, [&](const PackedDocument& document, int64_t) {
     for (int64_t r = document.row; r < document.row + document.rows; ++r) {
       const ListRow row = list_row(params, document, r);
       const int64_t pairs = heads * row.tokens;
@@ -97,7 +97,7 @@ void ListWalk::append(ListedKeys& keys, int64_t first, int64_t count) const {
 
 std::vector<KeyTile> key_tiles(const Params& params) {
   std::vector<KeyTile> tiles;
-  for_documents(params, [&](const DocumentRows& document, int64_t first_block) {
+  for_documents(params, [&](const PackedDocument& document, int64_t first_block) {
     for (int64_t key = 0; key < document.keys;) {
       const int64_t block = key / params.key_block;
       const int64_t end = std::min({key + kTile, (block + 1) * params.key_block, document.keys});
@@ -110,8 +110,8 @@ std::vector<KeyTile> key_tiles(const Params& params) {
 
 TransposedList transposed(const Params& params, int64_t list_batch, int64_t list) {
   int64_t blocks = 0;
-  for_documents(params, [&](const DocumentRows& document, int64_t first_block) {
-    blocks = first_block + ceil_div(document.keys, params.key_block);
+  for_documents(params, [&](const PackedDocument& document, int64_t first_block) {
+    blocks = first_block + document.blocks(params.key_block);
   });
   TransposedList result;
   result.start.assign(static_cast<size_t>(blocks) + 1, 0);

@@ -19,7 +19,7 @@ int64_t heads_per_group(const Params& params);
 
 // One row of the lists.
 struct ListRow {
-  const DocumentRows* document;
+  const PackedDocument* document;
   int64_t row;            // of the lists
   int64_t first, tokens;  // its queries
   // Query i stands at key i + shift and sees keys below visible_end(i): positions on the tensor's key axis.
@@ -29,7 +29,7 @@ struct ListRow {
     return causal && query + shift + 1 < key_end ? query + shift + 1 : key_end;
   }
 };
-ListRow list_row(const Params& params, const DocumentRows& document, int64_t row);
+ListRow list_row(const Params& params, const PackedDocument& document, int64_t row);
 
 // Pairs (head, query) of one row of the lists and one group of heads that share a tile: pairs are counted
 // head by head, and these are [begin, begin + count).
@@ -91,7 +91,7 @@ class ListWalk {
 
 // Up to kTile keys of one block.
 struct KeyTile {
-  const DocumentRows* document;
+  const PackedDocument* document;
   int64_t block;         // among the blocks of all documents
   int64_t first, count;  // keys
 };

@@ -11,7 +11,7 @@ using namespace cuda::problem;
 // Rows of `query_block` queries, each with kListed blocks of keys; one list and one key head for all heads,
 // or one a head.
 struct BlockProblem {
-  DocumentRows document;
+  PackedDocument document;
   Params params{};
   Gradients gradients{};
 

@@ -34,7 +34,7 @@ CudaLists lists_of(PlanBuilder& builder, const Params& p) {
   std::vector<CudaDocument> documents;
   int64_t block = 0;
   for (int64_t i = 0; i < p.document_count; ++i) {
-    const DocumentRows& d = p.documents[i];
+    const PackedDocument& d = p.documents[i];
     documents.push_back({static_cast<int32_t>(d.query),
                          static_cast<int32_t>(d.query + d.queries),
                          static_cast<int32_t>(d.key),
@@ -42,7 +42,7 @@ CudaLists lists_of(PlanBuilder& builder, const Params& p) {
                          static_cast<int32_t>(d.row),
                          static_cast<int32_t>(block),
                          {}});
-    block += ceil_div(d.keys, p.key_block);
+    block += d.blocks(p.key_block);
   }
   CudaLists lists{};
   lists.indices = p.indices;

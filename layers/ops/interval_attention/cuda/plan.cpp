@@ -27,9 +27,9 @@ void check_sizes(const Params& p) {
                     " heads, expected fewer than ", kRows, " together");
 }
 
-std::vector<DocumentRows> documents(const Params& p) {
+std::vector<PackedDocument> documents(const Params& p) {
   if (p.cu_queries == nullptr) return {{0, p.queries, 0, p.keys, 0, p.queries}};
-  std::vector<DocumentRows> all;
+  std::vector<PackedDocument> all;
   for (int64_t i = 0; i < p.documents; ++i) {
     const int64_t query = p.cu_queries[i], key = p.cu_keys[i];
     const int64_t queries = p.cu_queries[i + 1] - query, keys = p.cu_keys[i + 1] - key;
@@ -91,7 +91,7 @@ class Builder : public PlanBuilder {
   // Rows of the document with the most of them.
   int64_t longest_document() const {
     int64_t most = 0;
-    for (const DocumentRows& d : documents_) most = std::max(most, d.queries);
+    for (const PackedDocument& d : documents_) most = std::max(most, d.queries);
     return most;
   }
 
@@ -99,7 +99,7 @@ class Builder : public PlanBuilder {
   Tiles tiles(bool of_queries, int rows, int64_t group, int columns) {
     std::vector<CudaTile> all;
     int64_t query_tile = 0, count = 0;
-    for (const DocumentRows& d : documents_) {
+    for (const PackedDocument& d : documents_) {
       const int64_t total = of_queries ? d.queries * group : d.keys;
       check<ShapeError>(total < std::numeric_limits<int32_t>::max() - 1024, "q: ", total,
                         " rows in one document, expected fewer than 2^31 - 1024");
@@ -120,7 +120,7 @@ class Builder : public PlanBuilder {
   }
 
   const Params& params_;
-  std::vector<DocumentRows> documents_;
+  std::vector<PackedDocument> documents_;
 };
 
 int decode_splits(const CudaOptions& options, int64_t blocks, int64_t keys, int columns) {

@@ -84,14 +84,15 @@ inline Buffers buffers(int64_t rows, int64_t padded) {
 }
 
 template <class T>
-void pool_window(const Pooling& p, const Span& span, int64_t batch, int64_t window, int64_t head) {
-  const int64_t first = window * p.stride, tokens = std::min(p.width, span.tokens - first),
+void pool_window(const Pooling& p, const PackedDocument& document, int64_t batch, int64_t window,
+                 int64_t head) {
+  const int64_t first = window * p.stride, tokens = std::min(p.width, document.keys - first),
                 padded = vec::pad_to_lanes(p.size);
   const Buffers b = buffers(tokens, padded);
-  vec::pad_tile(at<T>(p.x, batch, span.first_token + first, head), p.x.token, tokens, p.size, b.rows, padded,
+  vec::pad_tile(at<T>(p.x, batch, document.key + first, head), p.x.token, tokens, p.size, b.rows, padded,
                 tokens, padded);
-  T* to = at<T>(p.pooled, batch, span.first_window + window, head);
-  int32_t* picked = picked_at(p, batch, span.first_window + window, head);
+  T* to = at<T>(p.pooled, batch, document.window + window, head);
+  int32_t* picked = picked_at(p, batch, document.window + window, head);
   for (int64_t i = 0; i < p.pool_count; ++i, to += p.size) {
     if (p.pools[i] == PoolKind::mean) {
       mean_of(b.rows, tokens, padded, b.row);
@@ -106,12 +107,12 @@ void pool_window(const Pooling& p, const Span& span, int64_t batch, int64_t wind
 
 // Adds what the pools of one window give to the tokens [begin, end) of their document.
 template <class T>
-void add_window(const Pooling& p, const Span& span, int64_t batch, int64_t window, int64_t head,
+void add_window(const Pooling& p, const PackedDocument& document, int64_t batch, int64_t window, int64_t head,
                 int64_t begin, int64_t end, float* rows, float* row) {
-  const int64_t first = window * p.stride, tokens = std::min(p.width, span.tokens - first),
+  const int64_t first = window * p.stride, tokens = std::min(p.width, document.keys - first),
                 from = std::max(first, begin), to = std::min(first + tokens, end);
-  const T* grad = at<T>(p.pooled, batch, span.first_window + window, head);
-  const int32_t* picked = picked_at(p, batch, span.first_window + window, head);
+  const T* grad = at<T>(p.pooled, batch, document.window + window, head);
+  const int32_t* picked = picked_at(p, batch, document.window + window, head);
   for (int64_t i = 0; i < p.pool_count; ++i, grad += p.size) {
     vec::row_to_float(grad, p.size, row);
     if (p.pools[i] == PoolKind::mean) {
@@ -130,27 +131,29 @@ void add_window(const Pooling& p, const Span& span, int64_t batch, int64_t windo
 }
 
 template <class T>
-void gradient_run(const Pooling& p, const Span& span, int64_t batch, int64_t head, int64_t begin,
-                  int64_t end) {
+void gradient_run(const Pooling& p, const PackedDocument& document, int64_t batch, int64_t head,
+                  int64_t begin, int64_t end) {
   const Buffers b = buffers(end - begin, p.size);
   std::fill(b.rows, b.rows + (end - begin) * p.size, 0.0f);
   const int64_t lowest = begin < p.width ? 0 : (begin - p.width) / p.stride + 1,
-                highest = std::min(span.windows, (end - 1) / p.stride + 1);
+                highest = std::min(document.windows, (end - 1) / p.stride + 1);
   for (int64_t window = lowest; window < highest; ++window)
-    add_window<T>(p, span, batch, window, head, begin, end, b.rows, b.row);
+    add_window<T>(p, document, batch, window, head, begin, end, b.rows, b.row);
   for (int64_t t = begin; t < end; ++t)
-    vec::row_from_float(b.rows + (t - begin) * p.size, p.size, at<T>(p.x, batch, span.first_token + t, head));
+    vec::row_from_float(b.rows + (t - begin) * p.size, p.size, at<T>(p.x, batch, document.key + t, head));
 }
 
-void pool_windows(const Pooling& p, const Span& span, int64_t batch, int64_t window) {
+void pool_windows(const Pooling& p, const PackedDocument& document, int64_t batch, int64_t window) {
   for (int64_t head = 0; head < p.heads; ++head)
-    (p.dtype == DType::kFloat32 ? pool_window<float> : pool_window<uint16_t>)(p, span, batch, window, head);
+    (p.dtype == DType::kFloat32 ? pool_window<float> : pool_window<uint16_t>)(p, document, batch, window,
+                                                                              head);
 }
 
-void gradient_runs(const Pooling& p, const Span& span, int64_t batch, int64_t begin, int64_t end) {
+void gradient_runs(const Pooling& p, const PackedDocument& document, int64_t batch, int64_t begin,
+                   int64_t end) {
   for (int64_t head = 0; head < p.heads; ++head)
-    (p.dtype == DType::kFloat32 ? gradient_run<float> : gradient_run<uint16_t>)(p, span, batch, head, begin,
-                                                                                end);
+    (p.dtype == DType::kFloat32 ? gradient_run<float> : gradient_run<uint16_t>)(p, document, batch, head,
+                                                                                begin, end);
 }
 
 }  // namespace longreach::selection::HWY_NAMESPACE
@@ -174,11 +177,12 @@ HWY_EXPORT(gradient_runs);
 
 void pool_cpu(const Pooling& p) {
   const auto run = HWY_DYNAMIC_DISPATCH(pool_windows);
-  for (int64_t s = 0; s < p.span_count; ++s) {
-    const Span& span = p.spans[s];
-    parallel_for(0, p.batches * span.windows, grain(p.width * p.heads * p.size),
+  for (int64_t n = 0; n < p.document_count; ++n) {
+    const PackedDocument& document = p.documents[n];
+    parallel_for(0, p.batches * document.windows, grain(p.width * p.heads * p.size),
                  [&](int64_t begin, int64_t end) {
-                   for (int64_t i = begin; i < end; ++i) run(p, span, i / span.windows, i % span.windows);
+                   for (int64_t i = begin; i < end; ++i)
+                     run(p, document, i / document.windows, i % document.windows);
                  });
   }
 }
@@ -186,13 +190,13 @@ void pool_cpu(const Pooling& p) {
 void pool_backward_cpu(const Pooling& p) {
   constexpr int64_t kRun = 64;  // tokens
   const auto run = HWY_DYNAMIC_DISPATCH(gradient_runs);
-  for (int64_t s = 0; s < p.span_count; ++s) {
-    const Span& span = p.spans[s];
-    const int64_t runs = (span.tokens + kRun - 1) / kRun;
+  for (int64_t n = 0; n < p.document_count; ++n) {
+    const PackedDocument& document = p.documents[n];
+    const int64_t runs = document.blocks(kRun);
     parallel_for(0, p.batches * runs, grain(kRun * p.heads * p.size), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = i % runs * kRun;
-        run(p, span, i / runs, first, std::min(first + kRun, span.tokens));
+        run(p, document, i / runs, first, std::min(first + kRun, document.keys));
       }
     });
   }

@@ -38,7 +38,7 @@ constexpr int64_t kColumns = 64;
 
 // Rows [row, row + rows) of a document for one list of one batch entry.
 struct Tile {
-  int64_t batch, list, scope, row, rows;
+  int64_t batch, list, document, row, rows;
 };
 
 // fp32 rows of the pooled keys of one head.
@@ -99,7 +99,7 @@ inline Space& space(const Select& p, int64_t windows, int64_t blocks) {
 
 template <class T>
 void load_queries(const Select& p, const Tile& tile, const Chunk& chunk, const Space& s) {
-  const int64_t first = p.scopes[tile.scope].row + tile.row;
+  const int64_t first = p.documents[tile.document].row + tile.row;
   const T* from = static_cast<const T*>(p.q.data) + tile.batch * p.q.batch;
   for (int64_t c = 0; c < chunk.columns; ++c)
     vec::row_to_float(from + (first + c % tile.rows) * p.q.token + (chunk.head + c / tile.rows) * p.q.head,
@@ -191,8 +191,8 @@ inline void tile_votes(const Select& p, const Tile& tile, const KeyRows* keys, i
                        int64_t seen_by_all, const Space& s) {
   const int64_t group = p.heads / p.lists, per_key = p.heads / p.key_heads, first = tile.list * group,
                 most = std::max<int64_t>(1, kColumns / tile.rows);
-  const Scope& scope = p.scopes[tile.scope];
-  const Row* rows = p.rows + scope.row + tile.row;
+  const PackedDocument& document = p.documents[tile.document];
+  const Row* rows = p.rows + document.row + tile.row;
   const float share = p.vote == VoteKind::mean ? 1.0f / static_cast<float>(group) : 1.0f;
   for (int64_t head = first; head < first + group;) {
     const int64_t end = std::min({head + most, first + group, (head / per_key + 1) * per_key});
@@ -202,7 +202,7 @@ inline void tile_votes(const Select& p, const Tile& tile, const KeyRows* keys, i
       s.seen[c] = c < chunk.columns ? static_cast<float>(rows[c % tile.rows].windows) : 0.0f;
     (p.dtype == DType::kFloat32 ? load_queries<float> : load_queries<uint16_t>)(p, tile, chunk, s);
     const KeyRows& k = keys[tile.batch * p.key_heads + head / per_key];
-    vec::gemm(windows, chunk.padded, p.size, {k.data + scope.first_window * k.stride, k.stride, 1}, s.columns,
+    vec::gemm(windows, chunk.padded, p.size, {k.data + document.window * k.stride, k.stride, 1}, s.columns,
               chunk.padded, s.logits, chunk.padded, false);
     weigh(p, chunk, windows, seen_by_all, share, s);
     vote(p, tile, chunk, windows, head == first, s);
@@ -212,9 +212,9 @@ inline void tile_votes(const Select& p, const Tile& tile, const KeyRows* keys, i
 
 // Returns whether all scores are numbers.
 bool select_tile(const Select& p, const Tile& tile, const KeyRows* keys, Piece& piece, int32_t* counts) {
-  const Scope& scope = p.scopes[tile.scope];
-  const Row* rows = p.rows + scope.row + tile.row;
-  int64_t windows = 0, seen_by_all = scope.windows, blocks = 0;
+  const PackedDocument& document = p.documents[tile.document];
+  const Row* rows = p.rows + document.row + tile.row;
+  int64_t windows = 0, seen_by_all = document.windows, blocks = 0;
   for (int64_t r = 0; r < tile.rows; ++r) {
     windows = std::max(windows, rows[r].windows);
     seen_by_all = std::min(seen_by_all, rows[r].windows);
@@ -287,9 +287,9 @@ std::vector<Tile> tiles_of(const Select& p) {
   std::vector<Tile> tiles;
   for (int64_t batch = 0; batch < p.batches; ++batch)
     for (int64_t list = 0; list < p.lists; ++list)
-      for (int64_t scope = 0; scope < p.scope_count; ++scope)
-        for (int64_t row = 0; row < p.scopes[scope].rows; row += most)
-          tiles.push_back({batch, list, scope, row, std::min(most, p.scopes[scope].rows - row)});
+      for (int64_t n = 0; n < p.document_count; ++n)
+        for (int64_t row = 0; row < p.documents[n].rows; row += most)
+          tiles.push_back({batch, list, n, row, std::min(most, p.documents[n].rows - row)});
   return tiles;
 }
 
@@ -307,7 +307,8 @@ Lists select_cpu(const Select& p) {
   parallel_tiles(static_cast<int64_t>(tiles.size()), [&](int64_t i) {
     const Tile& tile = tiles[i];
     Piece& piece = lists.pieces[i];
-    piece.first = (tile.batch * p.lists + tile.list) * p.row_count + p.scopes[tile.scope].row + tile.row;
+    piece.first =
+        (tile.batch * p.lists + tile.list) * p.row_count + p.documents[tile.document].row + tile.row;
     piece.rows = tile.rows;
     if (!run(p, tile, keys.data(), piece, lists.counts.data() + piece.first)) nan = true;
   });

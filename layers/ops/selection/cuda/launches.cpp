@@ -8,7 +8,8 @@ using namespace cuda::problem;
 
 void add_launches(cuda::NamedLaunches& all) {
   const int64_t windows = (kTokens - 32) / 16 + 1, blocks = kTokens / 64;
-  RuleParams rule{.documents = {{0, kTokens, kTokens, 0, windows, blocks, kListed}},
+  RuleParams rule{.documents = {{.keys = kTokens, .rows = kTokens, .windows = windows}},
+                  .budgets = {kListed},
                   .rows = kTokens,
                   .blocks = blocks,
                   .size = kListed};
@@ -30,10 +31,10 @@ void add_launches(cuda::NamedLaunches& all) {
                             elements * bytes_of(dtype) + lists, arithmetic_of(dtype)};
       all.add("selection", plan_select(p, nullptr).launches, [=](const std::string&) { return work; });
     }
-    const Span span{0, kTokens, 0, blocks};
+    const PackedDocument document{.keys = kTokens, .windows = blocks};
     const PoolKind pools[] = {PoolKind::max, PoolKind::min, PoolKind::mean};
     Pooling pool{.dtype = dtype, .batches = 1, .heads = kHeads, .size = 128, .width = 64, .stride = 64};
-    pool.spans = &span, pool.span_count = 1, pool.tokens = kTokens, pool.windows = blocks;
+    pool.documents = &document, pool.document_count = 1, pool.tokens = kTokens, pool.windows = blocks;
     pool.pools = pools, pool.pool_count = 3, pool.picking = 2;
     pool.x = {nowhere(), kTokens * kHeads * 128, kHeads * 128, 128};
     pool.pooled = {nowhere(), blocks * kHeads * 384, kHeads * 384, 384};

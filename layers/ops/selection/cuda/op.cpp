@@ -13,14 +13,14 @@
 #include "layers/ops/selection/cuda/plan.h"
 #include "layers/ops/selection/rows.h"
 #include "layers/ops/selection/tensors.h"
-#include "layers/ops/selection/windows.h"
 
 namespace longreach::selection {
 namespace {
 
-RuleParams rule_params(const std::vector<DocumentRows>& documents, const BlockGeometry& geometry,
+RuleParams rule_params(const std::vector<PackedDocument>& documents, const BlockGeometry& geometry,
                        const SelectionRule& rule) {
-  RuleParams p{.rows = row_count(documents),
+  RuleParams p{.documents = documents,
+               .rows = row_count(documents),
                .blocks = most_blocks(documents, geometry.key_block),
                .query_block = geometry.query_block,
                .key_block = geometry.key_block,
@@ -29,10 +29,8 @@ RuleParams rule_params(const std::vector<DocumentRows>& documents, const BlockGe
                .first = rule.first,
                .latest = rule.latest,
                .limits = limits(rule)};
-  for (const DocumentRows& d : documents) {
-    const int64_t blocks = ceil_div(d.keys, geometry.key_block);
-    p.documents.push_back({d.row, d.rows, d.keys, 0, 0, blocks, row_budget(rule, blocks)});
-  }
+  for (const PackedDocument& d : documents)
+    p.budgets.push_back(row_budget(rule, d.blocks(geometry.key_block)));
   return p;
 }
 
@@ -92,9 +90,7 @@ at::Tensor choose_cuda(const at::Tensor& scores, const BlockGeometry& geometry, 
 
 Selection select_cuda(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
                       const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores) {
-  const auto found = documents(geometry, q.size(1));
-  const auto pooled =
-      document_windows({how.width, how.stride, how.partial, geometry.cu_seqlens}, geometry.tokens);
+  const auto found = documents(geometry, how, q.size(1));
   SelectParams p{
       .rule = rule_params(found, geometry, rule),
       .dtype = kernel_dtype(q),
@@ -112,10 +108,6 @@ Selection select_cuda(const at::Tensor& q, const at::Tensor& k, int64_t lists, c
       .vote = vote_kind(how.vote),
       .visible = visible(how.visible),
       .scale = static_cast<float>(how.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3)))))};
-  for (size_t n = 0; n < found.size(); ++n) {
-    p.rule.documents[n].first_window = pooled[n].first_window;
-    p.rule.documents[n].windows = pooled[n].windows;
-  }
   Selection result;
   if (keep_scores) {
     result.scores = at::empty({q.size(0), lists, q.size(1), p.rule.blocks}, q.options().dtype(at::kFloat));

@@ -16,7 +16,7 @@ at::Tensor choose_cuda(const at::Tensor& scores, const BlockGeometry& geometry, 
 Selection select_cuda(const at::Tensor& q, const at::Tensor& k, int64_t lists, const BlockScores& how,
                       const BlockGeometry& geometry, const SelectionRule& rule, bool keep_scores);
 
-// The pointers of Pooling are those of CUDA tensors, but for spans and pools; `like` is one of them.
+// The pointers of Pooling are those of CUDA tensors, but for documents and pools; `like` is one of them.
 void pool_cuda(const Pooling& pooling, const at::Tensor& like);
 void pool_backward_cuda(const Pooling& pooling, const at::Tensor& like);
 

@@ -8,7 +8,6 @@
 
 #include "core/error.h"
 #include "layers/ops/cuda/attention/builder.h"
-#include "layers/ops/document.h"
 
 namespace longreach::selection {
 namespace {
@@ -31,12 +30,14 @@ float float_below(double threshold) {
 int64_t fill_rule(PlanBuilder& builder, const RuleParams& p, int64_t tile_rows, CudaRule& rule) {
   std::vector<CudaScope> scopes;
   int64_t tile = 0;
-  for (const ScopeParams& d : p.documents) {
+  for (size_t n = 0; n < p.documents.size(); ++n) {
+    const PackedDocument& d = p.documents[n];
     check<ShapeError>(d.keys < kMost && d.windows < kMost, "tokens: ", d.keys, " of ", d.windows,
                       " windows, expected fewer than ", kMost);
     scopes.push_back({static_cast<int32_t>(d.row), static_cast<int32_t>(d.rows), static_cast<int32_t>(d.keys),
-                      static_cast<int32_t>(d.first_window), static_cast<int32_t>(d.windows),
-                      static_cast<int32_t>(d.blocks), clamped(d.budget), static_cast<int32_t>(tile)});
+                      static_cast<int32_t>(d.window), static_cast<int32_t>(d.windows),
+                      static_cast<int32_t>(d.blocks(p.key_block)), clamped(p.budgets[n]),
+                      static_cast<int32_t>(tile)});
     tile += ceil_div(d.rows, tile_rows);
   }
   check<ShapeError>(p.rows < kMostRows, "q: ", p.rows, " rows, expected fewer than ", kMostRows);
@@ -91,7 +92,7 @@ void cut_rows(const SelectParams& p, int bytes, int dim, CudaSelect& select) {
                text("CUDA kernels of select_blocks in ", dtype_name(p.dtype), " with head dimension ", dim,
                     " and ", p.heads / p.lists, " heads a list"));
   int64_t longest = 1;
-  for (const ScopeParams& d : p.rule.documents) longest = std::max(longest, d.rows);
+  for (const PackedDocument& d : p.rule.documents) longest = std::max(longest, d.rows);
   int64_t rows = std::min<int64_t>(kTileRows / select.chunk, longest);
   while (bytes_of(static_cast<int32_t>(rows), select.pitch) > kSharedBytes) --rows;
   select.tile_rows = static_cast<int32_t>(rows);
@@ -110,9 +111,9 @@ cuda::Plan pool_plan(const Pooling& p, const char* kernel, int64_t indices, void
   PlanBuilder builder("selection", p.dtype, p.batches, workspace);
   CudaPool pool{};
   std::vector<CudaSpan> spans;
-  for (const Span* s = p.spans; s != p.spans + p.span_count; ++s)
-    spans.push_back({static_cast<int32_t>(s->first_token), static_cast<int32_t>(s->tokens),
-                     static_cast<int32_t>(s->first_window), static_cast<int32_t>(s->windows)});
+  for (const PackedDocument* d = p.documents; d != p.documents + p.document_count; ++d)
+    spans.push_back({static_cast<int32_t>(d->key), static_cast<int32_t>(d->keys),
+                     static_cast<int32_t>(d->window), static_cast<int32_t>(d->windows)});
   check<ShapeError>(p.tokens < kMost && p.windows < kMost, "x: ", p.tokens, " tokens, expected fewer than ",
                     kMost);
   check<ShapeError>(p.pool_count <= kMostPools, "pools: ", p.pool_count, ", CUDA kernels take at most ",

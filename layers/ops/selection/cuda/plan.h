@@ -1,6 +1,6 @@
 // Launch plans of selection on CUDA: from shapes and device pointers to kernels, grids and parameters. Plain
 // functions without torch or CUDA, used as cuda::Plan says. All pointers are those of device
-// memory, but for documents, spans and pools, which are read here.
+// memory, but for documents, budgets and pools, which are read here.
 #pragma once
 #include <vector>
 
@@ -10,15 +10,11 @@
 
 namespace longreach::selection {
 
-// One document: CudaScope but for its tile. budget: how many blocks a row may keep.
-struct ScopeParams {
-  int64_t row, rows, keys, first_window, windows, blocks, budget;
-};
-
 // Where rows and blocks stand, what is kept, and where lists go: CudaRule.
 struct RuleParams {
-  std::vector<ScopeParams> documents;
-  int64_t rows = 0, blocks = 0;  // of one list; of the longest document
+  std::vector<PackedDocument> documents;  // their rows, keys and windows
+  std::vector<int64_t> budgets;           // of each document: how many blocks a row may keep
+  int64_t rows = 0, blocks = 0;           // of one list; of the longest document
   int64_t query_block = 1, key_block = 64, offset = 0;
   bool causal = true;
   int64_t first = 0, latest = 0;

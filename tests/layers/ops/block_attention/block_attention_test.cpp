@@ -205,7 +205,7 @@ TEST(BlockAttention, KernelsWriteEveryElement) {
         const at::Tensor largest = at::full({1, 2, 4, 2}, std::nan(""), at::kFloat), sum = poisoned(largest);
         const at::Tensor indices = keys == 0 ? at::full({1, 1, 4, 2}, -1, at::kInt)
                                              : int_tensor({-1, -1, 0, -1, 1, 3, 0, 2}, {1, 1, 4, 2});
-        const DocumentRows document{0, 100, 0, keys, 0, 4};
+        const PackedDocument document{0, 100, 0, keys, 0, 4};
         block::Params params{};
         params.scale = 0.25f;
         params.causal = true;

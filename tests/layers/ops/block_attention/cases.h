@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "layers/ops/block_attention/block_attention.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 #include "tests/layers/ops/common/attention_cases.h"
 
 namespace longreach::test {
@@ -39,17 +39,15 @@ inline BlockLists random_lists(const BlockCase& c) {
                    .causal = c.causal,
                    .cu_seqlens_q = c.cu_seqlens_q,
                    .cu_seqlens_k = c.cu_seqlens_k};
-  const auto documents = document_rows(c.cu_seqlens_q, c.cu_seqlens_k, c.queries, c.keys, c.query_block);
-  int64_t most = 0;
-  for (const DocumentRows& document : documents) most = std::max(most, ceil_div(document.keys, c.key_block));
-  const int64_t rows = row_count(documents), slots = most + 2;
+  const auto documents = packed_documents(c.cu_seqlens_q, c.cu_seqlens_k, c.queries, c.keys, c.query_block);
+  const int64_t rows = row_count(documents), slots = most_blocks(documents, c.key_block) + 2;
   lists.indices = at::full({c.list_batches, c.list_heads, rows, slots}, -1, at::kInt);
   int32_t* entry = lists.indices.data_ptr<int32_t>();
   std::mt19937_64 random(c.seed * 977);
   for (int64_t list = 0; list < c.list_batches * c.list_heads; ++list)
-    for (const DocumentRows& document : documents)
+    for (const PackedDocument& document : documents)
       for (int64_t row = 0; row < document.rows; ++row, entry += slots) {
-        const int64_t blocks = ceil_div(document.keys, c.key_block);
+        const int64_t blocks = document.blocks(c.key_block);
         for (int64_t block = 0; block < blocks; ++block)
           if (std::uniform_real_distribution<double>()(random) < c.density)
             entry[block] = static_cast<int32_t>(block);

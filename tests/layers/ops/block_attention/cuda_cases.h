@@ -6,7 +6,7 @@
 
 #include "layers/ops/block_attention/block_attention.h"
 #include "layers/ops/block_attention/cuda/plan.h"
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 #include "tests/layers/ops/interval_attention/cuda_cases.h"
 
 namespace longreach::test {
@@ -41,18 +41,16 @@ inline BlockLists random_lists(const BlockCudaCase& c) {
     lists.cu_seqlens_k = int_tensor(c.k_bounds, {count});
   }
   const auto documents =
-      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, c.queries, c.keys, c.query_block);
-  int64_t most = 0;
-  for (const DocumentRows& d : documents) most = std::max(most, ceil_div(d.keys, c.key_block));
+      packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, c.queries, c.keys, c.query_block);
+  const int64_t most = most_blocks(documents, c.key_block);
   const int64_t slots = std::max<int64_t>(static_cast<int64_t>(c.density * static_cast<double>(most)) + 3, 1);
   std::mt19937_64 random(c.seed);
   std::vector<int32_t> entries;
   for (int64_t list = 0; list < c.list_batches * c.list_heads; ++list)
-    for (const DocumentRows& d : documents)
+    for (const PackedDocument& d : documents)
       for (int64_t row = 0; row < d.rows; ++row) {
         std::vector<int32_t> blocks, chosen{0, -1};
-        for (int64_t b = 1; b < ceil_div(d.keys, c.key_block) + 1; ++b)
-          blocks.push_back(static_cast<int32_t>(b));
+        for (int64_t b = 1; b < d.blocks(c.key_block) + 1; ++b) blocks.push_back(static_cast<int32_t>(b));
         std::shuffle(blocks.begin(), blocks.end(), random);
         chosen.insert(chosen.end(), blocks.begin(), blocks.end());
         if (random() % 8 == 0) chosen.clear();
@@ -106,7 +104,7 @@ inline AttentionResult exact_block_attention(const BlockCudaCase& c, const Block
 
 // The sizes, lists and documents of a case; `documents` is kept by the caller.
 inline block::Params block_params(const BlockCudaCase& c, const BlockLists& lists, at::ScalarType dtype,
-                                  const std::vector<DocumentRows>& documents, CudaMemory& device) {
+                                  const std::vector<PackedDocument>& documents, CudaMemory& device) {
   block::Params p{};
   p.dtype = kernel_dtype(dtype);
   p.batches = c.batch, p.queries = c.queries, p.keys = c.keys, p.heads = c.heads;
@@ -134,7 +132,7 @@ inline BlockCudaResult run_block_cuda(const BlockCudaCase& c, const BlockLists& 
   CudaMemory device;
   const BlockCudaInputs in(c, dtype);
   const auto documents =
-      document_rows(lists.cu_seqlens_q, lists.cu_seqlens_k, c.queries, c.keys, c.query_block);
+      packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, c.queries, c.keys, c.query_block);
   block::Params p = block_params(c, lists, dtype, documents, device);
   p.q = device.upload("q", in.q, how.layout);
   p.k = device.upload("k", in.k, how.layout);

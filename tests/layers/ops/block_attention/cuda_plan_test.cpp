@@ -15,7 +15,7 @@ using testing::ThrowsMessage;
 
 // Dense tensors at addresses that nobody reads; one document.
 struct Problem {
-  DocumentRows document;
+  PackedDocument document;
   Params p{};
 
   Problem(DType dtype, int64_t tokens, int64_t heads, int64_t key_heads, int64_t size, int64_t query_block)
@@ -98,7 +98,7 @@ TEST(BlockAttentionPlan, TheTransposeTakesAtMost256CountersABlock) {
 
 TEST(BlockAttentionPlan, DocumentsAreUploadedWhereThereAreMany) {
   Problem x(DType::kBFloat16, 300, 4, 2, 64, 64);
-  const DocumentRows documents[] = {
+  const PackedDocument documents[] = {
       {0, 129, 0, 129, 0, 3}, {129, 0, 129, 0, 3, 0}, {129, 171, 129, 171, 3, 3}};
   x.p.documents = documents, x.p.document_count = 3, x.p.rows = 6;
   const cuda::Plan plan = plan_forward(x.p, nullptr);

@@ -151,7 +151,7 @@ class BlockLaunch {
   }
 
   int64_t query_block_, key_block_;
-  DocumentRows document_;
+  PackedDocument document_;
   Rows q_, k_, v_, d_o_;
   Exact o_, dq_, dk_, dv_;
   std::vector<float> lse_;

@@ -13,7 +13,7 @@
 #include <set>
 #include <vector>
 
-#include "layers/ops/common/document_rows.h"
+#include "layers/ops/common/packed_documents.h"
 #include "layers/ops/selection/selection.h"
 #include "tests/support/random_tensors.h"
 
@@ -30,8 +30,8 @@ struct SelectCase {
 
   int64_t rows() const {
     const at::Tensor& bounds = geometry.cu_seqlens;
-    return row_count(document_rows(bounds, bounds, geometry.tokens - geometry.offset, geometry.tokens,
-                                   geometry.query_block));
+    return row_count(packed_documents(bounds, bounds, geometry.tokens - geometry.offset, geometry.tokens,
+                                      geometry.query_block));
   }
   at::Tensor q(at::ScalarType dtype) const {
     return (normal({batch, rows(), heads, size}, 1) * magnitude).to(dtype);

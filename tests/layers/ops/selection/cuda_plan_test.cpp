@@ -27,7 +27,8 @@ SelectParams nsa(DType dtype, int64_t tokens, int64_t heads, int64_t key_heads, 
   p.q = {reinterpret_cast<void*>(0x1000000), tokens * heads * size, heads * size, size};
   p.k = {reinterpret_cast<void*>(0x2000000), p.key_count * key_heads * size, key_heads * size, size};
   p.rule.rows = tokens, p.rule.blocks = tokens / 64;
-  p.rule.documents = {{0, tokens, tokens, 0, p.key_count, p.rule.blocks, 16}};
+  p.rule.documents = {{.keys = tokens, .rows = tokens, .windows = p.key_count}};
+  p.rule.budgets = {16};
   p.rule.size = 16;
   p.rule.indices = p.rule.status = reinterpret_cast<int32_t*>(0x3000000);
   return p;
@@ -99,7 +100,10 @@ TEST(SelectionPlan, LongRowsOfGivenScores) {
 
 TEST(SelectionPlan, DocumentsAreUploadedWhereThereAreMany) {
   SelectParams p = nsa(DType::kBFloat16, 300, 8, 8, 8, 64);
-  p.rule.documents = {{0, 129, 129, 0, 7, 3, 16}, {129, 0, 0, 7, 0, 0, 16}, {129, 171, 171, 7, 9, 3, 16}};
+  p.rule.documents = {{.keys = 129, .rows = 129, .windows = 7},
+                      {.row = 129, .window = 7},
+                      {.keys = 171, .row = 129, .rows = 171, .window = 7, .windows = 9}};
+  p.rule.budgets = {16, 16, 16};
   p.rule.blocks = 3;
   const cuda::Plan plan = plan_select(p, nullptr);
   EXPECT_EQ(plan.upload.size(), 3u * 32);
@@ -109,7 +113,7 @@ TEST(SelectionPlan, DocumentsAreUploadedWhereThereAreMany) {
 TEST(SelectionPlan, NothingToDoLaunchesNothing) {
   SelectParams p = nsa(DType::kBFloat16, 64, 4, 2, 2, 64);
   p.rule.rows = p.rule.blocks = p.key_count = 0;
-  p.rule.documents = {{0, 0, 0, 0, 0, 0, 16}};
+  p.rule.documents = {{}};
   EXPECT_TRUE(plan_select(p, nullptr).launches.empty());
   ChooseParams none{.rule = p.rule, .lists = 3};
   EXPECT_TRUE(plan_choose(none, nullptr).launches.empty());

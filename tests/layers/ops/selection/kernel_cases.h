@@ -80,7 +80,8 @@ inline selection::RuleParams rule_params(const SelectionProblem& c) {
                           .key_block = c.key_block,
                           .first = c.first,
                           .latest = c.latest};
-  p.documents = {{0, c.rows(), c.tokens, 0, c.windows(), c.blocks(), c.top_k > 0 ? c.top_k : c.blocks()}};
+  p.documents = {{.keys = c.tokens, .rows = c.rows(), .windows = c.windows()}};
+  p.budgets = {c.top_k > 0 ? c.top_k : c.blocks()};
   p.limits = {c.threshold >= 0, c.mass > 0, c.threshold, c.mass};
   p.size = c.top_k > 0 ? c.top_k : c.blocks();
   return p;
@@ -243,14 +244,14 @@ class PoolLaunch {
              DType dtype = DType::kBFloat16)
       : width_(width),
         stride_(stride),
-        span_{0, tokens, 0, tokens < width ? 0 : (tokens - width) / stride + 1},
+        document_{.keys = tokens, .windows = tokens < width ? 0 : (tokens - width) / stride + 1},
         x_(tokens, heads, size, 1, dtype),
-        grad_(span_.windows, heads, kPools * size, 2, dtype),
+        grad_(document_.windows, heads, kPools * size, 2, dtype),
         pooled_(grad_),
         dx_(x_),
-        picked_(static_cast<size_t>(span_.windows * heads * 2 * size)) {
+        picked_(static_cast<size_t>(document_.windows * heads * 2 * size)) {
     std::fill(dx_.values.begin(), dx_.values.end(), 0.0);
-    for (int64_t window = 0; window < span_.windows; ++window)
+    for (int64_t window = 0; window < document_.windows; ++window)
       for (int64_t head = 0; head < heads; ++head)
         for (int64_t c = 0; c < size; ++c) solve(window, head, c);
   }
@@ -259,8 +260,8 @@ class PoolLaunch {
     Outcome outcome;
     ptx::Memory memory;
     selection::Pooling p{.dtype = x_.dtype, .batches = 1, .heads = x_.heads, .size = x_.size};
-    p.width = width_, p.stride = stride_, p.spans = &span_, p.span_count = 1;
-    p.tokens = x_.tokens, p.windows = span_.windows;
+    p.width = width_, p.stride = stride_, p.documents = &document_, p.document_count = 1;
+    p.tokens = x_.tokens, p.windows = document_.windows;
     const selection::PoolKind pools[] = {selection::PoolKind::max, selection::PoolKind::min,
                                          selection::PoolKind::mean};
     p.pools = pools, p.pool_count = kPools, p.picking = 2;
@@ -309,7 +310,7 @@ class PoolLaunch {
   }
 
   int64_t width_, stride_;
-  selection::Span span_;
+  PackedDocument document_;
   Rows x_, grad_;
   Exact pooled_, dx_;
   std::vector<int32_t> picked_;
