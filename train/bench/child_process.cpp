@@ -9,37 +9,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
-#include <filesystem>
 
 #include "core/error.h"
-
-extern char** environ;
+#include "core/exec_words.h"
 
 namespace longreach::bench {
-namespace {
-
-// Our environment with the additions in place of older values.
-std::vector<std::string> merged_environment(
-    const std::vector<std::pair<std::string, std::string>>& additions) {
-  std::vector<std::string> merged;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view one = *entry;
-    bool replaced = false;
-    for (const auto& [name, value] : additions) replaced = replaced || one.starts_with(name + "=");
-    if (!replaced) merged.emplace_back(one);
-  }
-  for (const auto& [name, value] : additions) merged.push_back(name + "=" + value);
-  return merged;
-}
-
-std::vector<char*> pointers(std::vector<std::string>& words) {
-  std::vector<char*> result;
-  for (std::string& word : words) result.push_back(word.data());
-  result.push_back(nullptr);
-  return result;
-}
-
-}  // namespace
 
 ChildProcess::ChildProcess(const std::vector<std::string>& arguments,
                            const std::vector<std::pair<std::string, std::string>>& environment) {
@@ -54,9 +28,9 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments,
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, to_child[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, from_child[1], STDOUT_FILENO);
-  std::vector<std::string> words = arguments, settings = merged_environment(environment);
-  const int failure = posix_spawnp(&pid_, arguments.at(0).c_str(), &actions, nullptr, pointers(words).data(),
-                                   pointers(settings).data());
+  std::vector<std::string> words = arguments, settings = environment_with(environment);
+  const int failure = posix_spawnp(&pid_, arguments.at(0).c_str(), &actions, nullptr, exec_pointers(words).data(),
+                                   exec_pointers(settings).data());
   posix_spawn_file_actions_destroy(&actions);
   close(to_child[0]);
   close(from_child[1]);
@@ -119,13 +93,6 @@ int ChildProcess::wait() {
   }
   pid_ = -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-std::string this_program() {
-  std::error_code failure;
-  const auto path = std::filesystem::read_symlink("/proc/self/exe", failure);
-  check<Error>(!failure, "/proc/self/exe: ", failure.message());
-  return path.string();
 }
 
 }  // namespace longreach::bench

@@ -33,7 +33,4 @@ class ChildProcess {
   std::string buffer_;
 };
 
-// This very program, for fresh processes.
-std::string this_program();
-
 }  // namespace longreach::bench

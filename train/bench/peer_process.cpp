@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/exec_words.h"
 
 namespace longreach::bench {
 namespace {

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "core/error.h"
+#include "core/exec_words.h"
 #include "layers/ops/cpu/parallel.h"
 #include "train/bench/child_process.h"
 #include "train/bench/layer.h"

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/exec_words.h"
 #include "layers/attention/mechanisms.h"
 #include "train/bench/child_process.h"
 #include "train/bench/conditions.h"
