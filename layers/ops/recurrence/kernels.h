@@ -4,16 +4,11 @@
 #include <cstdint>
 
 #include "layers/ops/dtype.h"
+#include "layers/ops/strided.h"
 
 namespace longreach::recurrence_kernels {
 
 enum class Decay : int32_t { kNone, kHead, kToken };
-
-// A [row, token, head, dense] array of Shape::dtype; strides in elements.
-struct View {
-  void* data = nullptr;
-  int64_t row = 0, token = 0, head = 0;
-};
 
 struct Sequence {
   int64_t row = 0;      // batch row
@@ -37,9 +32,10 @@ struct Shape {
   int64_t decay_row = 0, decay_token = 0, decay_head = 0;
 };
 
+// Strided tensors are of Shape::dtype, here and below.
 struct Forward {
   Shape shape;
-  View q, k, v, o;
+  Strided q{}, k{}, v{}, o{};
   const float* initial_state = nullptr;  // [N, H, Dk, Dv] or null: zero
   float* final_state = nullptr;          // [N, H, Dk, Dv]
   float* checkpoints = nullptr;  // [segments, H, Dk, Dv]: state at the start of each segment; null: not kept
@@ -49,7 +45,7 @@ struct Forward {
 
 struct Backward {
   Shape shape;
-  View q, k, v, grad_o, dq, dk, dv;
+  Strided q{}, k{}, v{}, grad_o{}, dq{}, dk{}, dv{};
   const float* checkpoints = nullptr;       // as Forward left them
   const float* grad_final_state = nullptr;  // [N, H, Dk, Dv] or null: zero
   float* grad_initial_state = nullptr;      // [N, H, Dk, Dv]

@@ -30,7 +30,6 @@ using namespace recurrence_kernels;
 constexpr int64_t kEnoughTasks = 8;
 constexpr int64_t kLongestSegment = 16;  // chunks: bounds the states that a backward task computes again
 
-View view(const at::Tensor& x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 float* floats(const at::Tensor& x) {
   return x.defined() ? static_cast<float*>(x.mutable_data_ptr()) : nullptr;
 }
@@ -103,10 +102,10 @@ class RecurrenceOp final : public FusedOp {
     const at::Tensor end = at::empty({shape.sequence_count, shape.heads, shape.dk, shape.dv}, f32);
     at::Tensor checkpoints, decays;
     Forward params{.shape = shape,
-                   .q = view(q),
-                   .k = view(k),
-                   .v = view(v),
-                   .o = view(o),
+                   .q = strided(q),
+                   .k = strided(k),
+                   .v = strided(v),
+                   .o = strided(o),
                    .initial_state = floats(start),
                    .final_state = floats(end),
                    .split = split};
@@ -138,13 +137,13 @@ class RecurrenceOp final : public FusedOp {
                      dv = at::empty(v.sizes(), v.options());
     const at::Tensor d_start = at::empty({shape.sequence_count, shape.heads, shape.dk, shape.dv}, f32);
     Backward params{.shape = shape,
-                    .q = view(q),
-                    .k = view(k),
-                    .v = view(v),
-                    .grad_o = view(grad_o),
-                    .dq = view(dq),
-                    .dk = view(dk),
-                    .dv = view(dv),
+                    .q = strided(q),
+                    .k = strided(k),
+                    .v = strided(v),
+                    .grad_o = strided(grad_o),
+                    .dq = strided(dq),
+                    .dk = strided(dk),
+                    .dv = strided(dv),
                     .checkpoints = floats(saved[kCheckpoints]),
                     .grad_final_state = floats(grad_end),
                     .grad_initial_state = floats(d_start)};

@@ -47,12 +47,12 @@ void with_element(DType dtype, const F& f) {
 }
 
 template <class T>
-const T* at(const View& x, int64_t row, int64_t token, int64_t head) {
-  return static_cast<const T*>(x.data) + row * x.row + token * x.token + head * x.head;
+const T* at(const Strided& x, int64_t batch, int64_t token, int64_t head) {
+  return static_cast<const T*>(x.data) + batch * x.batch + token * x.token + head * x.head;
 }
 template <class T>
-T* mutable_at(const View& x, int64_t row, int64_t token, int64_t head) {
-  return static_cast<T*>(x.data) + row * x.row + token * x.token + head * x.head;
+T* mutable_at(const Strided& x, int64_t batch, int64_t token, int64_t head) {
+  return static_cast<T*>(x.data) + batch * x.batch + token * x.token + head * x.head;
 }
 
 // to = factor * from over n floats, n a multiple of kStrip.

@@ -108,7 +108,7 @@ class ForwardTask {
 
   void load(int64_t token, int64_t m, bool with_queries) {
     const int64_t row = sequence_->row, first = sequence_->first + token;
-    const View &q = p_.q, &k = p_.k, &v = p_.v;
+    const Strided &q = p_.q, &k = p_.k, &v = p_.v;
     kernel::pad_tile(at<T>(k, row, first, head_ * s_.key_heads / s_.heads), k.token, m, s_.dk, k_, dk_,
                      pad(m), dk_);
     kernel::pad_tile(at<T>(v, row, first, head_ * s_.value_heads / s_.heads), v.token, m, s_.dv, v_, dv_,

@@ -39,7 +39,7 @@ void add_launches(cuda::NamedLaunches& all) {
     shape.decay = Decay::kToken, shape.log_decay = nowhere<const float>();
     shape.decay_token = kHeads, shape.decay_head = 1;
     shape.segment_count = count_chunks(shape);
-    const View view{nowhere(), 0, kHeads * kState, kState};
+    const Strided view{nowhere(), 0, kHeads * kState, kState};
     const DeviceMemory memory{nowhere<const void>(), nowhere()};
     Forward forward{.shape = shape, .q = view, .k = view, .v = view, .o = view};
     forward.checkpoints = nowhere<float>();

@@ -72,15 +72,15 @@ void expect_shape(const Shape& shape) {
 }
 
 // How the kernels see an operand with `heads` heads. Without tokens there need be no memory.
-Operand operand(const View& view, const Shape& shape, int64_t heads, const char* name) {
+Operand operand(const Strided& view, const Shape& shape, int64_t heads, const char* name) {
   if (count_chunks(shape) == 0) return {};
   const int64_t bytes = element_bytes(shape.dtype), per_vector = 16 / bytes;
   expect_aligned(view.data, static_cast<size_t>(bytes), name);
   bool rows = false;
   for (int64_t n = 0; n < shape.sequence_count; ++n) rows = rows || shape.sequences[n].row > 0;
   const bool vectors = reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.token % per_vector == 0 &&
-                       (heads == 1 || view.head % per_vector == 0) && (!rows || view.row % per_vector == 0);
-  return {view.data,      view.row, view.token, view.head, static_cast<int32_t>(shape.heads / heads),
+                       (heads == 1 || view.head % per_vector == 0) && (!rows || view.batch % per_vector == 0);
+  return {view.data,      view.batch, view.token, view.head, static_cast<int32_t>(shape.heads / heads),
           vectors ? 1 : 0};
 }
 
@@ -357,9 +357,9 @@ std::vector<Launch> plan_step(const Step& p) {
   check<ShapeError>(p.batch >= 0 && p.batch <= kGridLimit, "recurrence: a batch of ", p.batch,
                     "; built for CUDA: up to ", kGridLimit);
   const std::string name = "recurrence_step" + suffix(p.dtype);
-  const auto view = [&](const View& x, int64_t heads, const char* what) {
+  const auto view = [&](const Strided& x, int64_t heads, const char* what) {
     expect_aligned(x.data, static_cast<size_t>(element_bytes(p.dtype)), what);
-    return Operand{x.data, x.row, x.token, x.head, static_cast<int32_t>(p.heads / heads), 0};
+    return Operand{x.data, x.batch, x.token, x.head, static_cast<int32_t>(p.heads / heads), 0};
   };
   const Operand q = view(p.q, p.heads, "q"), k = view(p.k, p.key_heads, "k"),
                 v = view(p.v, p.value_heads, "v"), o = view(p.o, p.heads, "o");

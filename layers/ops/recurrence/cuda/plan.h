@@ -30,7 +30,6 @@ using recurrence_kernels::Decay;
 using recurrence_kernels::Forward;
 using recurrence_kernels::Sequence;
 using recurrence_kernels::Shape;
-using recurrence_kernels::View;
 
 // The chunks and the sequences' ranges of them, to be copied to the device (DeviceMemory::lists).
 std::vector<std::byte> make_lists(const Shape& shape);
@@ -54,13 +53,13 @@ std::vector<cuda::Launch> plan_forward(const Forward& params, const DeviceMemory
 std::vector<cuda::Launch> plan_backward(const Backward& params, const DeviceMemory& memory,
                                         const float* initial_state = nullptr);
 
-// One token for every row of a batch: state <- exp(log_decay) state + k v^T, o = scale q^T state. View::token
-// is not used.
+// One token for every row of a batch: state <- exp(log_decay) state + k v^T, o = scale q^T state.
+// Strided::token is not used.
 struct Step {
   int64_t batch = 0, heads = 0, key_heads = 0, value_heads = 0, dk = 0, dv = 0;
   DType dtype = DType::kFloat32;
   float scale = 1;
-  View q, k, v, o;                   // [B, H, Dk], [B, HK, Dk], [B, HV, Dv], [B, H, Dv]
+  Strided q{}, k{}, v{}, o{};        // [B, H, Dk], [B, HK, Dk], [B, HV, Dv], [B, H, Dv]
   const float* log_decay = nullptr;  // element [b * decay_row + h * decay_head]; null: no decay
   int64_t decay_row = 0, decay_head = 0;
   const float* state = nullptr;  // [B, H, Dk, Dv]

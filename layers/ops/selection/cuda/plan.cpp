@@ -99,8 +99,6 @@ void cut_rows(const SelectParams& p, int bytes, int dim, CudaSelect& select) {
   select.parts = select_parts(bytes, dim, select);
 }
 
-Strided rows_of(const Strided& x) { return {x.data, x.batch, x.token, x.head}; }
-
 CudaTensor tensor_of(const Strided& x, int64_t size, int64_t bytes) {
   const bool whole =
       reinterpret_cast<uintptr_t>(x.data) % (4 * bytes) == 0 && (x.batch | x.token | x.head | size) % 4 == 0;
@@ -167,8 +165,8 @@ cuda::Plan plan_select(const SelectParams& p, void* workspace) {
   cut_heads(p, select);
   cut_rows(p, bytes, dim, select);
   const int64_t tiles = fill_rule(builder, p.rule, select.tile_rows, select.rule);
-  select.q = builder.aligned_rows(rows_of(p.q), p.rule.rows, p.heads, p.size);
-  select.k = builder.aligned_rows(rows_of(p.k), p.key_count, p.key_heads, p.size);
+  select.q = builder.aligned_rows(p.q, p.rule.rows, p.heads, p.size);
+  select.k = builder.aligned_rows(p.k, p.key_count, p.key_heads, p.size);
   select.lists = static_cast<int32_t>(p.lists);
   select.heads = static_cast<int32_t>(p.heads), select.key_heads = static_cast<int32_t>(p.key_heads);
   select.tiles = static_cast<int32_t>(tiles);

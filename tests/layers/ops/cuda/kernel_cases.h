@@ -279,9 +279,9 @@ class RecurrenceLaunch {
     shape.decay_row = q_.tokens * kHeads, shape.decay_token = kHeads, shape.decay_head = 1;
     shape.segment_count = rc::count_chunks(shape);
     const auto lists = memory.upload("lists", rc::make_lists(shape));
-    const rc::View q = view(memory.upload("q", q_.bytes), q_), k = view(memory.upload("k", k_.bytes), k_),
-                   v = view(memory.upload("v", v_.bytes), v_),
-                   d_o = view(memory.upload("d_o", d_o_.bytes), d_o_);
+    const Strided q = view(memory.upload("q", q_.bytes), q_), k = view(memory.upload("k", k_.bytes), k_),
+                  v = view(memory.upload("v", v_.bytes), v_),
+                  d_o = view(memory.upload("d_o", d_o_.bytes), d_o_);
     const auto result = [&](const char* name, const Rows& like) {
       return view(memory.allocate(name, like.bytes.size()), like);
     };
@@ -332,7 +332,7 @@ class RecurrenceLaunch {
       d_log_decay_[static_cast<size_t>(m * kHeads + h)] += around += pairs[m - 1];
   }
 
-  static recurrence_cuda::View view(void* data, const Rows& like) {
+  static Strided view(void* data, const Rows& like) {
     return {data, like.tokens * like.heads * like.size, like.heads * like.size, like.size};
   }
 
@@ -363,7 +363,7 @@ class StepLaunch {
     namespace rc = recurrence_cuda;
     ptx::Memory memory;
     const auto view = [](void* data, const Rows& rows) {
-      return rc::View{data, rows.heads * rows.size, 0, rows.size};
+      return Strided{data, rows.heads * rows.size, 0, rows.size};
     };
     rc::Step step{.batch = 1, .heads = kHeads, .key_heads = 1, .value_heads = 1, .dk = kSize, .dv = kSize};
     step.dtype = q_.dtype, step.scale = kScale;

@@ -26,15 +26,15 @@ class CudaRun {
   struct Placement {
     int64_t gap = 0, offset = 0;
   };
-  recurrence_cuda::View place(const char* name, const at::Tensor& x, Placement p) {
+  Strided place(const char* name, const at::Tensor& x, Placement p) {
     const int64_t rows = x.numel() / std::max<int64_t>(x.size(3), 1), pitch = x.size(3) + p.gap,
                   bytes = x.element_size();
     auto* data = static_cast<std::byte*>(memory_.allocate(name, (rows * pitch + p.offset + 1) * bytes)) +
                  p.offset * bytes;
     return {data, x.size(1) * x.size(2) * pitch, x.size(2) * pitch, pitch};
   }
-  recurrence_cuda::View upload(const char* name, const at::Tensor& x, Placement p) {
-    const recurrence_cuda::View view = place(name, x, p);
+  Strided upload(const char* name, const at::Tensor& x, Placement p) {
+    const Strided view = place(name, x, p);
     const int64_t width = x.size(3) * x.element_size(), rows = width == 0 ? 0 : x.numel() / x.size(3);
     const at::Tensor dense = x.contiguous();
     for (int64_t r = 0; r < rows; ++r) {
@@ -45,7 +45,7 @@ class CudaRun {
     return view;
   }
   // A tensor of the shape and dtype of `like`; throws where an element was not written.
-  at::Tensor download(const recurrence_cuda::View& view, const at::Tensor& like) {
+  at::Tensor download(const Strided& view, const at::Tensor& like) {
     at::Tensor x = at::empty(like.sizes(), like.options());
     const int64_t width = x.size(3) * x.element_size(), rows = width == 0 ? 0 : x.numel() / x.size(3);
     for (int64_t r = 0; r < rows; ++r) {
@@ -137,8 +137,8 @@ inline Named run_cuda(const RecurrenceCase& c, const RecurrenceInputs& x, CudaRu
   const auto memory = [&](const char* name, size_t bytes) {
     return rc::DeviceMemory{lists, gpu.memory().allocate(name, bytes)};
   };
-  const rc::View q = gpu.upload("q", x[0], placement), k = gpu.upload("k", x[1], placement),
-                 v = gpu.upload("v", x[2], placement), grad = gpu.upload("grad of o", x[5], placement);
+  const Strided q = gpu.upload("q", x[0], placement), k = gpu.upload("k", x[1], placement),
+                v = gpu.upload("v", x[2], placement), grad = gpu.upload("grad of o", x[5], placement);
   rc::Forward forward{.shape = s.shape, .q = q, .k = k, .v = v, .o = gpu.place("o", x[5], placement)};
   forward.initial_state = gpu.array<float>("initial_state", x[4]);
   forward.final_state = gpu.array<float>("final_state", x[6].numel());

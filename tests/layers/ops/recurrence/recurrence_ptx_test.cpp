@@ -352,7 +352,7 @@ TEST_F(RecurrencePtx, RefusesWhatIsNotBuilt) {
   const RecurrenceCase c{.tokens = 64, .dk = 32, .dv = 32, .decay = DecayKind::kNone};
   CudaShape s(c, at::kBFloat16);
   alignas(256) static std::byte memory[256];
-  const rc::View view{memory, 0, 64, 32};
+  const Strided view{memory, 0, 64, 32};
   rc::Forward forward{.shape = s.shape, .q = view, .k = view, .v = view, .o = view};
   const rc::DeviceMemory device{memory, memory};
   EXPECT_EQ(rc::plan_forward(forward, device).size(), 4u);
