@@ -28,10 +28,11 @@ class HelpFormat : public CLI::Formatter {
   }
 };
 
-// Takes the values that the options' variables hold now for their defaults; flags and empty lists have none.
+// Takes the values that the options' variables hold now for their defaults; flags, empty lists and what must
+// be given have none.
 void note_defaults(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
-    if (option->get_items_expected_max() == 0) continue;
+    if (option->get_items_expected_max() == 0 || option->get_required()) continue;
     option->capture_default_str();
     std::string value = option->get_default_str();
     if (value.starts_with("[")) value = value.substr(1, value.size() - 2);

@@ -36,6 +36,9 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
        {train_verb,
         "train CONFIG [--print-config | --dry-run] [--section.key value ...]: pre-train, fine-tune or distil "
         "as the TOML file says"}},
+      {"launch",
+       {launch_verb,
+        "launch --nproc N [--max-restarts R] train ...: the verb on several ranks of this machine"}},
       {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position, or under gates"}},
       {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
       {"export", {export_verb, "export CHECKPOINT DIR --format gates: parts of a model for other programs"}},

@@ -9,6 +9,7 @@ namespace longreach {
 using Arguments = std::vector<std::string>;
 
 int train_verb(const Arguments& arguments);
+int launch_verb(const Arguments& arguments);
 int eval_verb(const Arguments& arguments);
 int generate_verb(const Arguments& arguments);
 int export_verb(const Arguments& arguments);
