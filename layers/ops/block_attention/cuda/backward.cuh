@@ -39,8 +39,7 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   const RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
   if (places.count <= 0) return;
   const KeyLimit limits(p.lists, list_row.document);
-  const int key_warp = warp_id() / kShape.row_warps;
-  const int first_row = warp_id() % kShape.row_warps * kRowTiles * 16;
+  const WarpPlace warp = warp_place<Sizes>();
 
   const uint32_t queries = ptx::shared_address(shared), d_outputs = queries + kRows * kQkBytes;
   const auto gather = [&](const CudaRows& rows) {
@@ -56,41 +55,28 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int row = min(first_row + m * 16 + h * 8 + (lane_id() >> 2), places.count - 1);
+      const int row = min(warp.first_row + m * 16 + h * 8 + (lane_id() >> 2), places.count - 1);
       const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
       terms[m][h] = params.terms[head_row * p.lists.queries + places.query(row)];
     }
 
-  const int head = places.first_head, k_begin = list_row.document.k_begin;
-  const char* keys = row_pointer(p.k, place.batch, k_begin, head * p.key_heads / p.heads);
-  const char* values = row_pointer(p.v, place.batch, k_begin, head * p.value_heads / p.heads);
-  const RowLimits<kRowTiles> row_limits(limits, places, first_row);
+  const int head = places.first_head;
+  const ListedKeys<Element, Sizes, kQk, kV> listed(p, list_row.document, place.batch, head,
+                                                   queries + kHeldBytes);
+  const RowLimits<kRowTiles> row_limits(limits, places, warp.first_row);
   const int seen_by_all = limits.of(places.query(0));
   const Walk walk(p.lists, list_of(p.lists, place.batch, head * p.lists.heads / p.heads, place.row),
                   limits.of(places.query(places.count - 1)));
   float acc[kRowTiles][kQk / 8][4];  // (16-row tiles, 8-column tiles of Q, elements of a lane)
   cuda::clear(acc);
   cuda::stream_tiles<kShape.stages>(
-      walk,
+      walk, [&](const Walk& at, int stage) { listed.load(at, stage); },
       [&](const Walk& at, int stage) {
-        const uint32_t to = queries + kHeldBytes + stage * kStageBytes;
-        load_pieces<kQkBytes, kThreads, Element::kBytes>(to, at, limits.keys, p.k, keys);
-        load_pieces<kVBytes, kThreads, Element::kBytes>(to + kColumns * kQkBytes, at, limits.keys, p.v,
-                                                        values);
-      },
-      [&](const Walk& at, int stage) {
-        const int base = kHeldBytes + stage * kStageBytes, own = key_warp * kOwn;
+        const int base = kHeldBytes + stage * kStageBytes, own = warp.key_warp * kOwn;
         // (16-row tiles, 8-key tiles of a warp, elements of a lane)
         float scores[kRowTiles][kOwn / 8][4], gradients[kRowTiles][kOwn / 8][4];
-        cuda::clear(scores);
-        cuda::clear(gradients);
-        cuda::multiply_rows<Element, kQkBytes>(scores,
-                                               cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes},
-                                               queries + base + own * kQkBytes);
-        cuda::multiply_rows<Element, kVBytes>(gradients,
-                                              cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
-                                              queries + base + kColumns * kQkBytes + own * kVBytes);
-        const OwnPieces<kKeyWarps, kColumns / kPiece> pieces(at, key_warp);
+        multiply_tiles<Element, Sizes, kQk, kV, true>(scores, gradients, queries, queries + base, warp);
+        const OwnPieces<kKeyWarps, kColumns / kPiece> pieces(at, warp.key_warp);
         weights_and_gradients<true>(
             scores, gradients, p.scale_log2, at.end() > seen_by_all,
             [&](int m, int, int e) { return terms[m][e >> 1]; },
@@ -98,8 +84,8 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
         cuda::multiply_weights<Element, kQkBytes>(acc, gradients, shared + base + own * kQkBytes);
       });
 
-  store_sums<Element, kRows, kKeyWarps, kThreads, kQk>(shared, acc, params.scale, first_row, key_warp,
-                                                       places.count, params.dq, gather(params.dq));
+  store_sums<Element, Sizes, kQk>(shared, acc, params.scale, warp, places.count, params.dq,
+                                  gather(params.dq));
 }
 
 // The rows that list a block, head group after head group, as columns of tiles: entry, query and head,
@@ -209,11 +195,32 @@ __device__ __forceinline__ void load_stage(const CudaBackward& params, uint32_t 
   }
 }
 
+// The keys of a block of key_gradient: some of one block of the lists, for the query heads that share them.
+// Under a causal mask the first blocks are listed most often: they begin first.
+struct KeyPlace : BlockPlace {
+  int block;
+  CudaDocument document;
+  KeyLimit limits;
+  int first, count;  // within the document
+
+  __device__ __forceinline__ KeyPlace(const CudaBackward& params, const CudaProblem& p, int tile_rows)
+      : BlockPlace(blockIdx.x, p.lists.blocks * params.block_tiles, p.heads / params.pair_group),
+        block(tile / params.block_tiles),
+        document(find_document<&CudaDocument::block_begin>(p.lists, block)),
+        limits(p.lists, document) {
+    const int inside = tile % params.block_tiles * tile_rows;
+    first = (block - document.block_begin) * p.lists.key_block + inside;
+    count = min(min(tile_rows, p.lists.key_block - inside), limits.keys - first);
+  }
+  // Of the first key, in the whole batch.
+  __device__ __forceinline__ int64_t token() const { return static_cast<int64_t>(document.k_begin) + first; }
+};
+
 template <class Element, int kQk, int kV, int kTileRows, KeyGradients kParts = KeyGradients::kBoth>
 __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   using Sizes = KeyGradientSizes<kTileRows, Element::kBytes, kQk, kV>;
   constexpr TileShape kShape = Sizes::kShape;
-  constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
+  constexpr int kRows = Sizes::kRows, kRowTiles = kShape.row_tiles;
   constexpr int kKeyWarps = kShape.key_warps, kColumns = kShape.columns, kOwn = kColumns / kKeyWarps;
   constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
   constexpr int kHeldBytes = kRows * (kQkBytes + kVBytes), kStageBytes = kColumns * (kQkBytes + kVBytes);
@@ -221,36 +228,21 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   extern __shared__ __align__(128) char shared[];
   const CudaProblem& p = params.problem;
 
-  // Under a causal mask the first blocks are listed most often: they begin first.
-  const BlockPlace place(blockIdx.x, p.lists.blocks * params.block_tiles, p.heads / params.pair_group);
-  const int block = place.tile / params.block_tiles;
-  const CudaDocument document = find_document<&CudaDocument::block_begin>(p.lists, block);
-  const KeyLimit limits(p.lists, document);
-  const int inside = place.tile % params.block_tiles * kRows;
-  const int first_key = (block - document.block_begin) * p.lists.key_block + inside;
-  const int count = min(min(kRows, p.lists.key_block - inside), limits.keys - first_key);
-  if (count <= 0) return;  // the last block of a document may be short
+  const KeyPlace place(params, p, kRows);
+  if (place.count <= 0) return;  // the last block of a document may be short
   const int first_head = place.head * params.pair_group;
-  const int key_warp = warp_id() / kShape.row_warps;
-  const int first_row = warp_id() % kShape.row_warps * kRowTiles * 16;
-  const uint32_t keys = ptx::shared_address(shared), values = keys + kRows * kQkBytes;
-  const int64_t token = static_cast<int64_t>(document.k_begin) + first_key;
-  cuda::load_tile<kRows, kQkBytes, kThreads>(
-      keys, count, p.k.size * Element::kBytes,
-      row_pointer(p.k, place.batch, token, first_head * p.key_heads / p.heads), p.k.token);
-  if constexpr (kKeys)
-    cuda::load_tile<kRows, kVBytes, kThreads>(
-        values, count, p.v.size * Element::kBytes,
-        row_pointer(p.v, place.batch, token, first_head * p.value_heads / p.heads), p.v.token);
-  ptx::cp_async_commit();
+  const WarpPlace warp = warp_place<Sizes>();
+  const uint32_t keys = ptx::shared_address(shared);
+  load_held_keys<Element, Sizes, kQk, kV, kKeys>(p, keys, place.count, place.batch, place.token(),
+                                                 first_head);
 
   QueryColumn* ring = reinterpret_cast<QueryColumn*>(shared + Sizes::kRingOffset);
   const int thread = static_cast<int>(threadIdx.x);
   const auto write_columns = [&](const ColumnWalk& at) {
     if (at.valid() && thread < kColumns)
-      ring[at.ring * kColumns + thread] = at.column(thread, place.batch, document);
+      ring[at.ring * kColumns + thread] = at.column(thread, place.batch, place.document);
   };
-  const ColumnWalk walk(params, first_head, place.batch, block, kColumns);
+  const ColumnWalk walk(params, first_head, place.batch, place.block, kColumns);
   write_columns(walk);
   __syncthreads();
 
@@ -268,29 +260,21 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
         write_columns(next);
       },
       [&](const ColumnWalk& at, int stage) {
-        const int base = kHeldBytes + stage * kStageBytes, own = key_warp * kOwn;
+        const int base = kHeldBytes + stage * kStageBytes, own = warp.key_warp * kOwn;
         // (16-key tiles, 8-query tiles of a warp, elements of a lane)
         float scores[kRowTiles][kOwn / 8][4], gradients[kRowTiles][kOwn / 8][4];
-        cuda::clear(scores);
-        cuda::multiply_rows<Element, kQkBytes>(
-            scores, cuda::SharedRows<kQkBytes>{keys + first_row * kQkBytes}, keys + base + own * kQkBytes);
-        if constexpr (kKeys) {
-          cuda::clear(gradients);
-          cuda::multiply_rows<Element, kVBytes>(gradients,
-                                                cuda::SharedRows<kVBytes>{values + first_row * kVBytes},
-                                                keys + base + kColumns * kQkBytes + own * kVBytes);
-        }
+        multiply_tiles<Element, Sizes, kQk, kV, kKeys>(scores, gradients, keys, keys + base, warp);
         const QueryColumn* columns = ring + at.ring * kColumns;
         const CudaTerms* terms =
             reinterpret_cast<const CudaTerms*>(shared + Sizes::kTerms) + stage * kColumns;
-        const int column = own + (lane_id() & 3) * 2, key = first_key + first_row + (lane_id() >> 2);
+        const int column = own + (lane_id() & 3) * 2, key = place.first + warp.first_row + (lane_id() >> 2);
         // Queries rise from column to column.
-        const bool border = p.lists.causal && limits.of(columns[0].query) < first_key + count;
+        const bool border = p.lists.causal && place.limits.of(columns[0].query) < place.first + place.count;
         weights_and_gradients<kKeys>(
             scores, gradients, p.scale_log2, border,
             [&](int, int n, int e) { return terms[column + n * 8 + (e & 1)]; },
             [&](int m, int n, int e) {
-              return key + m * 16 + (e >> 1) * 8 < limits.of(columns[column + n * 8 + (e & 1)].query);
+              return key + m * 16 + (e >> 1) * 8 < place.limits.of(columns[column + n * 8 + (e & 1)].query);
             });
         if constexpr (kValues)
           cuda::multiply_weights<Element, kVBytes>(acc_v, scores,
@@ -300,15 +284,14 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
       });
 
   const auto out = [&](const CudaRows& rows) {
-    return [&](int row) { return row_pointer(rows, place.batch, token + row, place.head); };
+    return [&](int row) { return row_pointer(rows, place.batch, place.token() + row, place.head); };
   };
   if constexpr (kValues)
-    store_sums<Element, kRows, kKeyWarps, kThreads, kV>(shared, acc_v, 1.0f, first_row, key_warp, count,
-                                                        params.dv, out(params.dv));
+    store_sums<Element, Sizes, kV>(shared, acc_v, 1.0f, warp, place.count, params.dv, out(params.dv));
   if constexpr (kKeys && kValues) __syncthreads();
   if constexpr (kKeys)
-    store_sums<Element, kRows, kKeyWarps, kThreads, kQk>(shared, acc_k, params.scale, first_row, key_warp,
-                                                         count, params.dk, out(params.dk));
+    store_sums<Element, Sizes, kQk>(shared, acc_k, params.scale, warp, place.count, params.dk,
+                                    out(params.dk));
 }
 
 }  // namespace longreach::block

@@ -13,6 +13,7 @@
 // copy those that are not).
 #pragma once
 #include "layers/ops/block_attention/cuda/lists.cuh"
+#include "layers/ops/cuda/attention/outputs.cuh"
 
 namespace longreach::block {
 
@@ -45,9 +46,9 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
   constexpr int kKeyWarps = kShape.key_warps, kColumns = kShape.columns, kOwn = kColumns / kKeyWarps;
   constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
-  constexpr int kStageBytes = kColumns * (kQkBytes + kVBytes);
-  constexpr bool kHoldQueries = Element::kBytes == 2 && kRowTiles * kQk <= 64;
+  constexpr int kHeldBytes = kRows * kQkBytes, kStageBytes = kColumns * (kQkBytes + kVBytes);
   using Walk = ListWalk<kColumns / kPiece>;
+  using Queries = QueryRows<Element, kQk, kRowTiles>;
   extern __shared__ __align__(128) char shared[];
   const CudaProblem& p = params.problem;
 
@@ -56,77 +57,51 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   const RowPlaces<true> places(list_row.tile(place.first), kRows, place.head_group, p.group);
   if (places.count <= 0) return;  // the last row of a document may be short
   const KeyLimit limits(p.lists, list_row.document);
-  const int key_warp = warp_id() / kShape.row_warps;
-  const int first_row = warp_id() % kShape.row_warps * kRowTiles * 16;
+  const WarpPlace warp = warp_place<Sizes>();
 
-  const uint32_t queries = ptx::shared_address(shared), stages = queries + kRows * kQkBytes;
-  cuda::gather_tile<kRows, kQkBytes, kThreads>(
-      queries, places.count, p.q.size * Element::kBytes,
-      [&](int row) { return row_pointer(p.q, place.batch, places.query(row), places.head(row)); });
+  const uint32_t queries = ptx::shared_address(shared);
+  const auto gather = [&](const CudaRows& rows) {
+    return [&](int row) { return row_pointer(rows, place.batch, places.query(row), places.head(row)); };
+  };
+  cuda::gather_tile<kRows, kQkBytes, kThreads>(queries, places.count, p.q.size * Element::kBytes,
+                                               gather(p.q));
   ptx::cp_async_commit();
-  if (p.negate) negate_tile<Element, kRows * kQkBytes, kThreads>(shared);
+  if (p.negate) negate_tile<Element, kHeldBytes, kThreads>(shared);
 
-  const int head = places.first_head, k_begin = list_row.document.k_begin;
-  const char* keys = row_pointer(p.k, place.batch, k_begin, head * p.key_heads / p.heads);
-  const char* values = row_pointer(p.v, place.batch, k_begin, head * p.value_heads / p.heads);
-  const RowLimits<kRowTiles> row_limits(limits, places, first_row);
+  const int head = places.first_head;
+  const ListedKeys<Element, Sizes, kQk, kV> listed(p, list_row.document, place.batch, head,
+                                                   queries + kHeldBytes);
+  const RowLimits<kRowTiles> row_limits(limits, places, warp.first_row);
   const int seen_by_all = limits.of(places.query(0));
   const Walk walk(p.lists, list_of(p.lists, place.batch, head * p.lists.heads / p.heads, place.row),
                   limits.of(places.query(places.count - 1)));
 
-  float acc[kRowTiles][kV / 8][4];  // (16-row tiles, 8-column tiles of V, elements of a lane)
-  cuda::clear(acc);
-  SoftmaxRows<kRowTiles> softmax;
-  softmax.clear();
-  cuda::HeldRows<kHoldQueries ? kRowTiles : 1, kHoldQueries ? kQkBytes : 32> held;
+  OutputRows<Element, Sizes, kV> outputs(warp);
+  Queries query_rows;
   bool first_tile = true;
   cuda::stream_tiles<kShape.stages>(
-      walk,
+      walk, [&](const Walk& at, int stage) { listed.load(at, stage); },
       [&](const Walk& at, int stage) {
-        const uint32_t to = stages + stage * kStageBytes;
-        load_pieces<kQkBytes, kThreads, Element::kBytes>(to, at, limits.keys, p.k, keys);
-        load_pieces<kVBytes, kThreads, Element::kBytes>(to + kColumns * kQkBytes, at, limits.keys, p.v,
-                                                        values);
-      },
-      [&](const Walk& at, int stage) {
-        const int base = kRows * kQkBytes + stage * kStageBytes, own = key_warp * kOwn;
+        const int base = kHeldBytes + stage * kStageBytes, own = warp.key_warp * kOwn;
         float scores[kRowTiles][kOwn / 8][4];  // (16-row tiles, 8-key tiles of a warp, elements of a lane)
-        cuda::clear(scores);
-        const uint32_t own_queries = queries + first_row * kQkBytes,
-                       own_keys = queries + base + own * kQkBytes;
-        if constexpr (kHoldQueries) {
-          if (first_tile) held.load(own_queries);
-          first_tile = false;
-          cuda::multiply_rows<Element, kQkBytes>(scores, held, own_keys);
-        } else {
-          cuda::multiply_rows<Element, kQkBytes>(scores, cuda::SharedRows<kQkBytes>{own_queries}, own_keys);
-        }
+        const uint32_t own_queries = queries + warp.first_row * kQkBytes;
+        if constexpr (Queries::kHold)
+          if (first_tile) query_rows.load(own_queries);
+        first_tile = false;
+        query_rows.multiply(scores, own_queries, queries + base + own * kQkBytes);
         if (at.end() > seen_by_all)
-          mask_scores(scores, OwnPieces<kKeyWarps, kColumns / kPiece>(at, key_warp), row_limits);
-        softmax.step(scores, acc, p.scale_log2);
-        cuda::multiply_weights<Element, kVBytes>(acc, scores,
+          mask_scores(scores, OwnPieces<kKeyWarps, kColumns / kPiece>(at, warp.key_warp), row_limits);
+        outputs.softmax.step(scores, outputs.acc, p.scale_log2);
+        cuda::multiply_weights<Element, kVBytes>(outputs.acc, scores,
                                                  shared + base + kColumns * kQkBytes + own * kVBytes);
       });
 
-  float factor[kRowTiles][2], lse[kRowTiles][2];  // (16-row tiles, rows of a lane)
   float* staging = reinterpret_cast<float*>(shared);
-  softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(shared + Sizes::kMeeting),
-                                            key_warp, first_row, factor, lse);
-  stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
-  __syncthreads();
-  store_staged<Element, kRows, kV, kKeyWarps, kThreads>(staging, places.count, params.o, [&](int row) {
-    return row_pointer(params.o, place.batch, places.query(row), places.head(row));
+  outputs.finish(staging, reinterpret_cast<float2*>(shared + Sizes::kMeeting), p.scale_log2);
+  outputs.store(staging, places.count, params.o, gather(params.o), [&](int row) {
+    const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
+    return params.lse + head_row * p.lists.queries + places.query(row);
   });
-  if (key_warp != 0 || (lane_id() & 3) != 0) return;
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = first_row + m * 16 + h * 8 + (lane_id() >> 2);
-      if (row >= places.count) continue;
-      const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
-      params.lse[head_row * p.lists.queries + places.query(row)] = lse[m][h];
-    }
 }
 
 }  // namespace longreach::block

@@ -140,6 +140,31 @@ __device__ __forceinline__ void load_pieces(uint32_t tile, const ListWalk<kPiece
   }
 }
 
+// The keys and values of a document, of the heads that belong to query head `head`: a stage takes the pieces
+// of a tile, those of the keys first.
+template <class Element, class Sizes, int kQk, int kV>
+struct ListedKeys {
+  static constexpr int kColumns = Sizes::kShape.columns, kThreads = Sizes::kThreads;
+  static constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  const CudaProblem& p;
+  uint32_t stages;
+  int count;
+  const char *keys, *values;
+
+  __device__ __forceinline__ ListedKeys(const CudaProblem& problem, const CudaDocument& document, int batch,
+                                        int head, uint32_t to)
+      : p(problem),
+        stages(to),
+        count(document.k_end - document.k_begin),
+        keys(row_pointer(p.k, batch, document.k_begin, head * p.key_heads / p.heads)),
+        values(row_pointer(p.v, batch, document.k_begin, head * p.value_heads / p.heads)) {}
+  __device__ __forceinline__ void load(const ListWalk<kColumns / kPiece>& at, int stage) const {
+    const uint32_t to = stages + stage * kColumns * (kQkBytes + kVBytes);
+    load_pieces<kQkBytes, kThreads, Element::kBytes>(to, at, count, p.k, keys);
+    load_pieces<kVBytes, kThreads, Element::kBytes>(to + kColumns * kQkBytes, at, count, p.v, values);
+  }
+};
+
 // The pieces of one of the kWarps warps that share out a tile: chosen without an index, which would put them
 // into local memory.
 template <int kWarps, int kPieces>

@@ -39,6 +39,18 @@ struct BlockPlace {
   }
 };
 
+// A warp's part of a tile of scores: the first of its rows, and its number among the warps that share out the
+// columns of these rows.
+struct WarpPlace {
+  int key_warp, first_row;
+};
+
+template <class Sizes>
+__device__ __forceinline__ WarpPlace warp_place() {
+  constexpr int kRowWarps = Sizes::kShape.row_warps;
+  return {warp_id() / kRowWarps, warp_id() % kRowWarps * Sizes::kShape.row_tiles * 16};
+}
+
 // Row `r` of a block as a query of a head: consecutive queries, or all heads of one query after another.
 template <bool kPacked>
 struct RowPlaces {
