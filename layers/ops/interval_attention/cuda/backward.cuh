@@ -24,6 +24,24 @@ struct QueryGradientSizes {
   static constexpr int kIntervals = query_gradient_shared(kShape, kElementBytes, kQk, kV) - kRows * 8;
 };
 
+// lse and delta of a head's queries.
+__device__ __forceinline__ const CudaTerms* terms_of(const CudaBackward& params, int batch, int head) {
+  const CudaProblem& p = params.problem;
+  return params.terms + (static_cast<int64_t>(batch) * p.heads + head) * p.queries;
+}
+
+// Starts the copies of a tile of queries and their dO: `rows` from `first` on, all other rows are zero.
+template <class Element, int kRows, int kThreads, int kQk, int kV>
+__device__ __forceinline__ void load_queries(const CudaBackward& params, uint32_t tile, int first, int rows,
+                                             int head, int batch) {
+  constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  const CudaRows &q = params.problem.q, &v = params.problem.v, &d_o = params.d_o;
+  cuda::load_tile<kRows, kQkBytes, kThreads>(tile, rows, q.size * Element::kBytes,
+                                             row_pointer(q, batch, first, head), q.token);
+  cuda::load_tile<kRows, kVBytes, kThreads>(tile + kRows * kQkBytes, rows, v.size * Element::kBytes,
+                                            row_pointer(d_o, batch, first, head), d_o.token);
+}
+
 template <class Element, int kQk, int kV>
 __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   using Sizes = QueryGradientSizes<Element::kBytes, kQk, kV>;
@@ -40,75 +58,50 @@ __device__ __forceinline__ void query_gradient(const CudaBackward& params) {
   const RowPlaces<false> places(tile, kRows, place.head, 1);
   const RowMask mask(p.mask, tile, p.queries, place.batch, place.head, p.heads);
   const BlockIntervals<false> block_intervals{p, tile, places, mask, place.batch};
-  const int first_row = warp_id() * kRowTiles * 16, first_query = places.query(0);
+  const WarpPlace warp{0, warp_id() * kRowTiles * 16};
+  const int first_query = places.query(0);
 
-  const uint32_t queries = ptx::shared_address(shared), d_outputs = queries + kRows * kQkBytes;
-  cuda::load_tile<kRows, kQkBytes, kThreads>(queries, places.count, p.q.size * Element::kBytes,
-                                             row_pointer(p.q, place.batch, first_query, place.head),
-                                             p.q.token);
-  cuda::load_tile<kRows, kVBytes, kThreads>(d_outputs, places.count, p.v.size * Element::kBytes,
-                                            row_pointer(params.d_o, place.batch, first_query, place.head),
-                                            params.d_o.token);
+  const uint32_t queries = ptx::shared_address(shared);
+  load_queries<Element, kRows, kThreads, kQk, kV>(params, queries, first_query, places.count, place.head,
+                                                  place.batch);
   ptx::cp_async_commit();
   const CudaHull hull = block_intervals.template hull<kRows>();
   int2* intervals = reinterpret_cast<int2*>(shared + Sizes::kIntervals);
   block_intervals.template write<kRows, kThreads>(intervals);
   CudaTerms terms[kRowTiles][2];  // (16-query tiles, rows of a lane)
-  const CudaTerms* head_terms =
-      params.terms + (static_cast<int64_t>(place.batch) * p.heads + place.head) * p.queries + first_query;
+  const CudaTerms* head_terms = terms_of(params, place.batch, place.head) + first_query;
 #pragma unroll
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const int row = first_row + m * 16 + h * 8 + (lane_id() >> 2);
+      const int row = warp.first_row + m * 16 + h * 8 + (lane_id() >> 2);
       terms[m][h] = {0.0f, 0.0f};
       if (row < places.count) terms[m][h] = head_terms[row];
     }
 
-  const char* keys = row_pointer(p.k, place.batch, tile.k_begin, place.head * p.key_heads / p.heads);
-  const char* values = row_pointer(p.v, place.batch, tile.k_begin, place.head * p.value_heads / p.heads);
+  const KeyTiles<Element, Sizes, kQk, kV> key_tiles(p, tile, place.batch, place.head, queries + kHeldBytes);
   const KeyWalk walk(hull, mask, kColumns);
   float acc[kRowTiles][kQk / 8][4];  // (16-query tiles, 8-column tiles of Q, elements of a lane)
   cuda::clear(acc);
   cuda::stream_tiles<kShape.stages>(
-      walk,
-      [&](const KeyWalk& at, int stage) {
-        const int first = at.tile() * kColumns, count = tile.k_end - tile.k_begin - first;
-        const uint32_t to = queries + kHeldBytes + stage * kStageBytes;
-        cuda::load_tile<kColumns, kQkBytes, kThreads>(to, count, p.k.size * Element::kBytes,
-                                                      keys + first * p.k.token, p.k.token);
-        cuda::load_tile<kColumns, kVBytes, kThreads>(to + kColumns * kQkBytes, count,
-                                                     p.v.size * Element::kBytes, values + first * p.v.token,
-                                                     p.v.token);
-      },
+      walk, [&](const KeyWalk& at, int stage) { key_tiles.load(at.tile(), stage); },
       [&](const KeyWalk& at, int stage) {
         const int first = tile.k_begin + at.tile() * kColumns, base = kHeldBytes + stage * kStageBytes;
         // (16-query tiles, 8-key tiles, elements of a lane)
         float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
-        cuda::clear(scores);
-        cuda::clear(gradients);
-        cuda::multiply_rows<Element, kQkBytes>(
-            scores, cuda::SharedRows<kQkBytes>{queries + first_row * kQkBytes}, queries + base);
-        cuda::multiply_rows<Element, kVBytes>(gradients,
-                                              cuda::SharedRows<kVBytes>{d_outputs + first_row * kVBytes},
-                                              queries + base + kColumns * kQkBytes);
+        multiply_tiles<Element, Sizes, kQk, kV, true>(scores, gradients, queries, queries + base, warp);
         const int key = first + (lane_id() & 3) * 2;
         weights_and_gradients<true>(
             scores, gradients, p.scale_log2, !sees_all(hull, mask.sink_end, first, first + kColumns),
             [&](int m, int, int e) { return terms[m][e >> 1]; },
             [&](int m, int n, int e) {
-              const int2 ends = intervals[first_row + m * 16 + (e >> 1) * 8 + (lane_id() >> 2)];
+              const int2 ends = intervals[warp.first_row + m * 16 + (e >> 1) * 8 + (lane_id() >> 2)];
               return mask.sees({ends.x, ends.y}, key + n * 8 + (e & 1));
             });
         cuda::multiply_weights<Element, kQkBytes>(acc, gradients, shared + base);
       });
 
-  float factor[kRowTiles][2];  // (16-row tiles, rows of a lane)
-  fill(factor, params.scale);
-  float* staging = reinterpret_cast<float*>(shared);
-  stage<kQk>(staging, first_row, acc, factor);
-  __syncthreads();
-  store_staged<Element, kRows, kQk, 1, kThreads>(staging, places.count, params.dq, [&](int row) {
+  store_sums<Element, Sizes, kQk>(shared, acc, params.scale, warp, places.count, params.dq, [&](int row) {
     return row_pointer(params.dq, place.batch, first_query + row, place.head);
   });
 }
@@ -184,27 +177,26 @@ struct KeyGradientSizes {
                                 kShape.stages * kShape.columns * static_cast<int>(sizeof(CudaTerms));
 };
 
-// Writes one of a block's two results.
-template <class Element, int kRows, int kThreads, int kSize, int kRowTiles>
-__device__ __forceinline__ void store_key_gradient(char* shared, const float (&acc)[kRowTiles][kSize / 8][4],
-                                                   float scale, const CudaRows& out, int batch, int first_key,
-                                                   int count, int head) {
-  float factor[kRowTiles][2];  // (16-row tiles, rows of a lane)
-  fill(factor, scale);
-  float* staging = reinterpret_cast<float*>(shared);
-  stage<kSize>(staging, warp_id() * kRowTiles * 16, acc, factor);
-  __syncthreads();
-  store_staged<Element, kRows, kSize, 1, kThreads>(
-      staging, count, out, [&](int row) { return row_pointer(out, batch, first_key + row, head); });
-  __syncthreads();
+// Starts the copies of a tile of queries, their dO and their terms to stage `stage`.
+template <class Element, class Sizes, int kQk, int kV>
+__device__ __forceinline__ void load_stage(const CudaBackward& params, uint32_t shared, const CudaTile& tile,
+                                           const QueryWalk& at, int batch, int stage) {
+  constexpr int kColumns = Sizes::kShape.columns, kStageBytes = kColumns * (kQk + kV) * Element::kBytes;
+  const int first = tile.q_begin + at.tile() * kColumns, rows = tile.q_end - first;
+  load_queries<Element, kColumns, Sizes::kThreads, kQk, kV>(
+      params, shared + Sizes::kHeldBytes + stage * kStageBytes, first, rows, at.head, batch);
+  const CudaTerms* from = terms_of(params, batch, at.head) + first;
+  const int row = static_cast<int>(threadIdx.x), bytes = static_cast<int>(sizeof(CudaTerms));
+  if (row < kColumns)
+    ptx::cp_async_8(shared + Sizes::kTerms + (stage * kColumns + row) * bytes, from + row,
+                    row < rows ? bytes : 0);
 }
 
 template <class Element, int kQk, int kV, KeyGradients kParts>
 __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   using Sizes = KeyGradientSizes<Element::kBytes, kQk, kV, kParts>;
   constexpr TileShape kShape = Sizes::kShape;
-  constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
-  constexpr int kColumns = kShape.columns;
+  constexpr int kRows = Sizes::kRows, kRowTiles = kShape.row_tiles, kColumns = kShape.columns;
   constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
   constexpr int kStageBytes = kColumns * (kQkBytes + kVBytes);
   constexpr bool kKeys = kParts != KeyGradients::kValues, kValues = kParts != KeyGradients::kKeys;
@@ -214,16 +206,10 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   const BlockPlace place(blockIdx.x, p.tile_count, p.heads / p.group);
   const CudaTile tile = tile_at(p.tiles, place.tile, kRows, p.queries, p.keys);
   const int first_key = tile.k_begin + tile.first, count = min(kRows, tile.k_end - first_key);
-  const int first_head = place.head * p.group, first_row = warp_id() * kRowTiles * 16;
-  const uint32_t keys = ptx::shared_address(shared), values = keys + kRows * kQkBytes;
-  cuda::load_tile<kRows, kQkBytes, kThreads>(
-      keys, count, p.k.size * Element::kBytes,
-      row_pointer(p.k, place.batch, first_key, first_head * p.key_heads / p.heads), p.k.token);
-  if constexpr (kKeys)
-    cuda::load_tile<kRows, kVBytes, kThreads>(
-        values, count, p.v.size * Element::kBytes,
-        row_pointer(p.v, place.batch, first_key, first_head * p.value_heads / p.heads), p.v.token);
-  ptx::cp_async_commit();
+  const int first_head = place.head * p.group;
+  const WarpPlace warp{0, warp_id() * kRowTiles * 16};
+  const uint32_t keys = ptx::shared_address(shared);
+  load_held_keys<Element, Sizes, kQk, kV, kKeys>(p, keys, count, place.batch, first_key, first_head);
 
   const QueryScan scan{params,
                        tile,
@@ -241,41 +227,20 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
   cuda::stream_tiles<kShape.stages>(
       QueryWalk(scan),
       [&](const QueryWalk& at, int stage) {
-        const int first = tile.q_begin + at.tile() * kColumns, rows = tile.q_end - first;
-        const uint32_t to = keys + Sizes::kHeldBytes + stage * kStageBytes;
-        cuda::load_tile<kColumns, kQkBytes, kThreads>(
-            to, rows, p.q.size * Element::kBytes, row_pointer(p.q, place.batch, first, at.head), p.q.token);
-        cuda::load_tile<kColumns, kVBytes, kThreads>(
-            to + kColumns * kQkBytes, rows, p.v.size * Element::kBytes,
-            row_pointer(params.d_o, place.batch, first, at.head), params.d_o.token);
-        const CudaTerms* from =
-            params.terms + (static_cast<int64_t>(place.batch) * p.heads + at.head) * p.queries + first;
-        const int row = static_cast<int>(threadIdx.x), bytes = static_cast<int>(sizeof(CudaTerms));
-        if (row < kColumns)
-          ptx::cp_async_8(keys + Sizes::kTerms + (stage * kColumns + row) * bytes, from + row,
-                          row < rows ? bytes : 0);
+        load_stage<Element, Sizes, kQk, kV>(params, keys, tile, at, place.batch, stage);
       },
       [&](const QueryWalk& at, int stage) {
-        const uint32_t query_tile = keys + Sizes::kHeldBytes + stage * kStageBytes;
-        const char* tile_bytes = shared + Sizes::kHeldBytes + stage * kStageBytes;
+        const int base = Sizes::kHeldBytes + stage * kStageBytes;
         // (16-key tiles, 8-query tiles, elements of a lane)
         float scores[kRowTiles][kColumns / 8][4], gradients[kRowTiles][kColumns / 8][4];
-        cuda::clear(scores);
-        cuda::multiply_rows<Element, kQkBytes>(
-            scores, cuda::SharedRows<kQkBytes>{keys + first_row * kQkBytes}, query_tile);
-        if constexpr (kKeys) {
-          cuda::clear(gradients);
-          cuda::multiply_rows<Element, kVBytes>(gradients,
-                                                cuda::SharedRows<kVBytes>{values + first_row * kVBytes},
-                                                query_tile + kColumns * kQkBytes);
-        }
+        multiply_tiles<Element, Sizes, kQk, kV, kKeys>(scores, gradients, keys, keys + base, warp);
         const RowMask mask = scan.mask(at.head);
         const bool border =
             !sees_all(scan.hull(mask, at.head, at.tile()), mask.sink_end, scan.key, scan.key_end);
         const CudaTerms* terms = reinterpret_cast<const CudaTerms*>(shared + Sizes::kTerms) +
                                  stage * kColumns + (lane_id() & 3) * 2;
         const int query = tile.q_begin + at.tile() * kColumns + (lane_id() & 3) * 2;
-        const int key = first_key + first_row + (lane_id() >> 2);
+        const int key = first_key + warp.first_row + (lane_id() >> 2);
         weights_and_gradients<kKeys>(
             scores, gradients, p.scale_log2, border,
             [&](int, int n, int e) { return terms[n * 8 + (e & 1)]; },
@@ -284,16 +249,21 @@ __device__ __forceinline__ void key_gradient(const CudaBackward& params) {
               return mask.sees(seen, key + m * 16 + (e >> 1) * 8);
             });
         if constexpr (kValues)
-          cuda::multiply_weights<Element, kVBytes>(acc_v, scores, tile_bytes + kColumns * kQkBytes);
-        if constexpr (kKeys) cuda::multiply_weights<Element, kQkBytes>(acc_k, gradients, tile_bytes);
+          cuda::multiply_weights<Element, kVBytes>(acc_v, scores, shared + base + kColumns * kQkBytes);
+        if constexpr (kKeys) cuda::multiply_weights<Element, kQkBytes>(acc_k, gradients, shared + base);
       });
 
-  if constexpr (kValues)
-    store_key_gradient<Element, kRows, kThreads, kV>(shared, acc_v, 1.0f, params.dv, place.batch, first_key,
-                                                     count, place.head);
-  if constexpr (kKeys)
-    store_key_gradient<Element, kRows, kThreads, kQk>(shared, acc_k, params.scale, params.dk, place.batch,
-                                                      first_key, count, place.head);
+  const auto out = [&](const CudaRows& rows) {
+    return [&](int row) { return row_pointer(rows, place.batch, first_key + row, place.head); };
+  };
+  if constexpr (kValues) {
+    store_sums<Element, Sizes, kV>(shared, acc_v, 1.0f, warp, count, params.dv, out(params.dv));
+    __syncthreads();
+  }
+  if constexpr (kKeys) {
+    store_sums<Element, Sizes, kQk>(shared, acc_k, params.scale, warp, count, params.dk, out(params.dk));
+    __syncthreads();
+  }
 }
 
 }  // namespace longreach::interval

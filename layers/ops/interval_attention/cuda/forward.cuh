@@ -12,7 +12,7 @@
 // Limits: the pairs of head dims in the .cu files; smaller ones are filled up with zeros. Rows of q, k and v
 // are 16-byte aligned (plans copy those that are not).
 #pragma once
-#include "layers/ops/cuda/attention/softmax.cuh"
+#include "layers/ops/cuda/attention/outputs.cuh"
 #include "layers/ops/interval_attention/cuda/mask.cuh"
 
 namespace longreach::interval {
@@ -70,6 +70,34 @@ struct BlockIntervals {
   }
 };
 
+// The keys and values of a tile's document, of the heads that belong to query head `head`: a stage takes a
+// tile of them, keys first.
+template <class Element, class Sizes, int kQk, int kV>
+struct KeyTiles {
+  static constexpr int kColumns = Sizes::kShape.columns, kThreads = Sizes::kThreads;
+  static constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
+  const CudaProblem& p;
+  const CudaTile& tile;
+  uint32_t stages;
+  const char *keys, *values;
+
+  __device__ __forceinline__ KeyTiles(const CudaProblem& problem, const CudaTile& of, int batch, int head,
+                                      uint32_t to)
+      : p(problem),
+        tile(of),
+        stages(to),
+        keys(row_pointer(p.k, batch, tile.k_begin, head * p.key_heads / p.heads)),
+        values(row_pointer(p.v, batch, tile.k_begin, head * p.value_heads / p.heads)) {}
+  __device__ __forceinline__ void load(int index, int stage) const {
+    const int first = index * kColumns, count = tile.k_end - tile.k_begin - first;
+    const uint32_t to = stages + stage * kColumns * (kQkBytes + kVBytes);
+    cuda::load_tile<kColumns, kQkBytes, kThreads>(to, count, p.k.size * Element::kBytes,
+                                                  keys + first * p.k.token, p.k.token);
+    cuda::load_tile<kColumns, kVBytes, kThreads>(to + kColumns * kQkBytes, count, p.v.size * Element::kBytes,
+                                                 values + first * p.v.token, p.v.token);
+  }
+};
+
 // The sizes of one kernel. (A constant of a class: device code may not call the functions that give the
 // shapes.)
 template <int kElementBytes, int kQk, int kV, bool kDecode>
@@ -89,8 +117,8 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   constexpr int kRows = Sizes::kRows, kThreads = Sizes::kThreads, kRowTiles = kShape.row_tiles;
   constexpr int kKeyWarps = kShape.key_warps, kColumns = kShape.columns, kOwn = kColumns / kKeyWarps;
   constexpr int kQkBytes = kQk * Element::kBytes, kVBytes = kV * Element::kBytes;
-  constexpr int kStageBytes = kColumns * (kQkBytes + kVBytes);
-  constexpr bool kHoldQueries = Element::kBytes == 2 && kRowTiles * kQk <= 64;
+  constexpr int kHeldBytes = kRows * kQkBytes, kStageBytes = kColumns * (kQkBytes + kVBytes);
+  using Queries = QueryRows<Element, kQk, kRowTiles>;
   extern __shared__ __align__(128) char shared[];
   const CudaProblem& p = params.problem;
 
@@ -102,81 +130,52 @@ __device__ __forceinline__ void forward(const CudaForward& params) {
   const RowPlaces<kDecode> places(tile, kRows, place.head, p.group);
   const RowMask mask(p.mask, tile, p.queries, place.batch, places.first_head, p.heads);
   const BlockIntervals<kDecode> block_intervals{p, tile, places, mask, place.batch};
-  const int key_warp = warp_id() / kShape.row_warps;
-  const int first_row = warp_id() % kShape.row_warps * kRowTiles * 16;
+  const WarpPlace warp = warp_place<Sizes>();
 
-  const uint32_t queries = ptx::shared_address(shared), stages = queries + kRows * kQkBytes;
+  const uint32_t queries = ptx::shared_address(shared);
   cuda::gather_tile<kRows, kQkBytes, kThreads>(
       queries, places.count, p.q.size * Element::kBytes,
       [&](int row) { return row_pointer(p.q, place.batch, places.query(row), places.head(row)); });
   ptx::cp_async_commit();
-  if (p.negate) negate_tile<Element, kRows * kQkBytes, kThreads>(shared);
+  if (p.negate) negate_tile<Element, kHeldBytes, kThreads>(shared);
 
   const CudaHull hull = block_intervals.template hull<kRows>();
   int2* intervals = reinterpret_cast<int2*>(shared + Sizes::kIntervals);
   block_intervals.template write<kRows, kThreads>(intervals);
-  const char* keys = row_pointer(p.k, place.batch, tile.k_begin, places.first_head * p.key_heads / p.heads);
-  const char* values =
-      row_pointer(p.v, place.batch, tile.k_begin, places.first_head * p.value_heads / p.heads);
+  const KeyTiles<Element, Sizes, kQk, kV> key_tiles(p, tile, place.batch, places.first_head,
+                                                    queries + kHeldBytes);
   const KeyWalk walk(hull, mask, kColumns, split, kDecode ? params.splits : 1);
 
-  float acc[kRowTiles][kV / 8][4];  // (16-row tiles, 8-column tiles of V, elements of a lane)
-  cuda::clear(acc);
-  SoftmaxRows<kRowTiles> softmax;
-  softmax.clear();
-  cuda::HeldRows<kHoldQueries ? kRowTiles : 1, kHoldQueries ? kQkBytes : 32> held;
+  OutputRows<Element, Sizes, kV> outputs(warp);
+  Queries query_rows;
   cuda::stream_tiles<kShape.stages>(
-      walk,
+      walk, [&](const KeyWalk& at, int stage) { key_tiles.load(at.tile(), stage); },
       [&](const KeyWalk& at, int stage) {
-        const int first = at.tile() * kColumns, count = tile.k_end - tile.k_begin - first;
-        const uint32_t to = stages + stage * kStageBytes;
-        cuda::load_tile<kColumns, kQkBytes, kThreads>(to, count, p.k.size * Element::kBytes,
-                                                      keys + first * p.k.token, p.k.token);
-        cuda::load_tile<kColumns, kVBytes, kThreads>(to + kColumns * kQkBytes, count,
-                                                     p.v.size * Element::kBytes, values + first * p.v.token,
-                                                     p.v.token);
-      },
-      [&](const KeyWalk& at, int stage) {
-        const int first = tile.k_begin + at.tile() * kColumns, own = key_warp * kOwn;
-        const int base = kRows * kQkBytes + stage * kStageBytes;
+        const int first = tile.k_begin + at.tile() * kColumns, own = warp.key_warp * kOwn;
+        const int base = kHeldBytes + stage * kStageBytes;
         float scores[kRowTiles][kOwn / 8][4];  // (16-row tiles, 8-key tiles of a warp, elements of a lane)
-        cuda::clear(scores);
-        const uint32_t own_queries = queries + first_row * kQkBytes,
-                       own_keys = queries + base + own * kQkBytes;
-        if constexpr (kHoldQueries) {
-          if (at.position == walk.position) held.load(own_queries);
-          cuda::multiply_rows<Element, kQkBytes>(scores, held, own_keys);
-        } else {
-          cuda::multiply_rows<Element, kQkBytes>(scores, cuda::SharedRows<kQkBytes>{own_queries}, own_keys);
-        }
+        const uint32_t own_queries = queries + warp.first_row * kQkBytes;
+        if constexpr (Queries::kHold)
+          if (at.position == walk.position) query_rows.load(own_queries);
+        query_rows.multiply(scores, own_queries, queries + base + own * kQkBytes);
         if (!sees_all(hull, mask.sink_end, first, first + kColumns))
-          mask_scores(scores, intervals + first_row, mask, first + own);
-        softmax.step(scores, acc, p.scale_log2);
-        cuda::multiply_weights<Element, kVBytes>(acc, scores,
+          mask_scores(scores, intervals + warp.first_row, mask, first + own);
+        outputs.softmax.step(scores, outputs.acc, p.scale_log2);
+        cuda::multiply_weights<Element, kVBytes>(outputs.acc, scores,
                                                  shared + base + kColumns * kQkBytes + own * kVBytes);
       });
 
-  float factor[kRowTiles][2], lse[kRowTiles][2];  // (16-row tiles, rows of a lane)
   float* staging = reinterpret_cast<float*>(shared);
-  softmax.template finish<kKeyWarps, kRows>(p.scale_log2, reinterpret_cast<float2*>(intervals), key_warp,
-                                            first_row, factor, lse);
-  stage<kV>(staging + key_warp * kRows * kV, first_row, acc, factor);
-  __syncthreads();
+  outputs.finish(staging, reinterpret_cast<float2*>(intervals), p.scale_log2);
   CudaRows out = params.o;
   out.data += split * params.split_o;
-  store_staged<Element, kRows, kV, kKeyWarps, kThreads>(staging, places.count, out, [&](int row) {
-    return row_pointer(out, place.batch, places.query(row), places.head(row));
-  });
-  if (key_warp != 0 || (lane_id() & 3) != 0) return;
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = first_row + m * 16 + h * 8 + (lane_id() >> 2);
-      if (row >= places.count) continue;
-      const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
-      params.lse[split * params.split_lse + head_row * p.queries + places.query(row)] = lse[m][h];
-    }
+  outputs.store(
+      staging, places.count, out,
+      [&](int row) { return row_pointer(out, place.batch, places.query(row), places.head(row)); },
+      [&](int row) {
+        const int64_t head_row = static_cast<int64_t>(place.batch) * p.heads + places.head(row);
+        return params.lse + split * params.split_lse + head_row * p.queries + places.query(row);
+      });
 }
 
 }  // namespace longreach::interval
