@@ -107,6 +107,45 @@ using QueryGradientLayout = DenseBackwardLayout<kSize, dense_query_gradient_colu
 template <int kSize>
 using KeyGradientLayout = DenseBackwardLayout<kSize, kDenseKeyGradientColumns, kDenseTermBytes>;
 
+// One warpgroup's rows of queries with a tile of keys.
+template <class Element, int kSize>
+struct QueryGradientTile : DenseTile<Element, kSize, QueryGradientLayout<kSize>::kColumns> {
+  static constexpr int kColumns = QueryGradientLayout<kSize>::kColumns;
+  using Base = DenseTile<Element, kSize, kColumns>;
+  using Base::gradients;
+  using Base::scores;
+  uint32_t factors[kColumns / 16][4];  // (16-key tiles, pairs of a lane)
+
+  // Scores become weights. Row h sees keys up to end[h], all rows those up to all_see.
+  __device__ __forceinline__ void weigh(const DenseProblem& p, int first_key, int all_see,
+                                        const int (&end)[2], const CudaTerms (&terms)[2]) {
+    ptx::wgmma_hold(scores);
+    // Before the exponentials: predicates of all elements, kept for later, do not fit.
+    if (first_key + kColumns > all_see) {
+      const int key = first_key + (lane_id() & 3) * 2;
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+          scores[n][e] = key + n * 8 + (e & 1) < end[e >> 1] ? scores[n][e] : -INFINITY;
+    }
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        scores[n][e] = ptx::exp2_approx(fmaf(scores[n][e], p.scale_log2, -terms[e >> 1].lse));
+  }
+  // Gradients of weights become gradients of scores, packed as factors.
+  __device__ __forceinline__ void differentiate(const CudaTerms (&terms)[2]) {
+    ptx::wgmma_hold(gradients);
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) gradients[n][e] = scores[n][e] * (gradients[n][e] - terms[e >> 1].delta);
+    pack_rows<Element>(factors, gradients);
+  }
+};
+
 template <class Element, int kSize>
 __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
                                                    const QueryGradientLayout<kSize>& at,
@@ -121,7 +160,8 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   const uint32_t d_outputs = at.second_held + me.group * Layout::kHeldBytes;
   const CudaTerms* head_terms =
       params.terms + (static_cast<int64_t>(block.batch) * p.heads + block.head) * p.queries;
-  CudaTerms terms[2];
+
+  CudaTerms terms[2];  // (rows of a lane)
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     float2 both = make_float2(INFINITY, 0.0f);
@@ -129,9 +169,8 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
     terms[h] = {both.x, both.y};
   }
 
-  float acc[1][kSize / 8][4];          // (1, 8-column tiles of Q, elements of a lane)
-  uint32_t factors[kColumns / 16][4];  // (16-key tiles, pairs of a lane)
-  DenseTile<Element, kSize, kColumns> tile;
+  float acc[1][kSize / 8][4];  // (1, 8-column tiles of Q, elements of a lane)
+  QueryGradientTile<Element, kSize> tile;
   cuda::clear(acc);
   typename Layout::StageRing filled = at.ring, done = at.ring;
   const auto start = [&] {
@@ -142,56 +181,30 @@ __device__ __forceinline__ void sum_query_gradient(const DenseBackward& params,
   // ptxas moves nothing across a wait that it cannot leave out (dense_forward.cuh). After the last tile that
   // wait is for its own stage, which is full.
   const auto await_tile = [&](int index) { (index < block.tiles ? filled.next() : filled).wait(); };
-  const auto weigh = [&](int first_key) {
-    ptx::wgmma_hold(tile.scores);
-    // Before the exponentials: predicates of all elements, kept for later, do not fit.
-    if (first_key + kColumns > all_see) {
-      const int key = first_key + (lane_id() & 3) * 2;
-#pragma unroll
-      for (int n = 0; n < kColumns / 8; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          tile.scores[n][e] = key + n * 8 + (e & 1) < end[e >> 1] ? tile.scores[n][e] : -INFINITY;
-    }
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        tile.scores[n][e] = ptx::exp2_approx(fmaf(tile.scores[n][e], p.scale_log2, -terms[e >> 1].lse));
-  };
-  const auto differentiate = [&] {
-    ptx::wgmma_hold(tile.gradients);
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        tile.gradients[n][e] = tile.scores[n][e] * (tile.gradients[n][e] - terms[e >> 1].delta);
-    pack_rows<Element>(factors, tile.gradients);
-  };
   ptx::mbarrier_wait(at.held_barrier, 0);
   if (block.tiles > 0) {
     filled.wait();
     start();
     ptx::wgmma_wait<1>();
-    weigh(0);
+    tile.weigh(p, 0, all_see, end, terms);
     await_tile(1);
     ptx::wgmma_wait<0>();
-    differentiate();
+    tile.differentiate(terms);
 #pragma unroll 1
     for (int next = 1; next < block.tiles; ++next) {
-      start_gradient<Element, kSize, kColumns>(acc, factors, at.first_tile(done));
+      start_gradient<Element, kSize, kColumns>(acc, tile.factors, at.first_tile(done));
       filled.advance();
       start();
       ptx::wgmma_wait<1>();
       ptx::wgmma_hold(acc[0]);
-      ptx::wgmma_hold(factors);
+      ptx::wgmma_hold(tile.factors);
       done.release();
-      weigh(next * kColumns);
+      tile.weigh(p, next * kColumns, all_see, end, terms);
       await_tile(next + 1);
       ptx::wgmma_wait<0>();
-      differentiate();
+      tile.differentiate(terms);
     }
-    start_gradient<Element, kSize, kColumns>(acc, factors, at.first_tile(done));
+    start_gradient<Element, kSize, kColumns>(acc, tile.factors, at.first_tile(done));
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(acc[0]);
   }
@@ -240,6 +253,53 @@ struct DenseKeys {
   }
 };
 
+// One warpgroup's rows of keys with a tile of queries, whose terms lie in shared memory.
+template <class Element, int kSize>
+struct KeyGradientTile : DenseTile<Element, kSize, kDenseKeyGradientColumns> {
+  static constexpr int kColumns = kDenseKeyGradientColumns;
+  using Base = DenseTile<Element, kSize, kColumns>;
+  using Base::gradients;
+  using Base::scores;
+  uint32_t weights[kColumns / 16][4], factors[kColumns / 16][4];  // (16-query tiles, pairs of a lane)
+
+  // Scores become weights, packed. Under `border` row h sees queries from begin + 8 h on alone.
+  __device__ __forceinline__ void weigh(const DenseProblem& p, uint32_t terms, int first_query, int all_see,
+                                        int begin) {
+    ptx::wgmma_hold(scores);
+    const int query = first_query + (lane_id() & 3) * 2;
+    const bool border = first_query < all_see || first_query + kColumns > p.queries;
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n) {
+      const float4 pair = terms_of(terms, n);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int here = query + n * 8 + (e & 1);
+        const float weight = ptx::exp2_approx(fmaf(scores[n][e], p.scale_log2, -(e & 1 ? pair.z : pair.x)));
+        scores[n][e] = !border || (here >= begin + (e >> 1) * 8 && here < p.queries) ? weight : 0.0f;
+      }
+    }
+    pack_rows<Element>(weights, scores);
+  }
+  // Gradients of weights become gradients of scores, packed as factors.
+  __device__ __forceinline__ void differentiate(uint32_t terms) {
+    ptx::wgmma_hold(gradients);
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n) {
+      const float4 pair = terms_of(terms, n);
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        gradients[n][e] = scores[n][e] * (gradients[n][e] - (e & 1 ? pair.w : pair.y));
+    }
+    pack_rows<Element>(factors, gradients);
+  }
+
+ private:
+  // lse and delta of this lane's two queries of eight.
+  __device__ __forceinline__ static float4 terms_of(uint32_t terms, int n) {
+    return ptx::load_shared_4(terms + (n * 8 + (lane_id() & 3) * 2) * static_cast<int>(sizeof(CudaTerms)));
+  }
+};
+
 template <class Element, int kSize>
 __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
                                                   const KeyGradientLayout<kSize>& at,
@@ -257,8 +317,7 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
   const uint32_t values = at.second_held + me.group * Layout::kHeldBytes;
 
   float acc_k[1][kSize / 8][4], acc_v[1][kSize / 8][4];  // (1, 8-column tiles of K and V, elements of a lane)
-  uint32_t weights[kColumns / 16][4], factors[kColumns / 16][4];  // (16-query tiles, pairs of a lane)
-  DenseTile<Element, kSize, kColumns> tile;
+  KeyGradientTile<Element, kSize> tile;
   cuda::clear(acc_k);
   cuda::clear(acc_v);
   typename Layout::StageRing filled = at.ring, done = at.ring;
@@ -266,48 +325,18 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
     filled.wait();
     tile.start_scores(keys, at.first_tile(filled));
   };
-  // lse and delta of this thread's two queries of eight.
-  const auto terms = [&](int n) {
-    return ptx::load_shared_4(at.terms_of(filled) +
-                              (n * 8 + (lane_id() & 3) * 2) * static_cast<int>(sizeof(CudaTerms)));
-  };
-  const auto weigh = [&](int index) {
-    ptx::wgmma_hold(tile.scores);
-    const int first_query = index * kColumns, query = first_query + (lane_id() & 3) * 2;
-    const bool border = first_query < all_see || first_query + kColumns > p.queries;
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n) {
-      const float4 pair = terms(n);
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int here = query + n * 8 + (e & 1);
-        const float weight =
-            ptx::exp2_approx(fmaf(tile.scores[n][e], p.scale_log2, -(e & 1 ? pair.z : pair.x)));
-        tile.scores[n][e] = !border || (here >= begin + (e >> 1) * 8 && here < p.queries) ? weight : 0.0f;
-      }
-    }
-  };
   // After the scores. dV starts as soon as there are weights, and runs while the gradients of scores are
   // made. More in flight at once would not fit the registers.
   const auto finish_tile = [&](int index) {
     ptx::wgmma_hold(tile.scores);
     tile.start_gradients(values, at.second_tile(filled));
-    weigh(index);
-    pack_rows<Element>(weights, tile.scores);
-    start_gradient<Element, kSize, kColumns>(acc_v, weights, at.second_tile(filled));
+    tile.weigh(p, at.terms_of(filled), index * kColumns, all_see, begin);
+    start_gradient<Element, kSize, kColumns>(acc_v, tile.weights, at.second_tile(filled));
     ptx::wgmma_wait<1>();
-    ptx::wgmma_hold(tile.gradients);
-#pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n) {
-      const float4 pair = terms(n);
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        tile.gradients[n][e] = tile.scores[n][e] * (tile.gradients[n][e] - (e & 1 ? pair.w : pair.y));
-    }
-    pack_rows<Element>(factors, tile.gradients);
+    tile.differentiate(at.terms_of(filled));
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(acc_v[0]);
-    ptx::wgmma_hold(weights);
+    ptx::wgmma_hold(tile.weights);
   };
   ptx::mbarrier_wait(at.held_barrier, 0);
   const int steps = block.group * max(block.end_tile - block.first_tile, 0);
@@ -319,16 +348,16 @@ __device__ __forceinline__ void sum_key_gradients(const DenseBackward& params,
 #pragma unroll 1
     for (int step = 1; step < steps; ++step) {
       index = index + 1 == block.end_tile ? block.first_tile : index + 1;
-      start_gradient<Element, kSize, kColumns>(acc_k, factors, at.first_tile(done));
+      start_gradient<Element, kSize, kColumns>(acc_k, tile.factors, at.first_tile(done));
       filled.advance();
       start();
       ptx::wgmma_wait<0>();
       ptx::wgmma_hold(acc_k[0]);
-      ptx::wgmma_hold(factors);
+      ptx::wgmma_hold(tile.factors);
       done.release();
       finish_tile(index);
     }
-    start_gradient<Element, kSize, kColumns>(acc_k, factors, at.first_tile(done));
+    start_gradient<Element, kSize, kColumns>(acc_k, tile.factors, at.first_tile(done));
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(acc_k[0]);
   }
