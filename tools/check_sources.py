@@ -30,7 +30,7 @@ FUSED = re.compile(r"layers/(.*/)?op\.cpp$")
 TENSOR_ARITHMETIC = re.compile(
     r"(?:at::|\.|->)(matmul|mm|bmm|baddbmm|addmm|einsum|softmax|log_softmax|logsumexp|cumsum|cumprod|index|index_select|"
     r"index_put_?|gather|scatter|scatter_add_?|masked_fill_?|tril|triu|scaled_dot_product_attention)\(")
-MAX_FILE, MAX_FUNCTION, MAX_KERNEL_FUNCTION, MAX_WIDTH = 500, 80, 100, 110
+MAX_FILE, MAX_FUNCTION, MAX_WIDTH = 500, 80, 110
 WORDS = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|TB" r"D|PLACE" r"HOLDER|[Pp]lace" r"holder|lorem " r"ipsum)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(home|root|work|Users|opt/wheels)/")
 REGISTRIES = re.compile(r"\b(pypi|pythonhosted|huggingface|deb\.debian|snapshot\.debian|download\.pytorch)\.(org|co|com)\b|\bhf\.co\b")
@@ -152,10 +152,9 @@ def check_sizes(name, lines):
     if len(lines) > MAX_FILE:
         yield f"{name}: {len(lines)} lines; at most {MAX_FILE}"
     if name.endswith(CPP):
-        limit = MAX_KERNEL_FUNCTION if KERNEL.match(name) or name.endswith(".cu") else MAX_FUNCTION
         for start, length in function_lengths(lines):
-            if length > limit:
-                yield f"{name}:{start}: a function of {length} lines; at most {limit}"
+            if length > MAX_FUNCTION:
+                yield f"{name}:{start}: a function of {length} lines; at most {MAX_FUNCTION}"
 
 
 def check_words(name, lines):
