@@ -21,7 +21,6 @@ class Case {
   const Implementation implementation;
   const at::ScalarType dtype;
 
-  bool fused() const { return implementation == Implementation::fused; }
   // float32, or float64 in a float64 run: states, decays and statistics.
   at::ScalarType wide() const { return dtype == at::kDouble ? at::kDouble : at::kFloat; }
 

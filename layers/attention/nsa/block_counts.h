@@ -13,6 +13,9 @@ NsaOutput nsa_attention(const NsaInput& in, const at::Tensor& block_counts, cons
                         bool keep_scores = false);
 NsaOutput nsa_attention_reference(const NsaInput& in, const at::Tensor& block_counts,
                                   const NsaOptions& options, bool keep_scores = false);
+// By the one or the other. Undefined block_counts: num_blocks.
+NsaOutput nsa_attention_by(Implementation implementation, const NsaInput& in, const at::Tensor& block_counts,
+                           const NsaOptions& options, bool keep_scores = false);
 NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
                         const at::Tensor& block_counts, const NsaOptions& options,
                         const at::Tensor& cu_seqlens = {});

@@ -209,6 +209,13 @@ NsaOutput nsa_attention(const NsaInput& in, const at::Tensor& block_counts, cons
   return nsa::attend({in, block_counts}, options, keep_scores);
 }
 
+NsaOutput nsa_attention_by(Implementation implementation, const NsaInput& in, const at::Tensor& block_counts,
+                           const NsaOptions& options, bool keep_scores) {
+  return implementation == Implementation::fused
+             ? nsa_attention(in, block_counts, options, keep_scores)
+             : nsa_attention_reference(in, block_counts, options, keep_scores);
+}
+
 NsaOutput nsa_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& gate,
                         const NsaOptions& options, const at::Tensor& cu_seqlens) {
   const NsaOptions means = nsa::windows_of_blocks(options);

@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "layers/attention/nsa/block_counts.h"
 #include "layers/attention/nsa/documents.h"
 #include "layers/attention/nsa/module.h"
 #include "layers/basic/initialization.h"
@@ -174,8 +175,7 @@ NsaProbe NsaAttention::finish(const at::Tensor& x, NsaInput in, const std::array
     in.memory_k = memory_.select(0, 0);
     in.memory_v = memory_.select(0, 1);
   }
-  const bool fused = site_.implementation == Implementation::fused;
-  const NsaOutput out = fused ? nsa_attention(in, options_) : nsa_attention_reference(in, options_);
+  const NsaOutput out = nsa_attention_by(site_.implementation, in, {}, options_);
   return {merge(out.o), out.block_indices};
 }
 

@@ -24,8 +24,7 @@ using verify::VectorFile;
 
 NsaOutput attend(const Case& run, const NsaInput& in, const NsaOptions& options, bool keep_scores = false,
                  const at::Tensor& block_counts = {}) {
-  return run.fused() ? nsa_attention(in, block_counts, options, keep_scores)
-                     : nsa_attention_reference(in, block_counts, options, keep_scores);
+  return nsa_attention_by(run.implementation, in, block_counts, options, keep_scores);
 }
 
 [[noreturn]] void unknown(const Case& run, const std::string& what) { run.refuse("config of `nsa`: ", what); }

@@ -103,4 +103,23 @@ at::Tensor seer_distillation_loss(const SeerGateForm& form, const at::Tensor& q,
                                   ChunkTruth(form, q, k, v, implementation));
 }
 
+at::Tensor seer_block_max_by(Implementation implementation, const SeerGateForm& form, const at::Tensor& q,
+                             const at::Tensor& k, const SeerPlaces& places, bool per_query_head) {
+  if (implementation == Implementation::reference)
+    return seer_block_max_reference(form, q, k, places, per_query_head);
+  // With a key head for every head, each has a map of its own. Maxima do not depend on the values.
+  SeerGateForm maps = form;
+  if (per_query_head) maps.kv_heads = maps.heads;
+  return seer_attend(maps, q, k, k, seer_all_blocks(maps, places), places, true, implementation).block_max;
+}
+
+at::Tensor seer_gate_loss_by(Implementation implementation, const SeerGateForm& form,
+                             const at::Tensor& gate_q, const at::Tensor& gate_k, const at::Tensor& target,
+                             const SeerPlaces& places, double slice_ratio) {
+  if (implementation == Implementation::reference)
+    return seer_gate_loss_reference(form, seer_gate_logits(form, gate_q, gate_k, places), target, places,
+                                    slice_ratio);
+  return seer_gate_loss(form, gate_q, gate_k, target, seer_all_blocks(form, places), places, slice_ratio);
+}
+
 }  // namespace longreach

@@ -154,6 +154,14 @@ at::Tensor seer_block_max_reference(const SeerGateForm& form, const at::Tensor& 
 at::Tensor seer_gate_loss_reference(const SeerGateForm& form, const at::Tensor& logits,
                                     const at::Tensor& target, const SeerPlaces& places, double slice_ratio);
 
+// By block attention's statistics and seer_gate_loss, or by the formulae: the truth and the loss of every
+// causal block.
+at::Tensor seer_block_max_by(Implementation implementation, const SeerGateForm& form, const at::Tensor& q,
+                             const at::Tensor& k, const SeerPlaces& places, bool per_query_head = false);
+at::Tensor seer_gate_loss_by(Implementation implementation, const SeerGateForm& form,
+                             const at::Tensor& gate_q, const at::Tensor& gate_k, const at::Tensor& target,
+                             const SeerPlaces& places, double slice_ratio);
+
 // The weight of each row in the loss [N]: 0 for dropped rows, else 1 over its document's rows and heads that
 // count.
 at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio);

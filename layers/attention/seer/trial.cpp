@@ -26,9 +26,7 @@ at::Tensor window_scores(int64_t blocks, at::IntArrayRef shape) {
 }  // namespace
 
 at::Tensor SeerAttention::true_maxima(const Heads& heads, const SeerPlaces& places) const {
-  return seer_attend(form_, heads.q.detach(), heads.k.detach(), heads.v.detach(),
-                     seer_all_blocks(form_, places), places, true, site_.implementation)
-      .block_max;
+  return seer_block_max_by(site_.implementation, form_, heads.q.detach(), heads.k.detach(), places);
 }
 
 at::Tensor SeerAttention::trial_blocks(const Features& gate, const Heads& heads,

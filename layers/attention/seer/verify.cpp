@@ -52,27 +52,21 @@ Gate read_gate(Case& run, const SeerConfig& config, const SeerGateWeights& weigh
 }
 
 struct Truth {
-  at::Tensor indices, block_max, target, o;
+  at::Tensor block_max, target, o;
 };
 
 Truth truth_of(const Case& run, const Gate& gate) {
-  Truth truth{.indices = seer_all_blocks(gate.form, gate.places)};
-  const SeerAttended attended = seer_attend(gate.form, gate.rotated_q, gate.rotated_k, gate.v, truth.indices,
-                                            gate.places, run.fused(), run.implementation);
-  truth.o = attended.o;
-  truth.block_max = run.fused()
-                        ? attended.block_max
-                        : seer_block_max_reference(gate.form, gate.rotated_q, gate.rotated_k, gate.places);
-  truth.target = seer_gate_target(gate.form, truth.block_max, truth.indices, gate.places);
-  return truth;
+  const at::Tensor all = seer_all_blocks(gate.form, gate.places);
+  const SeerAttended attended = seer_attend(gate.form, gate.rotated_q, gate.rotated_k, gate.v, all,
+                                            gate.places, false, run.implementation);
+  const at::Tensor block_max =
+      seer_block_max_by(run.implementation, gate.form, gate.rotated_q, gate.rotated_k, gate.places);
+  return {block_max, seer_gate_target(gate.form, block_max, all, gate.places), attended.o};
 }
 
-at::Tensor loss_of(const Case& run, const Gate& gate, const Truth& truth, const at::Tensor& logits,
-                   double slice_ratio) {
-  const at::Tensor loss =
-      run.fused()
-          ? seer_gate_loss(gate.form, gate.q, gate.k, truth.target, truth.indices, gate.places, slice_ratio)
-          : seer_gate_loss_reference(gate.form, logits, truth.target, gate.places, slice_ratio);
+at::Tensor loss_of(const Case& run, const Gate& gate, const Truth& truth, double slice_ratio) {
+  const at::Tensor loss = seer_gate_loss_by(run.implementation, gate.form, gate.q, gate.k, truth.target,
+                                            gate.places, slice_ratio);
   SeerLossCount count;
   count.add(gate.form, gate.places, gate.q.size(0));
   return (loss / count.divisor()).view({1});
@@ -106,7 +100,7 @@ void run_prefill(Case& run) {
   run.produce("block_max", truth.block_max);
   run.produce("ground_truth", truth.target);
   run.produce("o_dense", truth.o);
-  run.produce("loss", loss_of(run, gate, truth, logits, 0));
+  run.produce("loss", loss_of(run, gate, truth, 0));
   const auto choose = [&](const std::string& name, SeerRule rule) {
     rule.force_diagonal = false;
     rule.last_block_dense = file.truth_or("use_dense_for_last_block", false);
@@ -154,14 +148,6 @@ struct EmptyRows {
   }
 };
 
-at::Tensor maxima_per_head(const Case& run, const Gate& gate) {
-  SeerGateForm each = gate.form;
-  each.kv_heads = each.heads;  // one map a query head
-  return seer_attend(each, gate.rotated_q, gate.rotated_k, gate.v, seer_all_blocks(each, gate.places),
-                     gate.places, true, run.implementation)
-      .block_max;
-}
-
 SeerConfig decode_config(const VectorFile& file) {
   SeerConfig config{.form = "decode",
                     .block_size = file.integer("block_size"),
@@ -196,11 +182,10 @@ void run_decode(Case& run) {
   produce("gate_score", logits.softmax(-1), empty.score);
   produce("ground_truth", truth.target, nothing);
   const at::Tensor by_head =
-      run.fused() ? maxima_per_head(run, gate)
-                  : seer_block_max_reference(gate.form, gate.rotated_q, gate.rotated_k, gate.places, true);
+      seer_block_max_by(run.implementation, gate.form, gate.rotated_q, gate.rotated_k, gate.places, true);
   produce("block_max_per_qhead", by_head, nothing);
   run.produce("o_dense", truth.o[0]);
-  run.produce("loss", loss_of(run, gate, truth, logits, file.real("loss_slice_ratio")));
+  run.produce("loss", loss_of(run, gate, truth, file.real("loss_slice_ratio")));
   const auto choose = [&](const std::string& name, const SeerRule& rule, const at::Tensor& rest) {
     const at::Tensor lists = seer_choose(gate.form, rule, gate.q, gate.k, gate.places, run.implementation);
     const at::Tensor own = seer_own_blocks(gate.form, gate.places).unsqueeze(1);

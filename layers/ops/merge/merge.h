@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "layers/ops/common/implementation.h"
 #include "layers/ops/interval_attention/interval_attention.h"
 
 namespace longreach {
@@ -13,5 +14,8 @@ namespace longreach {
 // right.
 IntervalAttentionOutput merge_attention(const std::vector<IntervalAttentionOutput>& parts);
 IntervalAttentionOutput merge_attention_reference(const std::vector<IntervalAttentionOutput>& parts);
+// By the one or the other.
+IntervalAttentionOutput merge_attention_by(Implementation implementation,
+                                           const std::vector<IntervalAttentionOutput>& parts);
 
 }  // namespace longreach

@@ -107,4 +107,9 @@ IntervalAttentionOutput merge_attention(const std::vector<IntervalAttentionOutpu
   return {outputs[0], outputs[1]};
 }
 
+IntervalAttentionOutput merge_attention_by(Implementation implementation,
+                                           const std::vector<IntervalAttentionOutput>& parts) {
+  return (implementation == Implementation::fused ? merge_attention : merge_attention_reference)(parts);
+}
+
 }  // namespace longreach

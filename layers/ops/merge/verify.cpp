@@ -75,7 +75,7 @@ Output attend_within(const Case& run, const Qkv& in, const std::vector<Interval>
 
 Output merge(const Case& run, const std::vector<Output>& parts) {
   if (parts.size() == 1) return parts.front();
-  return (run.fused() ? merge_attention : merge_attention_reference)(parts);
+  return merge_attention_by(run.implementation, parts);
 }
 
 void verify_lse_merge(Case& run) {

@@ -232,4 +232,12 @@ RecurrenceOutput recurrence(const at::Tensor& q, const at::Tensor& k, const at::
   return {outputs[0], outputs[1]};
 }
 
+RecurrenceOutput recurrence_by(Implementation implementation, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const at::Tensor& log_decay,
+                               const at::Tensor& initial_state, const at::Tensor& cu_seqlens,
+                               const RecurrenceOptions& options) {
+  const bool fused = implementation == Implementation::fused;
+  return (fused ? recurrence : recurrence_reference)(q, k, v, log_decay, initial_state, cu_seqlens, options);
+}
+
 }  // namespace longreach

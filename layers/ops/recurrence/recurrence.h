@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "layers/ops/common/implementation.h"
+
 namespace longreach {
 
 struct RecurrenceOptions {
@@ -43,5 +45,11 @@ RecurrenceOutput recurrence_reference(const at::Tensor& q, const at::Tensor& k, 
                                       const at::Tensor& log_decay = {}, const at::Tensor& initial_state = {},
                                       const at::Tensor& cu_seqlens = {},
                                       const RecurrenceOptions& options = {});
+
+// By the one or the other.
+RecurrenceOutput recurrence_by(Implementation implementation, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const at::Tensor& log_decay = {},
+                               const at::Tensor& initial_state = {}, const at::Tensor& cu_seqlens = {},
+                               const RecurrenceOptions& options = {});
 
 }  // namespace longreach

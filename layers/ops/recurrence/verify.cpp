@@ -17,7 +17,7 @@ void run_recurrence(Case& run, const at::Tensor& log_decay, double default_scale
   const double otherwise = std::pow(static_cast<double>(q.size(-1)), default_scale_power);
   const RecurrenceOptions options{.scale = run.file.scale(q.size(-1), otherwise)};
   const RecurrenceOutput out =
-      (run.fused() ? recurrence : recurrence_reference)(q, k, v, log_decay, state, cu_seqlens, options);
+      recurrence_by(run.implementation, q, k, v, log_decay, state, cu_seqlens, options);
   run.produce_sequence("o", out.o);
   run.produce("final_state", out.final_state);
 }
