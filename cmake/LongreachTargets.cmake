@@ -83,7 +83,8 @@ function(longreach_library name)
   if(name STREQUAL data)  # private: its compile flags are nobody else's
     target_link_libraries(longreach_data PRIVATE PkgConfig::UTF8PROC)
   elseif(name STREQUAL distributed)  # c10d's header of Gloo says nothing without it
-    set_source_files_properties(${PROJECT_SOURCE_DIR}/distributed/gloo.cpp PROPERTIES COMPILE_DEFINITIONS USE_C10D_GLOO)
+    set_source_files_properties(${PROJECT_SOURCE_DIR}/distributed/gloo.cpp ${PROJECT_SOURCE_DIR}/train/bench/gloo_peer.cpp
+                                PROPERTIES COMPILE_DEFINITIONS USE_C10D_GLOO)
   elseif(name STREQUAL program)
     target_compile_definitions(longreach_program PUBLIC LONGREACH_VERSION="${PROJECT_VERSION}"
                                LONGREACH_TORCH_VERSION="${LONGREACH_TORCH_VERSION}")

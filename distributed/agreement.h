@@ -11,8 +11,6 @@
 
 namespace longreach {
 
-using Group = std::shared_ptr<Communicator>;
-
 // Element by element, in the order of ranks. All give equally many.
 std::vector<int64_t> sum_over(const Group& group, std::vector<int64_t> values, std::string_view label);
 std::vector<double> sum_over(const Group& group, std::vector<double> values, std::string_view label);

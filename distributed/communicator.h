@@ -115,4 +115,11 @@ class Communicator {
   std::vector<at::Tensor> buffers_;  // of reductions, kept: their pages are there
 };
 
+// Ranks that exchange; null: this one alone.
+using Group = std::shared_ptr<Communicator>;
+
+// This rank's number in the group, and how many it has.
+inline int rank_in(const Group& group) { return group ? group->rank() : 0; }
+inline int size_of(const Group& group) { return group ? group->size() : 1; }
+
 }  // namespace longreach

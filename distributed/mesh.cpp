@@ -37,9 +37,10 @@ std::vector<int> neighbours(const Place& own, const ParallelDegrees& d, bool rep
   return members;
 }
 
-std::shared_ptr<Communicator> group(const std::shared_ptr<Communicator>& world,
-                                    const std::vector<int>& members) {
-  return members.size() > 1 ? world->split(members) : nullptr;
+// Where several groups have the same members they are one.
+Group group(const Group& world, const std::vector<int>& members) {
+  if (members.size() == 1) return nullptr;
+  return static_cast<int>(members.size()) == world->size() ? world : world->split(members);
 }
 
 }  // namespace
@@ -68,8 +69,8 @@ ParallelDegrees resolve(const ParallelDegrees& degrees, int64_t world) {
   return result;
 }
 
-Mesh make_mesh(const std::shared_ptr<Communicator>& world, const ParallelDegrees& degrees) {
-  if (!world || world->size() == 1) return {};
+Mesh make_mesh(const Group& world, const ParallelDegrees& degrees) {
+  if (size_of(world) == 1) return {};
   const Place own = place_of(world->rank(), degrees);
   Mesh mesh{.world = world};
   mesh.context = group(world, neighbours(own, degrees, false, false, true));
@@ -79,7 +80,19 @@ Mesh make_mesh(const std::shared_ptr<Communicator>& world, const ParallelDegrees
   return mesh;
 }
 
-int64_t rank_in(const std::shared_ptr<Communicator>& group) { return group ? group->rank() : 0; }
-int64_t size_of(const std::shared_ptr<Communicator>& group) { return group ? group->size() : 1; }
+Traffic take_traffic(const Mesh& mesh) {
+  Traffic all;
+  for (const auto& group : {mesh.world, mesh.context, mesh.data, mesh.shard, mesh.replicate}) {
+    if (!group) continue;
+    for (const auto& [label, moved] : group->traffic()) {
+      LabelTraffic& sum = all[label];
+      sum.operations += moved.operations;
+      sum.bytes += moved.bytes;
+      sum.seconds += moved.seconds;
+    }
+    group->forget_traffic();
+  }
+  return all;
+}
 
 }  // namespace longreach

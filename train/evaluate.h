@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/loader.h"
+#include "distributed/agreement.h"
 #include "models/transformer.h"
 
 namespace longreach {
@@ -24,13 +25,15 @@ struct Evaluation {
   std::vector<PositionBucket> buckets;  // 0, 1, 2-3, 4-7, ...; empty ones are left out
 };
 
-// Called before the first batch and after each one with the rows read and to be read; false ends the
-// evaluation there.
+// Called before the first batch and after each one (of every rank) with the rows read and to be read; false,
+// on any rank, ends the evaluation there.
 using EvaluationProgress = std::function<bool(int64_t done, int64_t rows)>;
 
-// rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass.
+// rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass. Batches are dealt out
+// to the ranks of the group; all get the same figures.
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
-                    const LossOptions& options, const EvaluationProgress& progress = nullptr);
+                    const LossOptions& options, const EvaluationProgress& progress = nullptr,
+                    const Group& ranks = nullptr);
 
 // Throws DataError when nothing was measured.
 void expect_tokens(const Evaluation& evaluation);

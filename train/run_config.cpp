@@ -29,9 +29,14 @@ void TrainingConfig::fields(FieldVisitor& visit) {
                .allowed = at_least(0)});
   visit.field("seq_len", seq_len, {.help = "tokens a row", .allowed = at_least(2)});
   visit.field("batch_size", batch_size, {.help = "rows a micro-batch", .allowed = at_least(1)});
-  visit.field("gradient_accumulation_steps", gradient_accumulation_steps,
-              {.help = "micro-batches a step; the loss is normalised by the tokens of all of them",
-               .allowed = at_least(1)});
+  visit.field(
+      "gradient_accumulation_steps", gradient_accumulation_steps,
+      {.help = "micro-batches a step and data rank; the loss is normalised by the tokens of all of them",
+       .allowed = at_least(1)});
+  visit.field("global_batch_size", global_batch_size,
+              {.help = "rows a step over all ranks, whatever their number; 0: batch_size x "
+                       "gradient_accumulation_steps x data ranks",
+               .allowed = at_least(0)});
   visit.field("varlen", varlen,
               {.help = "pack documents that never see each other; false: plain windows of the stream"});
   visit.field(
@@ -68,16 +73,31 @@ void ParallelConfig::fields(FieldVisitor& visit) {
   visit.field("device", device,
               {.help = "where tensors live: cpu, or cuda for the current CUDA device",
                .allowed = one_of({"cpu", "cuda"})});
-  const auto ranks = [&](const char* name, int64_t& value, const char* help, int64_t all = 1) {
-    visit.field(name, value, {.help = text(help, "; this version trains on one rank")});
-    if (value != 1 && value != all)
-      visit.reject(name, text("found ", value,
-                              ", expected 1: not available in this version, which trains on one rank"));
+  const auto degree = [&](const char* name, int64_t& value, const char* help) {
+    visit.field(name, value, {.help = help});
+    if (value < 1 && value != -1) visit.reject(name, text("found ", value, ", expected 1 or more, or -1"));
   };
-  ranks("data_parallel_replicate_degree", data_parallel_replicate_degree, "ranks that hold the whole model");
-  ranks("data_parallel_shard_degree", data_parallel_shard_degree,
-        "ranks that share the model's state; -1: all there are", -1);
-  ranks("context_parallel_degree", context_parallel_degree, "ranks that share one sequence");
+  degree("data_parallel_replicate_degree", data_parallel_replicate_degree,
+         "data ranks that hold the whole model; -1, of one degree: what the others leave of WORLD_SIZE");
+  degree("data_parallel_shard_degree", data_parallel_shard_degree,
+         "data ranks that share the model's state (in this version each holds all of it)");
+  visit.field("context_parallel_degree", context_parallel_degree, {.help = "ranks that share one sequence"});
+  if (context_parallel_degree != 1)
+    visit.reject("context_parallel_degree",
+                 text("found ", context_parallel_degree,
+                      ", expected 1: not available in this version, in which a rank trains whole rows"));
+}
+
+void CommSection::fields(FieldVisitor& visit) {
+  visit.field("init_timeout_seconds", init_timeout_seconds,
+              {.help = "how long ranks wait for each other at the start", .allowed = between(1, 1'000'000)});
+  visit.field("train_timeout_seconds", train_timeout_seconds,
+              {.help = "how long one exchange may take before the ranks that do not come are given up",
+               .allowed = between(1, 1'000'000)});
+  visit.field(
+      "check", check,
+      {.help = "compare operation, label and sizes on all ranks before each exchange: a mismatch is one "
+               "error on all of them"});
 }
 
 void CheckpointConfig::fields(FieldVisitor& visit) {
@@ -151,6 +171,7 @@ void RunConfig::fields(FieldVisitor& visit) {
   visit.section("optimizer", "AdamW with decoupled decay.", fields_of(optimizer));
   visit.section("lr_scheduler", "Learning rate over the steps.", fields_of(lr_scheduler));
   visit.section("parallel", "Ranks and device.", fields_of(parallel));
+  visit.section("comm", "Exchanges between ranks.", fields_of(comm));
   visit.section("activation_checkpoint", "Memory against recomputation.", [this](FieldVisitor& inside) {
     inside.field("mode", activation_checkpoint,
                  {.help = "none, or full: recompute each layer in the backward pass",

@@ -31,6 +31,7 @@ struct TrainingConfig {
   int64_t seq_len = 1024;
   int64_t batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
+  int64_t global_batch_size = 0;
   bool varlen = true;
   double max_norm = 1.0;
   double z_loss = 0.0;
@@ -48,8 +49,15 @@ struct TrainingConfig {
 struct ParallelConfig {
   std::string device = "cpu";
   int64_t data_parallel_replicate_degree = 1;
-  int64_t data_parallel_shard_degree = 1;
+  int64_t data_parallel_shard_degree = -1;
   int64_t context_parallel_degree = 1;
+  void fields(FieldVisitor& visit);
+};
+
+struct CommSection {
+  int64_t init_timeout_seconds = 300;
+  int64_t train_timeout_seconds = 100;
+  bool check = false;
   void fields(FieldVisitor& visit);
 };
 
@@ -107,6 +115,7 @@ struct RunConfig {
   OptimizerConfig optimizer;
   ScheduleConfig lr_scheduler;
   ParallelConfig parallel;
+  CommSection comm;
   std::string activation_checkpoint = "none";
   CheckpointConfig checkpoint;
   DistillationConfig distillation;

@@ -19,12 +19,13 @@ namespace longreach {
 
 namespace {
 
-// 0 where it is not measured.
-double peak_of(const RunConfig& run) {
-  if (run.parallel.device != "cpu") return 0;
+// Of all ranks; 0 where it is not measured.
+double peak_of(const RunConfig& run, const Group& ranks) {
+  if (run.parallel.device != "cpu" || rank_in(ranks) > 0) return 0;
   const Stage stage("measuring the peak");
-  return measured_peak(run.training.mixed_precision_param == "bfloat16" ? PeakDtype::kBFloat16
-                                                                        : PeakDtype::kFloat32);
+  return size_of(ranks) * measured_peak(run.training.mixed_precision_param == "bfloat16"
+                                            ? PeakDtype::kBFloat16
+                                            : PeakDtype::kFloat32);
 }
 
 int64_t last_step(const RunConfig& run) {
@@ -44,26 +45,42 @@ RunPlan plan_of(const RunConfig& run, int64_t held_out_rows) {
 }  // namespace
 
 struct RunLog::Sinks {
-  Sinks(const RunConfig& run, int64_t first_step, int64_t held_out_rows)
-      : config(run),
-        metrics(run.job.dump_folder + "/metrics.jsonl", first_step),
-        remaining(plan_of(run, held_out_rows)) {
+  Sinks(const RunConfig& run, int64_t first_step, int64_t held_out_rows, const Group& ranks)
+      : config(run), peak(peak_of(run, ranks)), remaining(plan_of(run, held_out_rows)) {
+    if (rank_in(ranks) > 0) return;
+    metrics.emplace(run.job.dump_folder + "/metrics.jsonl", first_step);
     if (run.metrics.enable_tensorboard)
       tensorboard = std::make_unique<TensorboardWriter>(
           run.job.dump_folder + "/" + run.metrics.save_tb_folder, first_step);
   }
 
   RunConfig config;
-  MetricsLog metrics;
+  std::optional<MetricsLog> metrics;
   std::unique_ptr<TensorboardWriter> tensorboard;
   ProgressLine progress{stdout, /*plain_seconds=*/0.0};
   const bool terminal = isatty(STDOUT_FILENO) != 0;
-  PeakShare peak{peak_of(config)};
+  PeakShare peak;
   RemainingTime remaining;
   EvaluationClock evaluation;
 };
 
 namespace {
+
+// Totals, then each label's: comm_bytes.gradients.
+void add_traffic(NamedNumbers& numbers, const Traffic& traffic) {
+  if (traffic.empty()) return;
+  LabelTraffic total;
+  NamedNumbers by_label;
+  for (const auto& [label, moved] : traffic) {
+    total.bytes += moved.bytes;
+    total.seconds += moved.seconds;
+    by_label.emplace_back("comm_bytes." + label, static_cast<double>(moved.bytes));
+    by_label.emplace_back("comm_seconds." + label, moved.seconds);
+  }
+  numbers.emplace_back("comm_bytes", static_cast<double>(total.bytes));
+  numbers.emplace_back("comm_seconds", total.seconds);
+  numbers.insert(numbers.end(), by_label.begin(), by_label.end());
+}
 
 NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   NamedNumbers numbers;
@@ -78,6 +95,7 @@ NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   numbers.insert(numbers.end(), others.begin(), others.end());
   if (peak_share >= 0) numbers.emplace_back("peak_share", peak_share);
   if (record.skipped) numbers.emplace_back("skipped", 1.0);
+  add_traffic(numbers, record.traffic);
   for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
   return numbers;
 }
@@ -90,8 +108,8 @@ void add_held_out(NamedNumbers& numbers, const Evaluation& held_out) {
 
 }  // namespace
 
-RunLog::RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows)
-    : sinks_(std::make_unique<Sinks>(config, first_step, held_out_rows)) {}
+RunLog::RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows, const Group& ranks)
+    : sinks_(std::make_unique<Sinks>(config, first_step, held_out_rows, ranks)) {}
 RunLog::~RunLog() = default;
 
 void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& held_out) {
@@ -100,7 +118,7 @@ void RunLog::step(const StepRecord& record, const std::optional<Evaluation>& hel
   const double peak_share = sinks.peak.of(record.flops / record.seconds);
   NamedNumbers numbers = numbers_of(record, peak_share);
   if (held_out) add_held_out(numbers, *held_out);
-  sinks.metrics.append(record.step, record.loss, numbers);
+  if (sinks.metrics) sinks.metrics->append(record.step, record.loss, numbers);
   if (sinks.tensorboard) {
     if (record.loss) sinks.tensorboard->scalar("loss", *record.loss, record.step);
     for (const auto& [name, value] : numbers) sinks.tensorboard->scalar(name, value, record.step);
@@ -129,12 +147,14 @@ void RunLog::evaluating(int64_t done, int64_t rows) {
   if (done == rows) sinks.remaining.saw_evaluation(rows, sinks.evaluation.seconds());
 }
 
-void RunLog::sync() { sinks_->metrics.sync(); }
+void RunLog::sync() {
+  if (sinks_->metrics) sinks_->metrics->sync();
+}
 
 void RunLog::sample(int64_t step, const std::string& sample) {
   sinks_->progress.finish();
   const std::string folder = sinks_->config.job.dump_folder + "/samples";
-  sinks_->metrics.expect_folder();
+  if (sinks_->metrics) sinks_->metrics->expect_folder();
   std::error_code error;
   std::filesystem::create_directory(folder, error);  // a run folder that has vanished is not made again
   const std::string path = text(folder, "/step-", step, ".txt");

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "distributed/communicator.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
 
@@ -25,14 +26,16 @@ struct StepRecord {
   double data_wait_seconds = 0;
   double flops = 0;      // floating-point operations of this step
   bool skipped = false;  // not finite: parameters untouched
+  Traffic traffic;       // between ranks, by label
   std::vector<std::pair<std::string, double>> auxiliary;
 };
 
 class RunLog {
  public:
   // first_step: the step the run continues after; later lines of an earlier attempt are dropped.
-  // held_out_rows: of all held-out text, for the time left.
-  RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows);
+  // held_out_rows: of all held-out text, for the time left. ranks: how many train the run; only the first
+  // writes files, others have the progress line alone.
+  RunLog(const RunConfig& config, int64_t first_step, int64_t held_out_rows, const Group& ranks = nullptr);
   ~RunLog();
 
   // held_out: the evaluation made after this step, if any.

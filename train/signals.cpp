@@ -65,6 +65,8 @@ void forget_stop_signals() {
   for (size_t i = 0; i < std::size(kSignals); ++i) sigaction(kSignals[i], &found[i], nullptr);
 }
 
+void request_stop(int signal) { first_signal = signal; }
+
 int stop_signal() { return first_signal; }
 
 }  // namespace longreach

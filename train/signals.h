@@ -16,6 +16,8 @@ void watch_stop_signals();
 void forget_stop_signals();
 // The first signal that asked since watch_stop_signals(), or 0.
 int stop_signal();
+// As if that signal had come: another rank got it.
+void request_stop(int signal);
 inline bool stop_requested() { return stop_signal() != 0; }
 
 }  // namespace longreach

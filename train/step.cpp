@@ -7,34 +7,47 @@
 namespace longreach {
 namespace {
 
+// The numbers of one micro-batch: its share of the loss, then its auxiliary losses.
+using Numbers = std::vector<double>;
+
 class Step {
  public:
-  Step(Transformer& model, const StepData& data, const RunConfig& config, const LossOptions& options)
+  Step(Transformer& model, const StepData& data, const RunConfig& config, const LossOptions& options,
+       const Group& data_ranks)
       : model_(model),
+        data_(data),
         config_(config),
         options_(options),
-        labelled_(static_cast<double>(std::max<int64_t>(data.labelled, 1))) {
-    std::vector<Batch> batches;
-    for (const ModelInput& micro : data.micro_batches) batches.push_back(micro.batch);
-    counts_ = model.loss_counts(batches);
-  }
+        data_ranks_(data_ranks),
+        labelled_(static_cast<double>(std::max<int64_t>(data.labelled, 1))),
+        counts_(counts_of_step()) {}
 
   void backward(const ModelInput& micro) {
     (config_.job.task == "distill" ? gate_loss(micro) : loss(micro)).backward();
   }
-  const StepLosses& losses() const { return losses_; }
+
+  StepLosses losses() const {
+    StepLosses losses;
+    for (const std::string& name : names_) losses.auxiliary.emplace_back(name, 0.0);
+    for (const Numbers& numbers : of_all_micro_batches()) {
+      losses.loss += numbers[0];
+      for (size_t i = 0; i < names_.size(); ++i) losses.auxiliary[i].second += numbers[i + 1];
+    }
+    return losses;
+  }
 
  private:
   at::Tensor loss(const ModelInput& micro) {
     const LossOutput output = model_.loss(micro.tokens, micro.labels, micro.batch, options_, counts_);
     at::Tensor total = output.loss_sum / labelled_;
-    for (size_t i = 0; i < output.auxiliary.size(); ++i) {
-      const auto& [name, value] = output.auxiliary[i];
+    Numbers numbers = {output.nll_sum.item<double>() / labelled_};
+    names_.clear();
+    for (const auto& [name, value] : output.auxiliary) {
       total = total + value * config_.training.auxiliary_weight;
-      if (losses_.auxiliary.size() <= i) losses_.auxiliary.emplace_back(name, 0.0);
-      losses_.auxiliary[i].second += value.detach().item<double>();
+      names_.push_back(name);
+      numbers.push_back(value.detach().item<double>());
     }
-    losses_.loss += output.nll_sum.item<double>() / labelled_;
+    numbers_.push_back(std::move(numbers));
     return total;
   }
 
@@ -43,27 +56,60 @@ class Step {
     for (const auto& [name, value] : model_.mechanism_losses(micro.tokens, micro.batch, options_, counts_))
       total = total.defined() ? total + value : value;
     total = total * config_.distillation.gate_loss_scale;
-    losses_.loss += total.item<double>();
+    numbers_.push_back({total.item<double>()});
     return total;
   }
 
+  LossCounts counts_of_step() const {
+    std::vector<Batch> batches;
+    for (const ModelInput& micro : data_.micro_batches) batches.push_back(micro.batch);
+    LossCounts counts = model_.loss_counts(batches);
+    Numbers flat;
+    for (const auto& layer : counts)
+      for (const auto& [name, count] : layer) flat.push_back(count);
+    flat = sum_over(data_ranks_, std::move(flat), "step");
+    auto next = flat.begin();
+    for (auto& layer : counts)
+      for (auto& [name, count] : layer) count = *next++;
+    return counts;
+  }
+
+  // In their order, which is how one rank adds them.
+  std::vector<Numbers> of_all_micro_batches() const {
+    Numbers flat;
+    for (const Numbers& numbers : numbers_) flat.insert(flat.end(), numbers.begin(), numbers.end());
+    const std::vector<Numbers> of_ranks = gather(data_ranks_, flat, "step");
+    const auto length = static_cast<int64_t>(names_.size()) + 1;
+    std::vector<Numbers> all;
+    for (int64_t micro = 0; micro < data_.plan.micro_batches; ++micro) {
+      const auto begin =
+          of_ranks[static_cast<size_t>(micro % data_.plan.every)].begin() + micro / data_.plan.every * length;
+      all.emplace_back(begin, begin + length);
+    }
+    return all;
+  }
+
   Transformer& model_;
+  const StepData& data_;
   const RunConfig& config_;
   const LossOptions& options_;
+  const Group& data_ranks_;
   const double labelled_;
-  LossCounts counts_;
-  StepLosses losses_;
+  const LossCounts counts_;
+  std::vector<std::string> names_;  // of auxiliary losses
+  std::vector<Numbers> numbers_;    // of this rank's micro-batches
 };
 
 }  // namespace
 
 StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
-                            const RunConfig& config, const LossOptions& options) {
-  Step step(model, data, config, options);
-  for (size_t i = 0; i < data.micro_batches.size(); ++i) {
-    if (config.adapter.present())
-      begin_pass(model, static_cast<uint64_t>(steps_done) * data.micro_batches.size() + i);
-    step.backward(data.micro_batches[i]);
+                            const RunConfig& config, const LossOptions& options, const Group& data_ranks) {
+  Step step(model, data, config, options, data_ranks);
+  int64_t number = steps_done * data.plan.micro_batches + data.plan.first;  // among all of the run
+  for (const ModelInput& micro : data.micro_batches) {
+    if (config.adapter.present()) begin_pass(model, static_cast<uint64_t>(number));
+    step.backward(micro);
+    number += data.plan.every;
   }
   return step.losses();
 }

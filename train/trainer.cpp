@@ -8,10 +8,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/folders.h"
 #include "core/verbose.h"
+#include "distributed/gradients.h"
 #include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
@@ -49,6 +51,12 @@ void write_text(const std::string& path, const std::string& contents) {
   fs::rename(path + ".tmp", path);
 }
 
+std::vector<at::Tensor> tensors_of(const NamedParameters& parameters) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& [name, tensor] : parameters) tensors.push_back(tensor);
+  return tensors;
+}
+
 }  // namespace
 
 void prepare_run_folder(const std::string& folder) {
@@ -61,14 +69,16 @@ void prepare_run_folder(const std::string& folder) {
   check<ConfigError>(writable, "job.dump_folder: ", folder, ": cannot be written");
 }
 
-Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
+Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Ranks& ranks)
     : config_(config),
       corpus_(corpus),
+      ranks_(ranks),
+      plan_(step_plan(config.training, ranks.mesh.data)),
       train_loader_(corpus, loader_options(config)),
       valid_loader_(corpus, loader_options(config)),
       data_identity_(data_identity(config, corpus)),
       retention_(config.checkpoint_root(), config.checkpoint.keep_latest_k),
-      steps_([this](int64_t step) { return load_step(step); }) {
+      steps_([this](int64_t step) { return load_step(train_loader_, config_.training, plan_, step); }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
   // drawn.
@@ -85,13 +95,24 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus)
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
   optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(*model_), config_.optimizer);
+  expect_same_on_all(ranks_, nlohmann::ordered_json::parse(data_identity_).dump(1), "their data");
   resume_or_start();
-  write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
-  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows());
+  if (ranks_.first()) write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
+  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows(), ranks_.world());
+}
+
+// The first rank chooses, and sets damaged ones aside with a warning; the others read what it has chosen.
+std::optional<CheckpointContents> Trainer::load_newest(int64_t load_step, int64_t at_most) {
+  std::optional<CheckpointContents> found;
+  on_first_rank(ranks_.world(),
+                [&] { found = load_latest(config_.checkpoint_root(), load_step, warn, at_most); });
+  const int64_t chosen = largest_over(ranks_.world(), found ? found->step : -1, "start");
+  if (!ranks_.first() && chosen >= 0) found = load_latest(config_.checkpoint_root(), chosen, warn, chosen);
+  return found;
 }
 
 void Trainer::resume_or_start() {
-  if (auto found = load_latest(config_.checkpoint_root(), config_.checkpoint.load_step, warn)) {
+  if (auto found = load_newest(config_.checkpoint.load_step, std::numeric_limits<int64_t>::max())) {
     compare_with_checkpoint(*found, config_, *corpus_.tokenizer, data_identity_);
     go_on_from(*found);
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
@@ -104,6 +125,7 @@ void Trainer::resume_or_start() {
 void Trainer::go_on_from(const CheckpointContents& contents) {
   restore(contents);
   retention_.resumed_from(step_);
+  if (!ranks_.first()) return;
   for (const std::string& root : {config_.checkpoint_root(), config_.job.dump_folder + "/export"})
     for (const auto& [path, name] : set_aside_later(root, step_))
       std::cout << "set aside  " << path << ": it is later than step " << step_ << "; it is now " << name
@@ -125,19 +147,6 @@ void Trainer::restore(const CheckpointContents& contents) {
   for (const auto& step : state["skip_steps"]) skip_steps_.insert(step.get<int64_t>());
 }
 
-StepData Trainer::load_step(int64_t step) const {
-  const TrainingConfig& training = config_.training;
-  const int64_t rows = training.batch_size, micro_batches = training.gradient_accumulation_steps;
-  StepData data;
-  for (int64_t micro = 0; micro < micro_batches; ++micro) {
-    data.micro_batches.push_back(
-        to_model_input(train_loader_.batch((step * micro_batches + micro) * rows, rows)));
-    data.labelled += data.micro_batches.back().labelled;
-    data.tokens += rows * training.seq_len;
-  }
-  return data;
-}
-
 StepRecord Trainer::train_step(const StepData& data) {
   StepRecord record{.tokens = data.tokens};
   record.learning_rate =
@@ -147,7 +156,8 @@ StepRecord Trainer::train_step(const StepData& data) {
     return record;
   }
   optimizer_->zero_grad();
-  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_);
+  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_, ranks_.mesh.data);
+  sum_gradients(tensors_of(parameters_), ranks_.mesh.data);
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
   const GradientNorm gradients = gradient_norm(parameters_);
@@ -195,22 +205,29 @@ void Trainer::refuse_step(const std::string& what) {
 
 // Back to the last good checkpoint; the step that failed is skipped when it comes again.
 void Trainer::roll_back() {
-  const auto found = load_latest(config_.checkpoint_root(), -1, warn, step_);
+  const auto found = load_newest(-1, step_);
   check<TrainingError>(found.has_value(), "step ", step_ + 1,
                        " is not finite and there is no checkpoint to roll back to");
   go_on_from(*found);
   log_ = nullptr;  // closes the files before their tail is dropped
-  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows());
+  log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows(), ranks_.world());
   log_->say(text("rolled back to step ", step_));
+}
+
+bool Trainer::stops() {
+  const int64_t signal = largest_over(ranks_.world(), stop_signal(), "step");
+  if (signal != 0 && !stop_requested()) request_stop(static_cast<int>(signal));
+  return signal != 0;
 }
 
 RunOutcome Trainer::run() {
   const int64_t last = config_.training.stop_at > 0 ? config_.training.stop_at : config_.training.steps;
   if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
-  while (step_ < last && !stop_requested()) {
+  while (step_ < last && !stops()) {
     const auto start = Clock::now();
-    const StepData data = steps_.get(step_);
+    StepData data = steps_.get(step_);
     const double waited = seconds_since(start);
+    add_other_ranks(data, ranks_.mesh.data);
     const bool known_bad = skip_steps_.count(step_ + 1) > 0;
     StepRecord record = train_step(data);
     if (record.skipped && config_.training.nonfinite == "rollback" && !known_bad) {
@@ -222,6 +239,7 @@ RunOutcome Trainer::run() {
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
     record.flops = training_flops_per_token(config_, *model_) * static_cast<double>(record.tokens);
+    record.traffic = take_traffic(ranks_.mesh);
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;
     log_->step(record, held_out_after_step());
@@ -250,15 +268,16 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
   // Who asks the run to stop waits for its checkpoint, not for these figures; the final ones would not come
   // again.
   bool whole = true;
-  const Evaluation read =
-      evaluate(*model_, valid_loader_, last ? 0 : config_.validation.rows, config_.training.batch_size,
-               loss_options_, [&](int64_t done, int64_t rows) {
-                 log_->evaluating(done, rows);
-                 whole = last || done == rows || !stop_requested();
-                 return whole;
-               });
+  const Evaluation read = evaluate(
+      *model_, valid_loader_, last ? 0 : config_.validation.rows, config_.training.batch_size, loss_options_,
+      [&](int64_t done, int64_t rows) {
+        log_->evaluating(done, rows);
+        whole = last || done == rows || !stop_requested();
+        return whole;
+      },
+      ranks_.mesh.data);
   model_->train();
-  if (!whole) return std::nullopt;
+  if (largest_over(ranks_.mesh.data, whole ? 0 : 1, "evaluation") != 0) return std::nullopt;
   if (read.tokens == 0) {
     warn(text("evaluation after step ", step_, ": no token of the held-out rows carries a label"));
     return std::nullopt;
@@ -300,8 +319,7 @@ std::string save_below(const RunConfig& config, const CheckpointContents& conten
 
 }  // namespace
 
-void Trainer::save() {
-  if (!config_.checkpoint.enable_checkpoint) return;
+std::string Trainer::write_checkpoint() {
   const Stage stage(text("checkpoint of step ", step_));
   log_->sync();
   CheckpointContents contents{
@@ -310,9 +328,15 @@ void Trainer::save() {
   contents.texts = tokenizer_texts(config_.data.tokenizer);
   contents.texts["state.json"] = state_json();
   contents.texts["config.toml"] = to_toml(fields_of(config_));
-  newest_checkpoint_ = save_below(config_, contents, *log_);
-  saved_step_ = step_;
+  std::string path = save_below(config_, contents, *log_);
   retention_.saved(step_);
+  return path;
+}
+
+void Trainer::save() {
+  if (!config_.checkpoint.enable_checkpoint) return;
+  on_first_rank(ranks_.world(), [&] { newest_checkpoint_ = write_checkpoint(); });
+  saved_step_ = step_;
 }
 
 }  // namespace longreach

@@ -15,6 +15,7 @@
 #include "train/evaluate.h"
 #include "train/model_input.h"
 #include "train/optimizer.h"
+#include "train/ranks.h"
 #include "train/run_config.h"
 #include "train/run_log.h"
 #include "train/step.h"
@@ -30,7 +31,8 @@ class Trainer {
  public:
   // config: parsed and resolved. Opens the run folder and resumes from its newest good checkpoint if there is
   // one. Throws UserError before anything is written when the folder, the checkpoint or the data do not fit.
-  Trainer(const RunConfig& config, const data::Corpus& corpus);
+  // All ranks make their trainers, and run them, at the same time; the first one alone writes.
+  Trainer(const RunConfig& config, const data::Corpus& corpus, const Ranks& ranks = {});
 
   RunOutcome run();
 
@@ -43,11 +45,13 @@ class Trainer {
 
  private:
   void resume_or_start();
+  std::optional<CheckpointContents> load_newest(int64_t load_step, int64_t at_most);
   void restore(const CheckpointContents& contents);
   // As above; then no later checkpoint or export is left under its name.
   void go_on_from(const CheckpointContents& contents);
-  StepData load_step(int64_t step) const;
   StepRecord train_step(const StepData& data);
+  // Whether any rank was asked to stop; then all of them are.
+  bool stops();
   bool distilling() const { return config_.job.task == "distill"; }
   // Updates the parameters, or leaves every bit and acts on training.nonfinite.
   bool apply(const StepRecord& record, const GradientNorm& gradients);
@@ -57,11 +61,14 @@ class Trainer {
   void roll_back();
   std::optional<Evaluation> held_out_after_step();
   void save();
+  std::string write_checkpoint();
   std::string state_json() const;
   bool due(int64_t interval) const { return interval > 0 && step_ % interval == 0; }
 
   RunConfig config_;
   data::Corpus corpus_;
+  const Ranks ranks_;
+  const StepPlan plan_;
   data::TrainLoader train_loader_;
   data::ValidLoader valid_loader_;
   std::shared_ptr<Transformer> model_;

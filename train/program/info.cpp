@@ -35,7 +35,8 @@ void describe_abilities(const AttentionConfig& config, std::ostream& out) {
   out << "    can " << join(able) << "\n";
   for (const Limitation& limit : limits)
     out << "    " << inability(limit.ability) << ": " << limit.reason << "\n";
-  out << "    cannot split a sequence over ranks (context parallel): this version trains on one rank\n"
+  out << "    cannot split a sequence over ranks (context parallel): in this version a rank trains whole "
+         "rows\n"
       << "    cannot be imported or exported"
       << (gate_of(config)
               ? " whole: its gates alone have a layout of other programs (longreach export --format gates)\n"

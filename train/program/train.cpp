@@ -20,12 +20,15 @@
 #include "train/export.h"
 #include "train/generate_text.h"
 #include "train/labels.h"
+#include "train/program/build_info.h"
 #include "train/program/command_line.h"
 #include "train/program/example_config.h"
 #include "train/program/last_words.h"
 #include "train/program/plot/gnuplot.h"
+#include "train/program/rank_output.h"
 #include "train/program/standard_streams.h"
 #include "train/program/terminal.h"
+#include "train/ranks.h"
 #include "train/run_size.h"
 #include "train/signals.h"
 #include "train/trainer.h"
@@ -33,7 +36,10 @@
 namespace longreach {
 namespace {
 
-void print_header(const RunConfig& config, const data::Corpus& corpus, Transformer& model) {
+std::string threads_text() { return text(num_threads(), num_threads() == 1 ? " thread" : " threads"); }
+
+void print_header(const RunConfig& config, const data::Corpus& corpus, Transformer& model,
+                  const Ranks& ranks) {
   int64_t parameters = 0, trained = 0;
   for (const auto& parameter : model.parameters()) {
     parameters += parameter.numel();
@@ -50,6 +56,7 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
     frozen << ", " << std::fixed << std::setprecision(2) << static_cast<double>(trained) / 1e6
            << " of them train";
   const TrainingConfig& training = config.training;
+  const int64_t micro_batches = step_plan(training, ranks.mesh.data).micro_batches;
   const DecayGroups decay = decay_groups(model);
   std::cout << std::fixed << std::setprecision(2) << "model      " << static_cast<double>(parameters) / 1e6
             << " million parameters" << frozen.str() << "; attention by layer: " << join(layers, " ") << "\n"
@@ -58,11 +65,13 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
             << "decay      " << text(config.optimizer.weight_decay) << " x lr on " << decay.decayed << "\n"
             << "           none on " << decay.left << "\n"
             << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
-            << training.gradient_accumulation_steps << " micro-batches = "
-            << training.batch_size * training.seq_len * training.gradient_accumulation_steps << " tokens, "
-            << training.mixed_precision_param << ", " << num_threads() << " threads, products by "
-            << name_of(matmul_library()) << "; " << training.steps << " steps\n"
-            << std::flush;
+            << micro_batches << " micro-batches = " << training.batch_size * training.seq_len * micro_batches
+            << " tokens, " << training.mixed_precision_param << ", " << threads_text() << ", products by "
+            << name_of(matmul_library()) << "; " << training.steps << " steps\n";
+  if (const int count = size_of(ranks.world()); count > 1)
+    std::cout << "ranks      " << count << ", " << ranks.environment.local_world << " on this machine, "
+              << threads_text() << " each; others log to " << config.job.dump_folder << "/ranks\n";
+  std::cout << std::flush;
 }
 
 void warn_of_long_warmup(const RunConfig& config) {
@@ -183,13 +192,14 @@ bool answered(const Asked& asked, RunConfig& config) {
   return asked.dry_run;
 }
 
-// What training needs of the machine beside memory for the model: a device, threads.
-void expect_device(const RunConfig& config) {
+// What training needs of the machine beside memory for the model: a device, threads. Ranks of one machine
+// share its cores.
+void expect_device(const RunConfig& config, const Environment& environment) {
   if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
-  const auto threads =
-      static_cast<int>(config.training.threads > 0 ? config.training.threads : num_threads());
+  const int share = std::max(1, num_threads() / environment.local_world);
+  const int threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : share;
   expect_threads(2 * threads + 2);  // LibTorch has two pools
-  if (config.training.threads > 0) set_num_threads(threads);
+  if (threads != num_threads()) set_num_threads(threads);
 }
 
 // "FILE: ", where a key of an error was read; "--" where one of `keys` was given on the command line instead.
@@ -208,45 +218,41 @@ data::Corpus corpus_of(const RunConfig& config, const Arguments& words,
   }
 }
 
-}  // namespace
-
-int train_verb(const Arguments& arguments) {
-  take_stop_signals_on_a_thread();
-  outlive_readers();
-  const Asked asked = parse_flags(arguments);
-  const Arguments& words = asked.words;
-  if (words.empty() || asked.help) {
-    std::cout << (asked.help ? example_config(terminal_width()) : train_usage() + "\n");
-    return asked.help ? 0 : 2;
-  }
-  RunConfig config =
-      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
-  if (!asked.print_config && !asked.dry_run) expect_device(config);
-  const auto timed = [](const char* what, const auto& work) {
-    const Stage stage(what);
-    return work();
-  };
-  const std::shared_ptr<const data::Tokenizer> tokenizer = timed("tokenizer", [&] {
-    return naming<DataError>(place_of(words, {"data.tokenizer"}) + "data.tokenizer",
-                             [&] { return data::load_tokenizer(config.data.tokenizer); });
-  });
-  config.resolve_model(tokenizer->vocab_size(), words[0]);
-  if (answered(asked, config)) return 0;
-  prepare_run_folder(config.job.dump_folder);
-  const FileLock only_run =
-      FileLock::take(config.job.dump_folder + "/.lock", "job.dump_folder: " + config.job.dump_folder);
-  const data::Corpus corpus = timed("data", [&] { return corpus_of(config, words, tokenizer); });
-  if (config.job.task != "distill")
-    timed("labels", [&] {
-      return expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});
+// The first rank makes the run folder and locks it; others speak to a log from then on.
+struct RunFolder {
+  RunFolder(const std::string& folder, const Ranks& ranks) {
+    on_first_rank(ranks.world(), [&] {
+      prepare_run_folder(folder);
+      lock.emplace(FileLock::take(folder + "/.lock", "job.dump_folder: " + folder));
     });
-  const auto made = timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus); });
-  Trainer& trainer = *made;
-  print_header(config, corpus, trainer.model());
-  warn_of_long_warmup(config);
-  watch_stop_signals();
-  const RunOutcome outcome = trainer.run();
-  forget_stop_signals();  // what is left to do needs no saving
+    if (!ranks.first()) output.emplace(folder, ranks.environment.rank);
+  }
+  std::optional<FileLock> lock;
+  std::optional<RankOutput> output;
+};
+
+Ranks meet(const Environment& environment, const RunConfig& config) {
+  Ranks ranks = join_ranks(environment, config);
+  expect_same_on_all(ranks, text("longreach ", kVersion, "\nLibTorch ", kTorchVersion), "their versions");
+  expect_same_config(ranks, config);
+  step_plan(config.training, ranks.mesh.data);  // throws before anything is written
+  return ranks;
+}
+
+// The first rank reads, or tokenizes, while the others wait; then they find everything there.
+data::Corpus open_corpus_on_all(const RunConfig& config, const Arguments& words,
+                                const std::shared_ptr<const data::Tokenizer>& tokenizer, const Ranks& ranks) {
+  data::Corpus corpus;
+  on_first_rank(ranks.world(), [&] {
+    corpus = corpus_of(config, words, tokenizer);
+    if (config.job.task != "distill")
+      expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});
+  });
+  return ranks.first() ? corpus : corpus_of(config, words, tokenizer);
+}
+
+// What is said, written and exported when the run is over; 128 + signal where one ended it.
+int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer, RunOutcome outcome) {
   if (stop_requested() || outcome != RunOutcome::kFinished) {
     std::cout << (stop_requested() ? "interrupted" : "stopped") << " after step " << trainer.step() << "; "
               << (config.checkpoint.enable_checkpoint
@@ -261,6 +267,47 @@ int train_verb(const Arguments& arguments) {
   }
   print_places(config, trainer);
   return stop_requested() ? 128 + stop_signal() : 0;
+}
+
+}  // namespace
+
+int train_verb(const Arguments& arguments) {
+  take_stop_signals_on_a_thread();
+  outlive_readers();
+  const Asked asked = parse_flags(arguments);
+  const Arguments& words = asked.words;
+  if (words.empty() || asked.help) {
+    std::cout << (asked.help ? example_config(terminal_width()) : train_usage() + "\n");
+    return asked.help ? 0 : 2;
+  }
+  const Environment environment = read_environment();
+  RunConfig config =
+      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
+  if (!asked.print_config && !asked.dry_run) expect_device(config, environment);
+  const auto timed = [](const char* what, const auto& work) {
+    const Stage stage(what);
+    return work();
+  };
+  const std::shared_ptr<const data::Tokenizer> tokenizer = timed("tokenizer", [&] {
+    return naming<DataError>(place_of(words, {"data.tokenizer"}) + "data.tokenizer",
+                             [&] { return data::load_tokenizer(config.data.tokenizer); });
+  });
+  config.resolve_model(tokenizer->vocab_size(), words[0]);
+  if (answered(asked, config)) return 0;
+  const Ranks ranks = timed("ranks", [&] { return meet(environment, config); });
+  const RunFolder folder(config.job.dump_folder, ranks);
+  const data::Corpus corpus =
+      timed("data", [&] { return open_corpus_on_all(config, words, tokenizer, ranks); });
+  const auto made =
+      timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus, ranks); });
+  Trainer& trainer = *made;
+  print_header(config, corpus, trainer.model(), ranks);
+  warn_of_long_warmup(config);
+  watch_stop_signals();
+  const RunOutcome outcome = trainer.run();
+  forget_stop_signals();  // what is left to do needs no saving
+  if (!ranks.first()) return stop_requested() ? 128 + stop_signal() : 0;
+  return finish(config, corpus, trainer, outcome);
 }
 
 }  // namespace longreach

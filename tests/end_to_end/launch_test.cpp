@@ -1,0 +1,219 @@
+// Several ranks train what one rank trains of as many micro-batches: the same losses, the same bits.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <sstream>
+#include <thread>
+
+#include "tests/support/files.h"
+#include "tests/support/program.h"
+#include "tests/support/tiny_run.h"
+
+namespace longreach::test {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Words = std::vector<std::string>;
+
+class Launch : public testing::Test {
+ protected:
+  Words words(int ranks, const std::string& run, const Words& overrides) const {
+    Words all;
+    if (ranks > 1) all = {"launch", "--nproc", std::to_string(ranks)};
+    for (const std::string& word : Words{"train", config_, "--job.dump_folder", folder_.path(run)})
+      all.push_back(word);
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return all;
+  }
+  ProgramResult train(int ranks, const std::string& run, const Words& overrides = {}) const {
+    return run_program(words(ranks, run, overrides));
+  }
+  // Every byte of a run's newest checkpoint that holds tensors.
+  std::map<std::string, std::string> tensors(const std::string& run) const {
+    std::string newest;
+    for (const auto& entry : fs::directory_iterator(folder_.path(run + "/checkpoint")))
+      newest = std::max(newest, entry.path().string());
+    std::map<std::string, std::string> files;
+    for (const auto& entry : fs::directory_iterator(newest))
+      if (entry.path().extension() == ".safetensors")
+        files[entry.path().filename()] = read_text(entry.path());
+    return files;
+  }
+  void expect_same_run(const std::string& one, const std::string& other) const {
+    EXPECT_EQ(losses(folder_.path(one)), losses(folder_.path(other)));
+    EXPECT_TRUE(tensors(one) == tensors(other));
+    EXPECT_FALSE(tensors(one).empty());
+  }
+
+  TemporaryFolder folder_;
+  const std::string config_ = write_tiny_run(folder_);
+};
+
+size_t lines_with(const std::string& text, const std::string& part) {
+  size_t count = 0;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) count += line.find(part) != std::string::npos ? 1 : 0;
+  return count;
+}
+
+TEST_F(Launch, RanksTrainWhatAccumulationTrains) {
+  for (const int ranks : {2, 3, 4}) {
+    SCOPED_TRACE(ranks);
+    const Words steps = {"--training.steps", "6", "--validation.freq", "3"};
+    const std::string several = "ranks-" + std::to_string(ranks), alone = several + "-alone";
+    Words one = steps, each = steps;
+    for (const std::string& word :
+         {std::string("--training.gradient_accumulation_steps"), std::to_string(ranks)})
+      one.push_back(word);
+    each.insert(each.end(), {"--training.gradient_accumulation_steps", "1"});
+    const ProgramResult result = train(ranks, several, each);
+    ASSERT_EQ(result.code, 0) << result.err;
+    ASSERT_EQ(train(1, alone, one).code, 0);
+    expect_same_run(several, alone);
+    EXPECT_EQ(lines_with(result.out, "6/6"), 1u) << result.out;
+    EXPECT_THAT(result.out, HasSubstr("1 thread each"));
+    EXPECT_TRUE(fs::exists(folder_.path(several + "/ranks/rank-1.log")));
+    EXPECT_FALSE(fs::exists(folder_.path(several + "/ranks/rank-0.log")));
+    const auto held_out = [&](const std::string& run) {
+      return read_metrics(folder_.path(run))[2].at("valid_loss");
+    };
+    EXPECT_NEAR(held_out(several), held_out(alone), 1e-6 * held_out(alone));
+  }
+}
+
+TEST_F(Launch, TheNumberOfRanksChangesNoSample) {
+  const Words rows = {"--training.gradient_accumulation_steps", "1", "--training.batch_size", "2",
+                      "--training.global_batch_size",           "8", "--training.steps",      "3"};
+  for (const int ranks : {1, 2, 4}) ASSERT_EQ(train(ranks, "run-" + std::to_string(ranks), rows).code, 0);
+  const auto one = read_metrics(folder_.path("run-1"));
+  for (const char* run : {"run-2", "run-4"}) {
+    const auto other = read_metrics(folder_.path(run));
+    for (size_t step = 0; step < one.size(); ++step) {
+      EXPECT_EQ(other[step].at("tokens"), one[step].at("tokens"));
+      EXPECT_NEAR(other[step].at("loss"), one[step].at("loss"), 1e-5);
+    }
+  }
+  expect_same_run("run-1", "run-4");  // one micro-batch a rank
+}
+
+TEST_F(Launch, GoesOnFromWhereItStopped) {
+  ASSERT_EQ(train(2, "whole").code, 0);
+  ASSERT_EQ(train(2, "parts", {"--training.stop_at", "5"}).code, 0);
+  const ProgramResult rest = train(2, "parts");
+  ASSERT_EQ(rest.code, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("after step 5"));
+  expect_same_run("whole", "parts");
+  ASSERT_EQ(train(1, "parts", {"--training.steps", "13"}).code, 0);  // one rank goes on from two
+}
+
+TEST_F(Launch, MetricsHoldWhatRanksExchanged) {
+  ASSERT_EQ(train(2, "run", {"--training.steps", "2", "--comm.check", "true"}).code, 0);
+  const MetricsLine line = read_metrics(folder_.path("run")).back();
+  EXPECT_GT(line.at("comm_bytes"), 0);
+  EXPECT_GE(line.at("comm_seconds"), line.at("comm_seconds.gradients"));
+  EXPECT_GT(line.at("comm_bytes.gradients"), line.at("comm_bytes.step"));
+  EXPECT_EQ(line.at("tokens"), 2 * 2 * 2 * 4 * 64);  // steps, ranks, micro-batches, rows, tokens
+}
+
+TEST_F(Launch, OneCheckpointWhenARankIsAskedToStop) {
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+    SCOPED_TRACE(signal);
+    const std::string run = "run-" + std::to_string(signal);
+    const RunningProgram program = start_program(words(2, run, {"--training.steps", "100000"}), folder_);
+    while (!fs::exists(folder_.path(run + "/metrics.jsonl")) || losses(folder_.path(run)).size() < 3)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    ::kill(program.pid, signal);
+    const ProgramResult result = wait_program(program);
+    EXPECT_EQ(result.code, 128 + signal) << result.err;
+    EXPECT_THAT(result.out, HasSubstr("interrupted after step"));
+    const auto steps = losses(folder_.path(run));
+    const ProgramResult rest = train(
+        2, run,
+        {"--training.steps", "100000", "--training.stop_at", std::to_string(steps.rbegin()->first + 1)});
+    EXPECT_EQ(rest.code, 0);
+    EXPECT_THAT(rest.out, HasSubstr("after step " + std::to_string(steps.rbegin()->first)));
+  }
+}
+
+TEST_F(Launch, ANumberThatIsNoneOfOneRankIsNoneOfAll) {
+  // Overflows at once: the first step's parameters are refused on both ranks.
+  const ProgramResult result = train(2, "run", {"--optimizer.lr", "1e38", "--training.nonfinite", "skip"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("in a row (training.max_bad_steps = 5)"));
+}
+
+TEST_F(Launch, SaysWhatDoesNotFit) {
+  const auto expect = [&](int ranks, const Words& overrides, const std::string& part) {
+    const ProgramResult result = train(ranks, "bad", overrides);
+    EXPECT_EQ(result.code, 2) << part;
+    EXPECT_THAT(result.err, HasSubstr(part));
+    EXPECT_FALSE(fs::exists(folder_.path("bad"))) << part;
+  };
+  expect(2, {"--parallel.data_parallel_shard_degree", "3"}, "1 x 3 x 1, expected a product of 2");
+  expect(1, {"--parallel.data_parallel_replicate_degree", "2", "--parallel.data_parallel_shard_degree", "1"},
+         "2 x 1 x 1, expected a product of 1");
+  expect(2, {"--parallel.data_parallel_replicate_degree", "-1"}, "at most one of them may be -1");
+  expect(2, {"--parallel.context_parallel_degree", "2"}, "parallel.context_parallel_degree");
+  expect(2, {"--training.global_batch_size", "12", "--training.gradient_accumulation_steps", "1"},
+         "expected a multiple of training.batch_size x data ranks = 4 x 2");
+  expect(1, {"--training.global_batch_size", "16", "--training.gradient_accumulation_steps", "3"},
+         "contradicts");
+}
+
+// Ranks that nobody launched: torchrun's names by hand.
+TEST_F(Launch, RanksByHandAndRanksThatDiffer) {
+  const auto rank = [&](int number, int port, const Words& overrides) {
+    Words all = {"env",
+                 "RANK=" + std::to_string(number),
+                 "WORLD_SIZE=2",
+                 "MASTER_ADDR=127.0.0.1",
+                 "LOCAL_WORLD_SIZE=2",
+                 "MASTER_PORT=" + std::to_string(port),
+                 LONGREACH_PROGRAM};
+    const Words run = words(1, "run", overrides);
+    all.insert(all.end(), run.begin(), run.end());
+    return start_command(all, folder_);
+  };
+  const int port = 20000 + ::getpid() % 20000;
+  RunningProgram first = rank(0, port, {"--training.steps", "2"}),
+                 second = rank(1, port, {"--training.steps", "2"});
+  EXPECT_EQ(wait_program(second).code, 0);
+  EXPECT_EQ(wait_program(first).code, 0);
+  first = rank(0, port + 1, {"--training.steps", "3"});
+  second = rank(1, port + 1, {"--training.steps", "4"});
+  const ProgramResult results[] = {wait_program(first), wait_program(second)};
+  for (const ProgramResult& result : results) {
+    EXPECT_EQ(result.code, 2);
+    EXPECT_THAT(result.err,
+                HasSubstr("ranks differ in their config: rank 0 has training.steps = 3, rank 1 has "
+                          "training.steps = 4"));
+  }
+}
+
+TEST_F(Launch, ALostRankIsNamed) {
+  const RunningProgram program = start_program(words(3, "run", {"--training.steps", "100000"}), folder_);
+  while (!fs::exists(folder_.path("run/metrics.jsonl")) || losses(folder_.path("run")).size() < 3)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const ProgramResult found = run_command({"pgrep", "-P", std::to_string(program.pid)});
+  std::istringstream pids(found.out);
+  pid_t pid = 0, of_rank[3] = {};
+  while (pids >> pid) {
+    const std::string variables = read_text("/proc/" + std::to_string(pid) + "/environ");
+    const size_t at = variables.find(std::string("\0RANK=", 6));
+    if (at != std::string::npos) of_rank[variables[at + 6] - '0'] = pid;
+  }
+  ASSERT_GT(of_rank[1], 0);
+  ::kill(of_rank[1], SIGKILL);
+  const ProgramResult result = wait_program(program);
+  EXPECT_NE(result.code, 0);
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("rank 1 did not come to"), HasSubstr("rank 1 was killed by signal 9")));
+}
+
+}  // namespace
+}  // namespace longreach::test

@@ -1,0 +1,85 @@
+#include "train/ranks.h"
+
+#include <sstream>
+
+#include "distributed/gloo.h"
+#include "distributed/rendezvous.h"
+
+namespace longreach {
+namespace {
+
+using std::chrono::seconds;
+
+CommConfig comm_config(const RunConfig& config) {
+  return {.timeout = seconds(config.comm.train_timeout_seconds), .check = config.comm.check};
+}
+
+std::vector<std::string> lines_of(const std::string& written) {
+  std::vector<std::string> lines;
+  std::istringstream in(written);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::string line_or_nothing(const std::vector<std::string>& lines, size_t i) {
+  return i < lines.size() ? one_line(lines[i], 200) : "nothing";
+}
+
+}  // namespace
+
+Ranks join_ranks(const Environment& environment, const RunConfig& config) {
+  const ParallelDegrees degrees = resolve({.replicate = config.parallel.data_parallel_replicate_degree,
+                                           .shard = config.parallel.data_parallel_shard_degree,
+                                           .context = config.parallel.context_parallel_degree},
+                                          environment.world);
+  Ranks ranks{.environment = environment};
+  if (environment.world == 1) return ranks;
+  check<ConfigError>(config.parallel.device == "cpu", "parallel.device = \"", config.parallel.device,
+                     "\" with ", environment.world,
+                     " ranks: this version exchanges between ranks on the CPU alone");
+  const auto rendezvous =
+      std::make_shared<Rendezvous>(environment, seconds(config.comm.init_timeout_seconds));
+  ranks.mesh = make_mesh(gloo_communicator(rendezvous, comm_config(config)), degrees);
+  return ranks;
+}
+
+void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_view what) {
+  const std::vector<std::string> all = gather(ranks.world(), own, "start");
+  const std::vector<std::string> first = lines_of(all[0]);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    const std::vector<std::string> other = lines_of(all[rank]);
+    size_t line = 0;
+    while (line < first.size() && line < other.size() && first[line] == other[line]) ++line;
+    throw ConfigError(text("ranks differ in ", what, ": rank 0 has ", line_or_nothing(first, line), ", rank ",
+                           rank, " has ", line_or_nothing(other, line)));
+  }
+}
+
+void expect_same_config(const Ranks& ranks, RunConfig config) {
+  config.training.threads = 0;
+  std::string written;
+  for (const auto& row : help_of(fields_of(config))) written += text(row.key, " = ", row.default_value, "\n");
+  expect_same_on_all(ranks, written, "their config");
+}
+
+StepPlan step_plan(const TrainingConfig& training, const Group& data) {
+  const int64_t ranks = size_of(data), together = training.batch_size * ranks;
+  int64_t micro_batches = training.gradient_accumulation_steps * ranks;
+  if (training.global_batch_size > 0) {
+    check<ConfigError>(training.global_batch_size % together == 0,
+                       "training.global_batch_size = ", training.global_batch_size,
+                       ", expected a multiple of training.batch_size x data ranks = ", training.batch_size,
+                       " x ", ranks);
+    micro_batches = training.global_batch_size / training.batch_size;
+    check<ConfigError>(training.gradient_accumulation_steps == 1 ||
+                           training.gradient_accumulation_steps * together == training.global_batch_size,
+                       "training.gradient_accumulation_steps = ", training.gradient_accumulation_steps,
+                       " contradicts training.global_batch_size = ", training.global_batch_size,
+                       ", which makes ", training.global_batch_size / together,
+                       " of batch_size x data ranks = ", training.batch_size, " x ", ranks, "; leave it out");
+  }
+  return {.micro_batches = micro_batches, .first = rank_in(data), .every = ranks};
+}
+
+}  // namespace longreach

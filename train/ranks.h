@@ -1,0 +1,43 @@
+// The ranks that train one run together: how they meet, what they must agree on, and who does what of a step.
+#pragma once
+#include <cstdint>
+#include <string>
+
+#include "distributed/agreement.h"
+#include "distributed/environment.h"
+#include "distributed/mesh.h"
+#include "train/run_config.h"
+
+namespace longreach {
+
+struct Ranks {
+  Environment environment;
+  Mesh mesh;  // all null: one rank
+
+  // Writes files, and speaks to the user.
+  bool first() const { return environment.rank == 0; }
+  const Group& world() const { return mesh.world; }
+};
+
+// One rank where nobody started more. Throws ConfigError when the degrees of [parallel] do not give so many
+// ranks, or the device has no exchange; RankError when ranks do not come within comm.init_timeout_seconds.
+Ranks join_ranks(const Environment& environment, const RunConfig& config);
+
+// Throws ConfigError on all ranks naming the first thing that differs between them and both values: versions,
+// then keys of the config (threads may differ), then, where they are asked, the data. `what` is the same on
+// all ranks: what `own`, one "NAME: VALUE" a line, says.
+void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_view what);
+void expect_same_config(const Ranks& ranks, RunConfig config);
+
+// Which micro-batches of a step a rank trains: first, first + every, ... below micro_batches. Micro-batch m
+// of step s holds the samples from (s micro_batches + m) rows on, whoever trains it: the number of ranks
+// changes nothing in what a step sees.
+struct StepPlan {
+  int64_t micro_batches = 1;  // of the step, over all ranks
+  int64_t first = 0, every = 1;
+};
+
+// Throws ConfigError when training.global_batch_size is no multiple of batch_size x data ranks.
+StepPlan step_plan(const TrainingConfig& training, const Group& data);
+
+}  // namespace longreach
