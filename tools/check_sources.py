@@ -21,7 +21,7 @@ HEAVY = {
     "torch/csrc/autograd/custom_function.h": ("layers/ops/common/autograd.cpp",),
     "ATen/Parallel.h": ("layers/ops/cpu/parallel.cpp", "distributed/threads.cpp"),
     "torch/csrc/distributed/c10d/TCPStore.hpp": ("distributed/rendezvous.cpp",),
-    "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp": ("distributed/gloo.cpp",),
+    "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp": ("distributed/gloo.cpp", "train/bench/gloo_peer.cpp"),
     "ATen/ATen.h": (),
 }
 KERNEL = re.compile(r"layers/ops/(.*/)?(cpu/(?!parallel\.cpp)[^/]*|kernels\.h|[^/]*\.cuh)$")

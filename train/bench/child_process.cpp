@@ -29,8 +29,8 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments,
   posix_spawn_file_actions_adddup2(&actions, to_child[0], STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, from_child[1], STDOUT_FILENO);
   std::vector<std::string> words = arguments, settings = environment_with(environment);
-  const int failure = posix_spawnp(&pid_, arguments.at(0).c_str(), &actions, nullptr, exec_pointers(words).data(),
-                                   exec_pointers(settings).data());
+  const int failure = posix_spawnp(&pid_, arguments.at(0).c_str(), &actions, nullptr,
+                                   exec_pointers(words).data(), exec_pointers(settings).data());
   posix_spawn_file_actions_destroy(&actions);
   close(to_child[0]);
   close(from_child[1]);

@@ -177,10 +177,10 @@ int list_cases() {
 int speed(const Arguments& arguments) {
   Options options;
   CLI::App app("Speed of fused operators and attention layers against peers, alternated in one run", "bench");
-  app.add_option(
-      "names", options.names,
-      "operators [all], kinds of attention (their whole layers), or `memory`, `train`, `targets` (see "
-      "longreach bench train --help)");
+  app.add_option("names", options.names,
+                 "operators [all], kinds of attention (their whole layers), or `memory`, `train`, `scaling`, "
+                 "`exchanges`, `targets` (see "
+                 "longreach bench train --help)");
   std::vector<std::string> peers = peer_names();
   peers.emplace_back("none");
   app.add_option("--peer", options.peers, text("peers: ", join(peers)))
@@ -295,6 +295,8 @@ int bench_verb(const Arguments& arguments) {
   if (first == "--worker") return worker_main();
   if (first == "memory") return memory(rest);
   if (first == "train") return bench_train(rest);
+  if (first == "scaling") return bench_scaling(rest);
+  if (first == "exchanges") return bench_exchanges(rest);
   if (first == "targets") return check_targets(rest);
   return speed(arguments);
 }
