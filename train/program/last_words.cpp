@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -58,9 +60,34 @@ void print(const char* line) {
   ::_exit(1);
 }
 
+// oneDNN uses what malloc gives without a look at it: memory that is refused becomes a fault at an offset from
+// null.
+void on_fault(int signal, siginfo_t* info, void*) {
+  constexpr uintptr_t kNearNull = uintptr_t{1} << 20;
+  if (reinterpret_cast<uintptr_t>(info->si_addr) >= kNearNull) {
+    std::signal(signal, SIG_DFL);  // the same instruction faults again, and ends the program as ever
+    return;
+  }
+  print("error: out of memory in a library");
+  print(MemoryLimit().words);
+  print("\n");
+  ::_exit(1);
+}
+
+void take_faults_where_memory_is_limited() {
+  if (MemoryLimit().words[0] == '\0') return;
+  struct sigaction action {};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGSEGV, &action, nullptr);
+}
+
 }  // namespace
 
-void end_in_one_line() { std::set_terminate(on_terminate); }
+void end_in_one_line() {
+  std::set_terminate(on_terminate);
+  take_faults_where_memory_is_limited();
+}
 
 void expect_threads(int count) {
   constexpr size_t kWork = size_t{16} << 20;

@@ -4,8 +4,8 @@
 
 namespace longreach {
 
-// An exception that nobody catches ends the program with one line and exit code 1. May run before any
-// initialiser.
+// An exception that nobody catches ends the program with one line and exit code 1, and so does, where `ulimit
+// -v` is set, a library that writes to memory it was refused. May run before any initialiser.
 void end_in_one_line();
 
 // Throws Error unless so many threads can run at once, with some memory for their work: LibTorch does not
