@@ -1,5 +1,6 @@
 #include "distributed/communicator.h"
 
+#include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -53,8 +54,13 @@ Splits shares(int64_t n, int ranks) {
 
 // parts [ranks, n] -> sum [n], in the order of ranks.
 void sum_parts(const at::Tensor& parts, const at::Tensor& sum) {
-  sum.copy_(parts[0]);
-  for (int64_t r = 1; r < parts.size(0); ++r) sum.add_(parts[r]);
+  int64_t next = 1;
+  at::Tensor to = sum;
+  if (parts.size(0) > 1 && parts.dtype() == sum.dtype())
+    at::add_out(to, parts[0], parts[next++]);
+  else
+    to.copy_(parts[0]);
+  for (; next < parts.size(0); ++next) to.add_(parts[next]);
 }
 
 }  // namespace

@@ -60,12 +60,12 @@ void print(const char* line) {
   ::_exit(1);
 }
 
-// oneDNN uses what malloc gives without a look at it: memory that is refused becomes a fault at an offset from
-// null.
+// oneDNN uses what malloc gives without a look at it: memory that is refused becomes a fault at an offset
+// from null.
 void on_fault(int signal, siginfo_t* info, void*) {
   constexpr uintptr_t kNearNull = uintptr_t{1} << 20;
   if (reinterpret_cast<uintptr_t>(info->si_addr) >= kNearNull) {
-    std::signal(signal, SIG_DFL);  // the same instruction faults again, and ends the program as ever
+    std::signal(signal, SIG_DFL);  // the same instruction faults again and ends the program
     return;
   }
   print("error: out of memory in a library");
