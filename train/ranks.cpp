@@ -1,9 +1,11 @@
 #include "train/ranks.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "distributed/gloo.h"
 #include "distributed/rendezvous.h"
+#include "layers/ops/cpu/parallel.h"
 
 namespace longreach {
 namespace {
@@ -27,6 +29,15 @@ std::string line_or_nothing(const std::vector<std::string>& lines, size_t i) {
 
 }  // namespace
 
+int threads_of_rank(const Environment& environment, int64_t asked) {
+  return asked > 0 ? static_cast<int>(asked) : std::max(1, num_threads() / environment.local_world);
+}
+
+Group join_world(const Environment& environment, const CommConfig& config, seconds patience) {
+  if (environment.world == 1) return nullptr;
+  return gloo_communicator(std::make_shared<Rendezvous>(environment, patience), config);
+}
+
 Ranks join_ranks(const Environment& environment, const RunConfig& config) {
   const ParallelDegrees degrees = resolve({.replicate = config.parallel.data_parallel_replicate_degree,
                                            .shard = config.parallel.data_parallel_shard_degree,
@@ -37,9 +48,8 @@ Ranks join_ranks(const Environment& environment, const RunConfig& config) {
   check<ConfigError>(config.parallel.device == "cpu", "parallel.device = \"", config.parallel.device,
                      "\" with ", environment.world,
                      " ranks: this version exchanges between ranks on the CPU alone");
-  const auto rendezvous =
-      std::make_shared<Rendezvous>(environment, seconds(config.comm.init_timeout_seconds));
-  ranks.mesh = make_mesh(gloo_communicator(rendezvous, comm_config(config)), degrees);
+  ranks.mesh = make_mesh(
+      join_world(environment, comm_config(config), seconds(config.comm.init_timeout_seconds)), degrees);
   return ranks;
 }
 

@@ -10,6 +10,9 @@
 
 namespace longreach {
 
+// Intra-op threads of a rank: as many as asked for, or its share of what this machine's ranks have (asked 0).
+int threads_of_rank(const Environment& environment, int64_t asked);
+
 struct Ranks {
   Environment environment;
   Mesh mesh;  // all null: one rank
@@ -18,6 +21,10 @@ struct Ranks {
   bool first() const { return environment.rank == 0; }
   const Group& world() const { return mesh.world; }
 };
+
+// The exchange of all ranks, null where there is one. Throws RankError when ranks do not come within that
+// time.
+Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience);
 
 // One rank where nobody started more. Throws ConfigError when the degrees of [parallel] do not give so many
 // ranks, or the device has no exchange; RankError when ranks do not come within comm.init_timeout_seconds.

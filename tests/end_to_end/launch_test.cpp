@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
@@ -109,6 +110,25 @@ TEST_F(Launch, GoesOnFromWhereItStopped) {
   EXPECT_THAT(rest.out, HasSubstr("after step 5"));
   expect_same_run("whole", "parts");
   ASSERT_EQ(train(1, "parts", {"--training.steps", "13"}).code, 0);  // one rank goes on from two
+}
+
+TEST_F(Launch, RanksEvaluateAsOneDoes) {
+  ASSERT_EQ(train(1, "run", {"--training.steps", "4"}).code, 0);
+  const auto evaluated = [&](int ranks) {
+    Words words = {"eval", folder_.path("run"), "--json", folder_.path("eval.json")};
+    if (ranks > 1) words.insert(words.begin(), {"launch", "-n", std::to_string(ranks)});
+    const ProgramResult result = run_program(words);
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(lines_with(result.out, "bits per byte"), 1u) << result.out;
+    return nlohmann::json::parse(read_text(folder_.path("eval.json")));
+  };
+  const auto one = evaluated(1), three = evaluated(3);
+  EXPECT_NEAR(three.at("nll"), one.at("nll").get<double>(), 1e-6);
+  ASSERT_EQ(three.at("positions").size(), one.at("positions").size());
+  for (size_t i = 0; i < one.at("positions").size(); ++i) {
+    EXPECT_EQ(three["positions"][i]["tokens"], one["positions"][i]["tokens"]);
+    EXPECT_NEAR(three["positions"][i]["nll"], one["positions"][i]["nll"].get<double>(), 1e-6);
+  }
 }
 
 TEST_F(Launch, MetricsHoldWhatRanksExchanged) {

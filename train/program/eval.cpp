@@ -4,11 +4,13 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "layers/ops/cpu/parallel.h"
 #include "train/evaluate.h"
 #include "train/evaluate_gates.h"
 #include "train/held_out.h"
 #include "train/program/command_line.h"
 #include "train/progress.h"
+#include "train/ranks.h"
 
 namespace longreach {
 namespace {
@@ -84,6 +86,22 @@ void write_json(const std::string& path, const nlohmann::ordered_json& json) {
   check(file.flush().good(), path, ": cannot be written");
 }
 
+// Ranks of one machine share its cores.
+Ranks meet() {
+  Ranks ranks{.environment = read_environment()};
+  ranks.mesh.world = join_world(ranks.environment, {}, std::chrono::seconds(300));
+  if (ranks.world()) set_num_threads(threads_of_rank(ranks.environment, 0));
+  return ranks;
+}
+
+// The first rank tokenizes what is text; the others find it done.
+data::Corpus held_out_on_all(const SavedModel& saved, const std::vector<std::string>& files,
+                             const Ranks& ranks) {
+  data::Corpus corpus;
+  on_first_rank(ranks.world(), [&] { corpus = held_out_corpus(saved, files); });
+  return ranks.first() ? corpus : held_out_corpus(saved, files);
+}
+
 }  // namespace
 
 int eval_verb(const Arguments& arguments) {
@@ -109,18 +127,25 @@ int eval_verb(const Arguments& arguments) {
   app.add_option("--json", json_file, "write the figures here too");
   if (!parse_arguments(app, arguments)) return 0;
 
+  const Ranks ranks = meet();
+  check(tasks == "ppl" || !ranks.world(), "--tasks gates runs on one rank, not on ", ranks.environment.world);
   SavedModel saved = load_saved_model(checkpoint);
   if (dtype == "bfloat16")
     expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
-  const data::Corpus corpus = held_out_corpus(saved, files);
+  const data::Corpus corpus = held_out_on_all(saved, files, ranks);
   const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});
+  expect_same_on_all(
+      ranks,
+      text("step ", saved.step, "\nrows ", loader.num_rows(), "\ntext of bytes ", loader.num_bytes(),
+           "\n--rows ", rows, "\n--batch-size ", batch_size, "\n--dtype ", dtype),
+      "what they evaluate");
   const LossOptions options{.autocast_bf16 = dtype == "bfloat16"};
   EvaluationClock clock;
   ProgressLine line(stderr);
   const EvaluationProgress progress = [&](int64_t done, int64_t all) {
-    line.activity(clock.at(done, all));
+    if (ranks.first()) line.activity(clock.at(done, all));
     return true;
   };
   if (tasks == "gates") {
@@ -131,9 +156,11 @@ int eval_verb(const Arguments& arguments) {
     write_json(json_file, to_json(saved, trials));
     return 0;
   }
-  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress);
+  const Evaluation evaluation =
+      evaluate(*saved.model, loader, rows, batch_size, options, progress, ranks.world());
   line.finish();
   expect_tokens(evaluation);
+  if (!ranks.first()) return 0;
   print_table(evaluation);
   write_json(json_file, to_json(saved, evaluation));
   return 0;

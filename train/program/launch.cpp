@@ -19,7 +19,7 @@ struct RankedVerb {
   int (*run)(const Arguments&);
 };
 // Those that run on ranks.
-constexpr RankedVerb kRankedVerbs[] = {{"train", train_verb}, {"bench", bench_verb}};
+constexpr RankedVerb kRankedVerbs[] = {{"train", train_verb}, {"eval", eval_verb}, {"bench", bench_verb}};
 
 CLI::Validator whole_number(int least, int most) {
   return {[least, most](const std::string& written) {

@@ -196,8 +196,7 @@ bool answered(const Asked& asked, RunConfig& config) {
 // share its cores.
 void expect_device(const RunConfig& config, const Environment& environment) {
   if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
-  const int share = std::max(1, num_threads() / environment.local_world);
-  const int threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : share;
+  const int threads = threads_of_rank(environment, config.training.threads);
   expect_threads(2 * threads + 2);  // LibTorch has two pools
   if (threads != num_threads()) set_num_threads(threads);
 }
