@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <iomanip>
 #include <iostream>
 #include <map>
@@ -26,6 +27,7 @@
 #include "train/program/last_words.h"
 #include "train/program/plot/gnuplot.h"
 #include "train/program/rank_output.h"
+#include "train/program/requeue.h"
 #include "train/program/standard_streams.h"
 #include "train/program/terminal.h"
 #include "train/ranks.h"
@@ -71,6 +73,7 @@ void print_header(const RunConfig& config, const data::Corpus& corpus, Transform
   if (const int count = size_of(ranks.world()); count > 1)
     std::cout << "ranks      " << count << ", " << ranks.environment.local_world << " on this machine, "
               << threads_text() << " each; others log to " << config.job.dump_folder << "/ranks\n";
+  if (const std::string job = slurm_job(); !job.empty()) std::cout << "Slurm job  " << job << "\n";
   std::cout << std::flush;
 }
 
@@ -250,6 +253,14 @@ data::Corpus open_corpus_on_all(const RunConfig& config, const Arguments& words,
   return ranks.first() ? corpus : corpus_of(config, words, tokenizer);
 }
 
+// While signals are watched, since Slurm sends more of them; and before any rank leaves, since engines end
+// the others then. A signal that came after the last step is known to one rank alone until now.
+void requeue_after_warning(const Ranks& ranks) {
+  if (largest_over(ranks.world(), stop_signal() == SIGUSR1 ? 1 : 0, "step") == 0) return;
+  if (!stop_requested()) request_stop(SIGUSR1);
+  on_first_rank(ranks.world(), requeue_slurm_job);
+}
+
 // What is said, written and exported when the run is over; 128 + signal where one ended it.
 int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer, RunOutcome outcome) {
   if (stop_requested() || outcome != RunOutcome::kFinished) {
@@ -304,6 +315,7 @@ int train_verb(const Arguments& arguments) {
   warn_of_long_warmup(config);
   watch_stop_signals();
   const RunOutcome outcome = trainer.run();
+  if (config.checkpoint.enable_checkpoint) requeue_after_warning(ranks);
   forget_stop_signals();  // what is left to do needs no saving
   if (!ranks.first()) return stop_requested() ? 128 + stop_signal() : 0;
   return finish(config, corpus, trainer, outcome);
