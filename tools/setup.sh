@@ -11,7 +11,7 @@ export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros,include_fi
 build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgloo-dev libgmock-dev libgtest-dev libhdf5-dev libhwy-dev
                 libtomlplusplus-dev libutf8proc-dev libxxhash-dev libzstd-dev mold ninja-build nlohmann-json3-dev pkg-config zlib1g-dev)
 fetch_packages=(ca-certificates python3 python3-pip)
-test_packages=(clang-format-14 clang-tidy-14 python3)
+test_packages=(clang-format-14 clang-tidy-14 munge openmpi-bin python3 slurm-wlm)
 
 fail() {
   echo "longreach: $*" >&2
@@ -65,7 +65,7 @@ missing_packages() {
 is_root() { ((EUID == 0)); }
 
 # apt LOG ARGUMENT...: apt-get once nobody else holds its locks. It waits by itself for those of packages, but `update` gives
-# up at once when another holds the one of the lists. Services that packages start must not keep our lock.
+# up at once when another holds the one of the lists. What packages start must not keep our lock.
 apt() {
   local log=$1 patience=600 begin=$SECONDS
   shift
@@ -74,6 +74,16 @@ apt() {
     ((SECONDS > begin)) || echo "longreach: waiting for another apt-get" >&2
     sleep 1
   done
+}
+
+# start_no_services: until this shell exits. munge and Slurm bring daemons, and the tests start their own. Debian asks this
+# file, which stays as it is where a machine has it.
+services_policy=/usr/sbin/policy-rc.d
+start_no_services() {
+  [[ ! -e $services_policy ]] || return 0
+  trap 'rm -f "$services_policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' >"$services_policy"
+  chmod 755 "$services_policy"
 }
 
 # install_packages NAME...: Debian packages, as root; anyone else is told the command. Several calls: one installs, the others
@@ -88,6 +98,7 @@ install_packages() {
     mapfile -t missing < <(missing_packages "$@")
     ((${#missing[@]})) || exit 0
     echo "longreach: installing Debian packages: ${missing[*]}" >&2
+    start_no_services
     local install=(install -y --no-install-recommends "${missing[@]}")
     apt "$log" "${install[@]}" || { apt "$log" update && apt "$log" "${install[@]}"; } && exit
     why=$(grep -m1 -E 'Temporary failure|Could not (resolve|connect)|No space left|Unable to locate|^E:' "$log" || true)

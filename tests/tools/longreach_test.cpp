@@ -209,7 +209,8 @@ TEST_F(Door, PackagesAreLeftAloneOnRequest) {
 }
 
 constexpr const char* kInstall =
-    "longreach_root=$PWD; source tools/setup.sh; is_root() { true; }; set_up_packages build";
+    "longreach_root=$PWD; source tools/setup.sh; services_policy=$PWD/policy; is_root() { true; }; "
+    "set_up_packages build";
 
 TEST_F(Door, WaitsForTheLockOfAptsLists) {
   fake("apt-get", "cd " + folder_.path() +
@@ -229,7 +230,7 @@ TEST_F(Door, WaitsForTheLockOfAptsLists) {
 }
 
 TEST_F(Door, OneCallInstallsForAll) {
-  fake("apt-get", "sleep 1.5; touch " + folder_.path("installed"));
+  fake("apt-get", "sleep 1.5; cd " + folder_.path() + "; ./policy; echo $? >answer; touch installed");
   const RunningProgram one = start_command(shell(kInstall), folder_),
                        two = start_command(shell(kInstall), folder_);
   const ProgramResult first = wait_program(one), second = wait_program(two);
@@ -238,6 +239,8 @@ TEST_F(Door, OneCallInstallsForAll) {
   const Words lines = calls();
   EXPECT_EQ(std::count_if(lines.begin(), lines.end(), [](auto& line) { return line.starts_with("apt-get"); }),
             1);
+  EXPECT_EQ(read_text(folder_.path("answer")), "101\n") << "no service may start";
+  EXPECT_FALSE(fs::exists(folder_.path("policy")));
 }
 
 TEST_F(Door, FailuresSayWhatToDo) {
