@@ -160,6 +160,11 @@ std::vector<std::vector<double>> gather(const Group& group, const std::vector<do
   return gather_lists<double>(group, values, at::kDouble, label);
 }
 
+std::vector<std::vector<int64_t>> gather(const Group& group, const std::vector<int64_t>& values,
+                                         std::string_view label) {
+  return gather_lists<int64_t>(group, values, at::kLong, label);
+}
+
 std::vector<std::string> gather(const Group& group, const std::string& value, std::string_view label) {
   return gather_lists<char>(group, value, at::kByte, label);
 }

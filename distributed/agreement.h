@@ -19,6 +19,8 @@ int64_t largest_over(const Group& group, int64_t value, std::string_view label);
 // Of all ranks, in their order; `values` may have another length on each.
 std::vector<std::vector<double>> gather(const Group& group, const std::vector<double>& values,
                                         std::string_view label);
+std::vector<std::vector<int64_t>> gather(const Group& group, const std::vector<int64_t>& values,
+                                         std::string_view label);
 std::vector<std::string> gather(const Group& group, const std::string& value, std::string_view label);
 
 // Runs `work` on rank 0 while the others wait, however long it takes, as long as rank 0 lives. When it

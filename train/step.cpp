@@ -1,11 +1,36 @@
 #include "train/step.h"
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 
 #include "models/adapter.h"
 
 namespace longreach {
 namespace {
+
+// Rows, tokens a row and documents' bounds of a batch, after how many bounds there are.
+void append_form(const Batch& batch, std::vector<int64_t>& forms) {
+  const int64_t bounds = batch.cu_seqlens.defined() ? batch.cu_seqlens.numel() : 0;
+  forms.insert(forms.end(), {batch.positions.size(0), batch.positions.size(1), bounds});
+  for (int64_t i = 0; i < bounds; ++i) forms.push_back(batch.cu_seqlens.const_data_ptr<int32_t>()[i]);
+}
+
+// Batches of those forms; of their positions the shape alone means something.
+std::vector<Batch> batches_of(const std::vector<int64_t>& forms) {
+  std::vector<Batch> batches;
+  for (auto at = forms.begin(); at != forms.end();) {
+    Batch batch{.positions = at::zeros({1, 1}, at::kLong).expand({at[0], at[1]})};
+    const int64_t bounds = at[2];
+    at += 3;
+    if (bounds > 0) batch.cu_seqlens = at::empty({bounds}, at::kInt);
+    for (int64_t i = 0; i < bounds; ++i)
+      batch.cu_seqlens.mutable_data_ptr<int32_t>()[i] = static_cast<int32_t>(*at++);
+    batches.push_back(std::move(batch));
+  }
+  return batches;
+}
 
 // The numbers of one micro-batch: its share of the loss, then its auxiliary losses.
 using Numbers = std::vector<double>;
@@ -60,18 +85,16 @@ class Step {
     return total;
   }
 
+  // What a mechanism divides by need not be a sum over micro-batches, so it sees those of all ranks.
   LossCounts counts_of_step() const {
+    std::vector<int64_t> own;
+    for (const ModelInput& micro : data_.micro_batches) append_form(micro.batch, own);
     std::vector<Batch> batches;
-    for (const ModelInput& micro : data_.micro_batches) batches.push_back(micro.batch);
-    LossCounts counts = model_.loss_counts(batches);
-    Numbers flat;
-    for (const auto& layer : counts)
-      for (const auto& [name, count] : layer) flat.push_back(count);
-    flat = sum_over(data_ranks_, std::move(flat), "step");
-    auto next = flat.begin();
-    for (auto& layer : counts)
-      for (auto& [name, count] : layer) count = *next++;
-    return counts;
+    for (const std::vector<int64_t>& forms : gather(data_ranks_, own, "step")) {
+      const auto of_rank = batches_of(forms);
+      batches.insert(batches.end(), of_rank.begin(), of_rank.end());
+    }
+    return model_.loss_counts(batches);
   }
 
   // In their order, which is how one rank adds them.

@@ -58,6 +58,26 @@ class Distill : public testing::Test {
   std::string teacher, student;
 };
 
+// The gates' loss is divided by what documents of all ranks have: neither a sum nor the largest alone.
+TEST_F(Distill, RanksTeachWhatAccumulationTeaches) {
+  std::string documents;
+  for (int i = 0; i < 60; ++i)
+    documents += "{\"text\": \"" +
+                 std::string(i % 5 == 0 ? 90 : 3 + i % 17, static_cast<char>('a' + i % 26)) + "\"}\n";
+  const Words run = {"--data.train", "[\"" + folder.write("uneven.jsonl", documents) + "\"]",
+                     "--training.steps", "4"};
+  ASSERT_EQ(train(teacher).code, 0);
+  Words alone = run,
+        ranks = {"launch", "-n", "2", "train", student, "--job.dump_folder", folder.path("ranks")};
+  alone.insert(alone.end(), {"--training.gradient_accumulation_steps", "2"});
+  ranks.insert(ranks.end(), run.begin(), run.end());
+  ASSERT_EQ(train(student, alone).code, 0);
+  const ProgramResult result = run_program(ranks);
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(losses(folder.path("ranks")), losses(folder.path("student")));
+  EXPECT_TRUE(read_text(newest_model(folder, "ranks")) == read_text(newest_model(folder, "student")));
+}
+
 TEST_F(Distill, MovesTheGatesAndNothingElse) {
   ASSERT_EQ(train(teacher).code, 0);
   const ProgramResult result = train(student);

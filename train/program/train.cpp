@@ -183,7 +183,8 @@ Asked parse_flags(const Arguments& arguments) {
 }
 
 // Before anything is read, written or allocated. True when that was all that was asked for.
-bool answered(const Asked& asked, RunConfig& config) {
+bool answered(const Asked& asked, RunConfig& config, bool first_rank) {
+  if (!first_rank && (asked.print_config || asked.dry_run)) return true;
   if (asked.print_config) {
     std::cout << to_toml(fields_of(config));
     return true;
@@ -303,7 +304,7 @@ int train_verb(const Arguments& arguments) {
                              [&] { return data::load_tokenizer(config.data.tokenizer); });
   });
   config.resolve_model(tokenizer->vocab_size(), words[0]);
-  if (answered(asked, config)) return 0;
+  if (answered(asked, config, environment.rank == 0)) return 0;
   const Ranks ranks = timed("ranks", [&] { return meet(environment, config); });
   const RunFolder folder(config.job.dump_folder, ranks);
   const data::Corpus corpus =
