@@ -11,7 +11,8 @@ export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros,include_fi
 build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgloo-dev libgmock-dev libgtest-dev libhdf5-dev libhwy-dev
                 libtomlplusplus-dev libutf8proc-dev libxxhash-dev libzstd-dev mold ninja-build nlohmann-json3-dev pkg-config zlib1g-dev)
 fetch_packages=(ca-certificates python3 python3-pip)
-test_packages=(clang-format-14 clang-tidy-14 munge openmpi-bin python3 slurm-wlm)
+test_packages=(clang-format-14 clang-tidy-14 python3)
+engine_packages=(munge openmpi-bin slurm-wlm)  # of tests that say so and are skipped without them
 
 fail() {
   echo "longreach: $*" >&2
@@ -106,6 +107,14 @@ install_packages() {
   ) 9>"$longreach_cache/packages.lock" || exit
 }
 
+# set_up_engines: goes on without them where they cannot be had.
+set_up_engines() {
+  local missing
+  mapfile -t missing < <(missing_packages "${engine_packages[@]}")
+  ((${#missing[@]} == 0)) || (install_packages "${missing[@]}") ||
+    echo "longreach: tests that start mpirun and Slurm go without: ${missing[*]}" >&2
+}
+
 # set_up_packages build|test
 set_up_packages() {
   local wanted=("${build_packages[@]}") missing
@@ -114,6 +123,7 @@ set_up_packages() {
   command -v dpkg-query >/dev/null || return 0  # not Debian: CMake names what it lacks
   mapfile -t missing < <(missing_packages "${wanted[@]}")
   ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+  [[ $1 != test ]] || set_up_engines
 }
 
 # python_with_pip: the interpreter that can fetch wheels.

@@ -229,6 +229,17 @@ TEST_F(Door, WaitsForTheLockOfAptsLists) {
   EXPECT_THAT(kinds, ElementsAre("install", "update", "update", "install"));
 }
 
+TEST_F(Door, TestsGoOnWithoutEngines) {
+  fake("apt-get", "echo 'E: Unable to locate package slurm-wlm'; exit 100");
+  const ProgramResult result =
+      run("longreach_root=$PWD; source tools/setup.sh; services_policy=$PWD/policy; is_root() { true; }; "
+          "set_up_engines; echo goes on");
+  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.out, "goes on\n");
+  EXPECT_THAT(result.err,
+              HasSubstr("tests that start mpirun and Slurm go without: munge openmpi-bin slurm-wlm"));
+}
+
 TEST_F(Door, OneCallInstallsForAll) {
   fake("apt-get", "sleep 1.5; cd " + folder_.path() + "; ./policy; echo $? >answer; touch installed");
   const RunningProgram one = start_command(shell(kInstall), folder_),
