@@ -50,7 +50,8 @@ std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(const std::string& host
   addrinfo hints{}, *found = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   const int failure = ::getaddrinfo(host.c_str(), text(port).c_str(), &hints, &found);
-  check<ConfigError>(failure == 0, "MASTER_ADDR = ", host, ": ", ::gai_strerror(failure));
+  check<ConfigError>(failure == 0, "ranks cannot meet at ", host, ": ", ::gai_strerror(failure),
+                     "; give every rank MASTER_ADDR=HOST, an address of rank 0's machine that all can reach");
   return {found, ::freeaddrinfo};
 }
 
@@ -81,6 +82,7 @@ c10::intrusive_ptr<c10d::Store> reach_store(const Environment& environment, mill
   const auto end = Clock::now() + timeout;
   c10::intrusive_ptr<c10d::TCPStore> store;
   if (environment.rank == 0 && !environment.store_is_held) {
+    addresses(environment.master_host, environment.master_port);  // else the others alone would fail at once
     store = hold_store(environment.master_port);
   } else {
     wait_for_store(environment, end);

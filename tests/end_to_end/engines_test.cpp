@@ -128,6 +128,7 @@ class Slurm : public Engine {
   }
 
   void a_step_trains_what_launch_trains() const;
+  void without_an_address_all_ranks_are_refused() const;
   void a_script_without_srun_is_one_rank() const;
   void a_warned_job_goes_back_to_the_queue() const;
 
@@ -140,6 +141,17 @@ void Slurm::a_step_trains_what_launch_trains() const {
   ASSERT_EQ(result.code, 0) << result.err << result.out;
   EXPECT_THAT(result.out, HasSubstr("ranks      2, 1 on this machine"));
   expect_losses_of_launch("step");
+}
+
+// The nodes' names lead nowhere: no rank waits for another.
+void Slurm::without_an_address_all_ranks_are_refused() const {
+  const ProgramResult result = ask(Words{"srun", "-N", "2", "--ntasks-per-node=1", "env", "-u", "MASTER_ADDR",
+                                         LONGREACH_PROGRAM, "train"} +
+                                   run("nowhere"));
+  EXPECT_EQ(result.code, 2);
+  EXPECT_THAT(result.err, HasSubstr("ranks cannot meet at n1: "));
+  EXPECT_THAT(result.err, HasSubstr("give every rank MASTER_ADDR=HOST"));
+  EXPECT_FALSE(fs::exists(folder_.path("nowhere")));
 }
 
 // And it ends for good at USR1 when it was submitted so.
@@ -187,6 +199,7 @@ TEST_F(Slurm, StepsAndJobs) {
   // The next tick is 30 s after the start: what is waiting for it comes last, and begins shortly before.
   const auto start = std::chrono::steady_clock::now();
   a_step_trains_what_launch_trains();
+  without_an_address_all_ranks_are_refused();
   a_script_without_srun_is_one_rank();
   std::this_thread::sleep_until(start + std::chrono::seconds(25));
   a_warned_job_goes_back_to_the_queue();
