@@ -13,6 +13,8 @@ using std::chrono::milliseconds;
 
 // Survivors wait so long for each other before they name who is missing.
 constexpr milliseconds kRollCall{2000};
+// How often a rank that waits looks whether another has called the roll.
+constexpr milliseconds kLook{500};
 
 // What all groups of this rank have in common.
 struct Transport {
@@ -25,17 +27,17 @@ struct Transport {
     const std::string reason =
         late ? text("within ", config.timeout.count() / 1000, " s (comm.train_timeout_seconds)")
              : "(connection lost)";
-    const auto missing = rendezvous->roll_call(kRollCall);
-    if (!missing)
+    const auto roll = rendezvous->roll_call(kRollCall, reason);
+    if (!roll)
       return RankError(text(rendezvous->environment().store_is_held ? "the launcher" : "rank 0",
                             " (it kept the store) was lost in \"", label, "\""));
-    if (missing->empty())
-      return RankError(text("all ranks are alive, but \"", label, "\" did not end ", reason, ": ",
+    if (roll->missing.empty())
+      return RankError(text("all ranks are alive, but \"", label, "\" did not end ", roll->reason, ": ",
                             why.substr(0, why.find('\n'))));
     std::vector<std::string> words;
-    for (const int rank : *missing) words.push_back(text(rank));
+    for (const int rank : roll->missing) words.push_back(text(rank));
     return RankError(text(words.size() == 1 ? "rank " : "ranks ", join(words), " did not come to \"", label,
-                          "\" ", reason));
+                          "\" ", roll->reason));
   }
 };
 
@@ -50,6 +52,9 @@ class GlooWork : public Exchange::Work {
         config_(config) {}
 
   void wait() override {
+    while (!ended_within(kLook))
+      if (transport_->rendezvous->roll_is_called())
+        throw transport_->lost(label_, config_, "another rank gave up");
     try {
       work_->wait();
     } catch (const std::exception& error) {
@@ -58,6 +63,15 @@ class GlooWork : public Exchange::Work {
   }
 
  private:
+  // The loss of a rank may be noticed by its neighbours alone, and the others wait for these.
+  bool ended_within(milliseconds time) const {
+    try {
+      work_->wait(time);
+    } catch (const std::exception&) {  // of the exchange, or of this wait
+    }
+    return work_->isCompleted();
+  }
+
   c10::intrusive_ptr<c10d::Work> work_;
   std::vector<at::Tensor> tensors_;  // live as long as the exchange
   std::string label_;

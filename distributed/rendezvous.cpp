@@ -20,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPause{20};
+constexpr const char* kRollCalled = "roll-called";
 
 // c10d's errors have a stack trace behind the first line.
 std::string first_line(const std::exception& error) {
@@ -142,12 +143,21 @@ std::vector<int> Rendezvous::absent(const std::string& name, milliseconds patien
   }
 }
 
-std::optional<std::vector<int>> Rendezvous::roll_call(milliseconds patience) {
+std::optional<Rendezvous::RollCall> Rendezvous::roll_call(milliseconds patience, const std::string& reason) {
   try {
     store_->set(text("alive/", environment_.rank), std::string("1"));
-    return absent("alive", patience);
+    const std::string first = store_->compareSet(kRollCalled, std::string(), reason);
+    return RollCall{absent("alive", patience), first};
   } catch (const std::exception&) {
     return std::nullopt;
+  }
+}
+
+bool Rendezvous::roll_is_called() const {
+  try {
+    return store_->check({kRollCalled});
+  } catch (const std::exception&) {
+    return true;
   }
 }
 

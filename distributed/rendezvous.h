@@ -40,8 +40,16 @@ class Rendezvous {
 
   const Environment& environment() const { return environment_; }
 
-  // The ranks that do not answer within `patience`, or, where the store is gone, nothing.
-  std::optional<std::vector<int>> roll_call(std::chrono::milliseconds patience);
+  // What whoever has lost a rank calls, and everybody who hears of it: the others and `reason`, which is that
+  // of the first to call.
+  struct RollCall {
+    std::vector<int> missing;  // who did not answer within `patience`
+    std::string reason;
+  };
+  // Nothing where the store is gone.
+  std::optional<RollCall> roll_call(std::chrono::milliseconds patience, const std::string& reason);
+  // Whether a rank has called the roll, or the store is gone: then nobody comes to an exchange any more.
+  bool roll_is_called() const;
 
   // For transports.
   const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }

@@ -87,9 +87,10 @@ int run(Arguments words) {
       text("`", words[0], "` is no verb", did_you_mean(words[0], names), " (verbs: ", join(names), ")"));
 }
 
+// In one write: other ranks may speak on the same terminal at the same time.
 int report(const std::string& message, int code) {
   std::cout << std::flush;
-  std::cerr << "error: " << one_line(message, 990) << std::endl;
+  std::cerr << "error: " + one_line(message, 990) + "\n" << std::flush;
   return code;
 }
 
