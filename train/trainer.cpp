@@ -57,6 +57,14 @@ std::vector<at::Tensor> tensors_of(const NamedParameters& parameters) {
   return tensors;
 }
 
+// "train/0/tokens: 52319", one number or text a line
+std::string lines_of(const nlohmann::ordered_json& identity) {
+  std::string lines;
+  const auto flat = identity.flatten();
+  for (const auto& [pointer, value] : flat.items()) lines += pointer.substr(1) + ": " + value.dump() + "\n";
+  return lines;
+}
+
 }  // namespace
 
 void prepare_run_folder(const std::string& folder) {
@@ -95,7 +103,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
   for (const auto& item : model_->named_parameters())
     if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
   optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(*model_), config_.optimizer);
-  expect_same_on_all(ranks_, nlohmann::ordered_json::parse(data_identity_).dump(1), "their data");
+  expect_same_on_all(ranks_, lines_of(nlohmann::ordered_json::parse(data_identity_)), "their data");
   resume_or_start();
   if (ranks_.first()) write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
   log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows(), ranks_.world());
