@@ -43,6 +43,7 @@ std::string value(const std::string& written) { return one_line(written, 80); }
 std::vector<KeyChange> run_changes(RunConfig before, RunConfig after) {
   before.model = after.model = ModelConfig();
   before.job.dump_folder = after.job.dump_folder;
+  before.fault = after.fault;
   return changed_rows(fields_of(before), fields_of(after), "");
 }
 

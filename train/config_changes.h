@@ -12,7 +12,7 @@ struct KeyChange {
 };
 
 // Keys outside [model] whose values differ, in the order of the config. Where the run lies (job.dump_folder)
-// is no part of what it is.
+// and what goes wrong on purpose ([fault]) are no part of what it is.
 std::vector<KeyChange> run_changes(RunConfig before, RunConfig after);
 
 // Keys of [model], both resolved. Attention is compared layer by layer, however the tables are cut:

@@ -39,6 +39,7 @@ Group join_world(const Environment& environment, const CommConfig& config, secon
 }
 
 Ranks join_ranks(const Environment& environment, const RunConfig& config) {
+  expect_ranks_of(config.fault, environment.world);
   const ParallelDegrees degrees = resolve({.replicate = config.parallel.data_parallel_replicate_degree,
                                            .shard = config.parallel.data_parallel_shard_degree,
                                            .context = config.parallel.context_parallel_degree},
@@ -68,6 +69,7 @@ void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_
 
 void expect_same_config(const Ranks& ranks, RunConfig config) {
   config.training.threads = 0;
+  config.fault = {};
   std::string written;
   for (const auto& row : help_of(fields_of(config))) written += text(row.key, " = ", row.default_value, "\n");
   expect_same_on_all(ranks, written, "their config");

@@ -27,12 +27,13 @@ struct Ranks {
 Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience);
 
 // One rank where nobody started more. Throws ConfigError when the degrees of [parallel] do not give so many
-// ranks, or the device has no exchange; RankError when ranks do not come within comm.init_timeout_seconds.
+// ranks, a fault is one of a rank that is not there, or the device has no exchange; RankError when ranks do
+// not come within comm.init_timeout_seconds.
 Ranks join_ranks(const Environment& environment, const RunConfig& config);
 
 // Throws ConfigError on all ranks naming the first thing that differs between them and both values: versions,
-// then keys of the config (threads may differ), then, where they are asked, the data. `what` is the same on
-// all ranks: what `own`, one "NAME: VALUE" a line, says.
+// then keys of the config (threads and faults may differ), then, where they are asked, the data. `what` is
+// the same on all ranks: what `own`, one "NAME: VALUE" a line, says.
 void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_view what);
 void expect_same_config(const Ranks& ranks, RunConfig config);
 

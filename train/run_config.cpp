@@ -184,6 +184,7 @@ void RunConfig::fields(FieldVisitor& visit) {
   visit.section("validation", "Held-out text.", fields_of(validation));
   visit.section("metrics", "What is logged where.", fields_of(metrics));
   visit.section("sample", "Text generated at the end.", fields_of(sample));
+  visit.section("fault", "What goes wrong on purpose, for tests.", fields_of(fault));
 }
 
 namespace {
@@ -258,6 +259,7 @@ void check_exports(const RunConfig& config) {
 void RunConfig::validate() const {
   check_requirements(*this);
   check_exports(*this);
+  parse_faults(fault.inject);  // throws
   check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
                      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
   check<ConfigError>(

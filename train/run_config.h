@@ -12,6 +12,7 @@
 #include "data/loader.h"
 #include "models/adapter.h"
 #include "models/model_config.h"
+#include "train/fault.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
@@ -124,6 +125,7 @@ struct RunConfig {
   ValidationConfig validation;
   MetricsConfig metrics;
   SampleConfig sample;
+  FaultConfig fault;
   void fields(FieldVisitor& visit);
 
   // What spans keys: throws ConfigError naming the key.

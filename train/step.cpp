@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "models/adapter.h"
 
@@ -35,6 +36,8 @@ std::vector<Batch> batches_of(const std::vector<int64_t>& forms) {
 // The numbers of one micro-batch: its share of the loss, then its auxiliary losses.
 using Numbers = std::vector<double>;
 
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
 class Step {
  public:
   Step(Transformer& model, const StepData& data, const RunConfig& config, const LossOptions& options,
@@ -63,7 +66,11 @@ class Step {
 
  private:
   at::Tensor loss(const ModelInput& micro) {
-    const LossOutput output = model_.loss(micro.tokens, micro.labels, micro.batch, options_, counts_);
+    LossOutput output = model_.loss(micro.tokens, micro.labels, micro.batch, options_, counts_);
+    if (data_.nan_loss) {
+      output.loss_sum = output.loss_sum * kNan;
+      output.nll_sum = output.nll_sum * kNan;
+    }
     at::Tensor total = output.loss_sum / labelled_;
     Numbers numbers = {output.nll_sum.item<double>() / labelled_};
     names_.clear();
@@ -80,7 +87,7 @@ class Step {
     at::Tensor total;
     for (const auto& [name, value] : model_.mechanism_losses(micro.tokens, micro.batch, options_, counts_))
       total = total.defined() ? total + value : value;
-    total = total * config_.distillation.gate_loss_scale;
+    total = total * (data_.nan_loss ? kNan : config_.distillation.gate_loss_scale);
     numbers_.push_back({total.item<double>()});
     return total;
   }

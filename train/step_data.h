@@ -12,6 +12,7 @@ struct StepData {
   StepPlan plan;
   std::vector<ModelInput> micro_batches;  // of this rank
   int64_t tokens = 0, labelled = 0;       // of these; after add_other_ranks of the whole step
+  bool nan_loss = false;                  // a fault on purpose (fault.h)
 };
 
 // step: how many went before.

@@ -86,6 +86,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
       valid_loader_(corpus, loader_options(config)),
       data_identity_(data_identity(config, corpus)),
       retention_(config.checkpoint_root(), config.checkpoint.keep_latest_k),
+      faults_(config.fault, ranks.environment),
       steps_([this](int64_t step) { return load_step(train_loader_, config_.training, plan_, step); }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
@@ -233,7 +234,9 @@ RunOutcome Trainer::run() {
   if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
   while (step_ < last && !stops()) {
     const auto start = Clock::now();
+    const bool nan_loss = !faults_.none() && faults_.strike(step_ + 1);
     StepData data = steps_.get(step_);
+    data.nan_loss = nan_loss;
     const double waited = seconds_since(start);
     add_other_ranks(data, ranks_.mesh.data);
     const bool known_bad = skip_steps_.count(step_ + 1) > 0;

@@ -13,6 +13,7 @@
 #include "data/prefetch.h"
 #include "models/transformer.h"
 #include "train/evaluate.h"
+#include "train/fault.h"
 #include "train/model_input.h"
 #include "train/optimizer.h"
 #include "train/ranks.h"
@@ -88,6 +89,7 @@ class Trainer {
   std::set<int64_t> skip_steps_;  // rolled back from: not applied when they come again
   std::string newest_checkpoint_;
   std::optional<Evaluation> held_out_;
+  Faults faults_;
   data::Prefetcher<StepData> steps_;  // by number of steps done before; last, so that it ends first
 };
 

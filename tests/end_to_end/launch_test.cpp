@@ -5,62 +5,14 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <sstream>
-#include <thread>
 
-#include "tests/support/files.h"
-#include "tests/support/program.h"
-#include "tests/support/tiny_run.h"
+#include "tests/end_to_end/launch_fixture.h"
 
 namespace longreach::test {
 namespace {
 
 namespace fs = std::filesystem;
-using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
-using Words = std::vector<std::string>;
-
-class Launch : public testing::Test {
- protected:
-  Words words(int ranks, const std::string& run, const Words& overrides) const {
-    Words all;
-    if (ranks > 1) all = {"launch", "--nproc", std::to_string(ranks)};
-    for (const std::string& word : Words{"train", config_, "--job.dump_folder", folder_.path(run)})
-      all.push_back(word);
-    all.insert(all.end(), overrides.begin(), overrides.end());
-    return all;
-  }
-  ProgramResult train(int ranks, const std::string& run, const Words& overrides = {}) const {
-    return run_program(words(ranks, run, overrides));
-  }
-  // Every byte of a run's newest checkpoint that holds tensors.
-  std::map<std::string, std::string> tensors(const std::string& run) const {
-    std::string newest;
-    for (const auto& entry : fs::directory_iterator(folder_.path(run + "/checkpoint")))
-      newest = std::max(newest, entry.path().string());
-    std::map<std::string, std::string> files;
-    for (const auto& entry : fs::directory_iterator(newest))
-      if (entry.path().extension() == ".safetensors")
-        files[entry.path().filename()] = read_text(entry.path());
-    return files;
-  }
-  void expect_same_run(const std::string& one, const std::string& other) const {
-    EXPECT_EQ(losses(folder_.path(one)), losses(folder_.path(other)));
-    EXPECT_TRUE(tensors(one) == tensors(other));
-    EXPECT_FALSE(tensors(one).empty());
-  }
-
-  TemporaryFolder folder_;
-  const std::string config_ = write_tiny_run(folder_);
-};
-
-size_t lines_with(const std::string& text, const std::string& part) {
-  size_t count = 0;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) count += line.find(part) != std::string::npos ? 1 : 0;
-  return count;
-}
 
 TEST_F(Launch, RanksTrainWhatAccumulationTrains) {
   for (const int ranks : {2, 3, 4}) {
@@ -145,8 +97,7 @@ TEST_F(Launch, OneCheckpointWhenARankIsAskedToStop) {
     SCOPED_TRACE(signal);
     const std::string run = "run-" + std::to_string(signal);
     const RunningProgram program = start_program(words(2, run, {"--training.steps", "100000"}), folder_);
-    while (!fs::exists(folder_.path(run + "/metrics.jsonl")) || losses(folder_.path(run)).size() < 3)
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    wait_for_step(run, 3);
     ::kill(program.pid, signal);
     const ProgramResult result = wait_program(program);
     EXPECT_EQ(result.code, 128 + signal) << result.err;
@@ -187,25 +138,13 @@ TEST_F(Launch, SaysWhatDoesNotFit) {
 
 // Ranks that nobody launched: torchrun's names by hand.
 TEST_F(Launch, RanksByHandAndRanksThatDiffer) {
-  const auto rank = [&](int number, int port, const Words& overrides) {
-    Words all = {"env",
-                 "RANK=" + std::to_string(number),
-                 "WORLD_SIZE=2",
-                 "MASTER_ADDR=127.0.0.1",
-                 "LOCAL_WORLD_SIZE=2",
-                 "MASTER_PORT=" + std::to_string(port),
-                 LONGREACH_PROGRAM};
-    const Words run = words(1, "run", overrides);
-    all.insert(all.end(), run.begin(), run.end());
-    return start_command(all, folder_);
-  };
   const int port = 20000 + ::getpid() % 20000;
-  RunningProgram first = rank(0, port, {"--training.steps", "2"}),
-                 second = rank(1, port, {"--training.steps", "2"});
+  RunningProgram first = start_rank(0, port, {"--training.steps", "2"}),
+                 second = start_rank(1, port, {"--training.steps", "2"});
   EXPECT_EQ(wait_program(second).code, 0);
   EXPECT_EQ(wait_program(first).code, 0);
-  first = rank(0, port + 1, {"--training.steps", "3"});
-  second = rank(1, port + 1, {"--training.steps", "4"});
+  first = start_rank(0, port + 1, {"--training.steps", "3"});
+  second = start_rank(1, port + 1, {"--training.steps", "4"});
   const ProgramResult results[] = {wait_program(first), wait_program(second)};
   for (const ProgramResult& result : results) {
     EXPECT_EQ(result.code, 2);
@@ -213,26 +152,6 @@ TEST_F(Launch, RanksByHandAndRanksThatDiffer) {
                 HasSubstr("ranks differ in their config: rank 0 has training.steps = 3, rank 1 has "
                           "training.steps = 4"));
   }
-}
-
-TEST_F(Launch, ALostRankIsNamed) {
-  const RunningProgram program = start_program(words(3, "run", {"--training.steps", "100000"}), folder_);
-  while (!fs::exists(folder_.path("run/metrics.jsonl")) || losses(folder_.path("run")).size() < 3)
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  const ProgramResult found = run_command({"pgrep", "-P", std::to_string(program.pid)});
-  std::istringstream pids(found.out);
-  pid_t pid = 0, of_rank[3] = {};
-  while (pids >> pid) {
-    const std::string variables = read_text("/proc/" + std::to_string(pid) + "/environ");
-    const size_t at = variables.find(std::string("\0RANK=", 6));
-    if (at != std::string::npos) of_rank[variables[at + 6] - '0'] = pid;
-  }
-  ASSERT_GT(of_rank[1], 0);
-  ::kill(of_rank[1], SIGKILL);
-  const ProgramResult result = wait_program(program);
-  EXPECT_NE(result.code, 0);
-  EXPECT_THAT(result.err,
-              AllOf(HasSubstr("rank 1 did not come to"), HasSubstr("rank 1 was killed by signal 9")));
 }
 
 }  // namespace
