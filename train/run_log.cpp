@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/machine.h"
@@ -82,6 +83,16 @@ void add_traffic(NamedNumbers& numbers, const Traffic& traffic) {
   numbers.insert(numbers.end(), by_label.begin(), by_label.end());
 }
 
+// Who makes the others wait.
+void add_slowest(NamedNumbers& numbers, const std::vector<double>& seconds) {
+  if (seconds.size() < 2) return;
+  const auto slowest = std::max_element(seconds.begin(), seconds.end());
+  const double mean =
+      std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(seconds.size());
+  numbers.emplace_back("slowest_rank", static_cast<double>(slowest - seconds.begin()));
+  numbers.emplace_back("slowest_over_mean", *slowest / mean);
+}
+
 NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   NamedNumbers numbers;
   if (record.loss) numbers.emplace_back("grad_norm", record.gradient_norm);
@@ -96,6 +107,7 @@ NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   if (peak_share >= 0) numbers.emplace_back("peak_share", peak_share);
   if (record.skipped) numbers.emplace_back("skipped", 1.0);
   add_traffic(numbers, record.traffic);
+  add_slowest(numbers, record.seconds_of_ranks);
   for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
   return numbers;
 }

@@ -28,6 +28,7 @@ struct StepRecord {
   bool skipped = false;  // not finite: parameters untouched
   Traffic traffic;       // between ranks, by label
   std::vector<std::pair<std::string, double>> auxiliary;
+  std::vector<double> seconds_of_ranks;  // without waiting for others (StepLosses)
 };
 
 class RunLog {

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 
 #include "models/adapter.h"
@@ -35,6 +36,7 @@ std::vector<Batch> batches_of(const std::vector<int64_t>& forms) {
 
 // The numbers of one micro-batch: its share of the loss, then its auxiliary losses.
 using Numbers = std::vector<double>;
+using Clock = std::chrono::steady_clock;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
@@ -51,13 +53,17 @@ class Step {
         counts_(counts_of_step()) {}
 
   void backward(const ModelInput& micro) {
+    const auto start = Clock::now();
     (config_.job.task == "distill" ? gate_loss(micro) : loss(micro)).backward();
+    seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
   }
 
   StepLosses losses() const {
     StepLosses losses;
     for (const std::string& name : names_) losses.auxiliary.emplace_back(name, 0.0);
-    for (const Numbers& numbers : of_all_micro_batches()) {
+    const std::vector<Numbers> of_ranks = gather(data_ranks_, own_numbers(), "step");
+    for (const Numbers& numbers : of_ranks) losses.seconds.push_back(numbers.back());
+    for (const Numbers& numbers : of_all_micro_batches(of_ranks)) {
       losses.loss += numbers[0];
       for (size_t i = 0; i < names_.size(); ++i) losses.auxiliary[i].second += numbers[i + 1];
     }
@@ -104,11 +110,16 @@ class Step {
     return model_.loss_counts(batches);
   }
 
-  // In their order, which is how one rank adds them.
-  std::vector<Numbers> of_all_micro_batches() const {
+  // Of this rank's micro-batches; then its seconds.
+  Numbers own_numbers() const {
     Numbers flat;
     for (const Numbers& numbers : numbers_) flat.insert(flat.end(), numbers.begin(), numbers.end());
-    const std::vector<Numbers> of_ranks = gather(data_ranks_, flat, "step");
+    flat.push_back(data_.seconds + seconds_);
+    return flat;
+  }
+
+  // In their order, which is how one rank adds them.
+  std::vector<Numbers> of_all_micro_batches(const std::vector<Numbers>& of_ranks) const {
     const auto length = static_cast<int64_t>(names_.size()) + 1;
     std::vector<Numbers> all;
     for (int64_t micro = 0; micro < data_.plan.micro_batches; ++micro) {
@@ -128,6 +139,7 @@ class Step {
   const LossCounts counts_;
   std::vector<std::string> names_;  // of auxiliary losses
   std::vector<Numbers> numbers_;    // of this rank's micro-batches
+  double seconds_ = 0;              // in their passes
 };
 
 }  // namespace

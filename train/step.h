@@ -14,6 +14,7 @@ namespace longreach {
 struct StepLosses {
   double loss = 0;  // cross-entropy, mean nats a label over the whole step; distilling: what is minimised
   std::vector<std::pair<std::string, double>> auxiliary;
+  std::vector<double> seconds;  // of each data rank: its data's and its passes', without waiting for others
 };
 
 // Leaves in the parameters, which hold none before, this rank's part of the step's gradient; the parts of all

@@ -13,6 +13,7 @@ struct StepData {
   std::vector<ModelInput> micro_batches;  // of this rank
   int64_t tokens = 0, labelled = 0;       // of these; after add_other_ranks of the whole step
   bool nan_loss = false;                  // a fault on purpose (fault.h)
+  double seconds = 0;                     // until this rank had them
 };
 
 // step: how many went before.

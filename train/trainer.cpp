@@ -169,6 +169,7 @@ StepRecord Trainer::train_step(const StepData& data) {
   sum_gradients(tensors_of(parameters_), ranks_.mesh.data);
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
+  record.seconds_of_ranks = std::move(losses.seconds);
   const GradientNorm gradients = gradient_norm(parameters_);
   record.gradient_norm = gradients.norm;
   record.skipped = skip_steps_.count(step_ + 1) > 0 || !apply(record, gradients);
@@ -237,7 +238,7 @@ RunOutcome Trainer::run() {
     const bool nan_loss = !faults_.none() && faults_.strike(step_ + 1);
     StepData data = steps_.get(step_);
     data.nan_loss = nan_loss;
-    const double waited = seconds_since(start);
+    const double waited = data.seconds = seconds_since(start);
     add_other_ranks(data, ranks_.mesh.data);
     const bool known_bad = skip_steps_.count(step_ + 1) > 0;
     StepRecord record = train_step(data);

@@ -67,6 +67,17 @@ TEST_F(Fault, ARankThatStandsStillIsNamedByAll) {
   }
 }
 
+// It sleeps much longer than a step takes.
+TEST_F(Fault, ASlowRankIsNamedInTheMetrics) {
+  const ProgramResult result =
+      train(2, "run", {"--fault.inject", "slow:rank=1:step=3:ms=5000", "--training.steps", "3"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  const MetricsLine line = read_metrics(folder_.path("run")).back();
+  EXPECT_EQ(line.at("slowest_rank"), 1);
+  EXPECT_GT(line.at("slowest_over_mean"), 1);
+  EXPECT_LE(line.at("slowest_over_mean"), 2);
+}
+
 TEST_F(Fault, AFaultThatDoesNotFitIsRefused) {
   const auto expect = [&](const std::string& fault, const std::string& part) {
     const ProgramResult result = train(2, "bad", {"--fault.inject", fault});
