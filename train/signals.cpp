@@ -23,7 +23,7 @@ void on_signal(int signal) {
   if (signal != SIGTERM && signal != SIGINT) return;
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
-  const auto seconds = static_cast<std::sig_atomic_t>(now.tv_sec) | 1;
+  const auto seconds = static_cast<std::sig_atomic_t>(now.tv_sec + 1);  // never 0
   if (ending_since == 0) {
     ending_since = seconds;
   } else if (seconds - ending_since > 1) {

@@ -1,5 +1,6 @@
 // Ranks over Gloo as threads of the test, each with connections of its own: what processes do, without them.
 #pragma once
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -14,6 +15,7 @@ namespace longreach::test {
 // Rethrows the error of the rank that failed first.
 inline void run_gloo_ranks(int size, const std::function<void(const Group&)>& body,
                            const CommConfig& config = {}) {
+  setenv("TORCH_FR_BUFFER_SIZE", "0", 1);  // c10d's flight recorder writes to one map from all threads
   const RendezvousServer server;
   std::mutex mutex;
   std::exception_ptr first;

@@ -99,6 +99,9 @@ int report(const std::string& message, int code) {
 // user's word counts.
 void ask_for_huge_pages() { setenv("THP_MEM_ALLOC_ENABLE", "1", 0); }
 
+// c10d keeps records of the last exchanges in a map that its threads change without a lock.
+void keep_no_flight_record() { setenv("TORCH_FR_BUFFER_SIZE", "0", 0); }
+
 // Every error as one line and its exit code.
 int run_to_its_code(const Arguments& words) {
   try {
@@ -130,6 +133,7 @@ int main(int argc, char** argv) {
   using namespace longreach;
   std::signal(SIGXFSZ, SIG_IGN);  // a write past `ulimit -f` fails, as on a full disk
   ask_for_huge_pages();
+  keep_no_flight_record();
   void* frame = nullptr;
   ::backtrace(&frame, 1);  // loads what unwinding needs while there is memory for it
   const int code = run_to_its_code(Arguments(argv + 1, argv + argc));
