@@ -3,8 +3,9 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "distributed/communicator.h"
@@ -27,5 +28,14 @@ std::vector<std::string> gather(const Group& group, const std::string& value, st
 // throws, all throw: rank 0 its own error, the others one of the same kind (UserError or not) that quotes it.
 // Nothing else may use the group meanwhile.
 void on_first_rank(const Group& group, const std::function<void()>& work);
+
+// What work() gives, on every rank: first on rank 0, which may leave files that the others then find.
+template <class Work>
+auto first_rank_first(const Group& group, const Work& work) {
+  std::optional<decltype(work())> result;
+  on_first_rank(group, [&] { result.emplace(work()); });
+  if (!result) result.emplace(work());
+  return std::move(*result);
+}
 
 }  // namespace longreach

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -81,6 +80,12 @@ void Exchange::wait() {
   const auto start = Clock::now();
   work->wait();
   traffic_->seconds += std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+int Communicator::place_in(const std::vector<int>& members) const {
+  const auto place = std::find(members.begin(), members.end(), rank());
+  check(place != members.end(), "rank ", rank(), " asks for a group that it is not in");
+  return static_cast<int>(place - members.begin());
 }
 
 LabelTraffic& Communicator::count(std::string_view label, int64_t bytes) {

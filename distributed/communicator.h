@@ -91,6 +91,9 @@ class Communicator {
   void forget_traffic() { traffic_.clear(); }
 
  protected:
+  // This rank's number in a group of these. Throws UserError when it is not among them.
+  int place_in(const std::vector<int>& members) const;
+
   struct AllToAll {
     at::Tensor out, in;
     Splits out_rows, in_rows;

@@ -2,7 +2,6 @@
 // LibTorch; only pointers to its classes cross.
 #include "distributed/gloo.h"
 
-#include <algorithm>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
@@ -34,10 +33,7 @@ struct Transport {
     if (roll->missing.empty())
       return RankError(text("all ranks are alive, but \"", label, "\" did not end ", roll->reason, ": ",
                             why.substr(0, why.find('\n'))));
-    std::vector<std::string> words;
-    for (const int rank : roll->missing) words.push_back(text(rank));
-    return RankError(text(words.size() == 1 ? "rank " : "ranks ", join(words), " did not come to \"", label,
-                          "\" ", roll->reason));
+    return RankError(text(named_ranks(roll->missing), " did not come to \"", label, "\" ", roll->reason));
   }
 };
 
@@ -106,15 +102,14 @@ class GlooCommunicator : public Communicator {
   int size() const override { return static_cast<int>(members_.size()); }
 
   std::shared_ptr<Communicator> split(const std::vector<int>& members) override {
-    const auto place = std::find(members.begin(), members.end(), rank_);
-    check(place != members.end(), "rank ", rank_, " asks for a group that it is not in");
+    const int place = place_in(members);
     std::vector<int> in_world;
     std::vector<std::string> words;
     for (const int member : members) {
       in_world.push_back(members_[static_cast<size_t>(member)]);
       words.push_back(text(in_world.back()));
     }
-    return std::make_shared<GlooCommunicator>(transport_, in_world, static_cast<int>(place - members.begin()),
+    return std::make_shared<GlooCommunicator>(transport_, in_world, place,
                                               text(name_, "/", splits_++, "-", join(words, ".")), config());
   }
 

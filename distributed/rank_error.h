@@ -1,5 +1,8 @@
 // What a rank throws that can't go on because of another one.
 #pragma once
+#include <string>
+#include <vector>
+
 #include "core/error.h"
 
 namespace longreach {
@@ -9,5 +12,12 @@ namespace longreach {
 struct RankError : Error {
   using Error::Error;
 };
+
+// "rank 1", "ranks 0, 2"
+inline std::string named_ranks(const std::vector<int>& ranks) {
+  std::vector<std::string> words;
+  for (const int rank : ranks) words.push_back(text(rank));
+  return (ranks.size() == 1 ? "rank " : "ranks ") + join(words);
+}
 
 }  // namespace longreach

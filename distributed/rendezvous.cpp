@@ -101,12 +101,6 @@ c10::intrusive_ptr<c10d::Store> reach_store(const Environment& environment, mill
   return c10::make_intrusive<c10d::PrefixStore>(text("attempt-", environment.restart), store);
 }
 
-std::string named(const std::vector<int>& ranks) {
-  std::vector<std::string> words;
-  for (const int rank : ranks) words.push_back(text(rank));
-  return (ranks.size() == 1 ? "rank " : "ranks ") + join(words);
-}
-
 }  // namespace
 
 RendezvousServer::RendezvousServer(int port) {
@@ -126,7 +120,7 @@ Rendezvous::Rendezvous(const Environment& environment, milliseconds timeout)
   } catch (const std::exception& error) {
     throw RankError(text("the store of the ranks was lost while they met: ", first_line(error)));
   }
-  check<RankError>(missing.empty(), named(missing), " did not come within ", timeout.count() / 1000,
+  check<RankError>(missing.empty(), named_ranks(missing), " did not come within ", timeout.count() / 1000,
                    " s (comm.init_timeout_seconds)");
 }
 

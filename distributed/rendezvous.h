@@ -4,7 +4,6 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>

@@ -65,10 +65,10 @@ class Hall {
 
  private:
   std::string absent(const Meeting& meeting) const {
-    std::vector<std::string> ranks;
+    std::vector<int> ranks;
     for (size_t r = 0; r < meeting.brought.size(); ++r)
-      if (!meeting.brought[r].defined()) ranks.push_back(text(r));
-    return (ranks.size() == 1 ? "rank " : "ranks ") + join(ranks);
+      if (!meeting.brought[r].defined()) ranks.push_back(static_cast<int>(r));
+    return named_ranks(ranks);
   }
 
   const int size_;
@@ -98,10 +98,8 @@ class ThreadCommunicator : public Communicator {
   int size() const override { return hall_->size(); }
 
   std::shared_ptr<Communicator> split(const std::vector<int>& members) override {
-    const auto place = std::find(members.begin(), members.end(), rank_);
-    check(place != members.end(), "rank ", rank_, " asks for a group that it is not in");
-    return std::make_shared<ThreadCommunicator>(hall_->split(members, splits_++),
-                                                static_cast<int>(place - members.begin()), config());
+    const int place = place_in(members);
+    return std::make_shared<ThreadCommunicator>(hall_->split(members, splits_++), place, config());
   }
 
  private:
@@ -150,29 +148,40 @@ class ThreadCommunicator : public Communicator {
 
 }  // namespace
 
-void run_ranks(int size, const std::function<void(const std::shared_ptr<Communicator>&)>& body,
-               const CommConfig& config) {
-  const auto hall = std::make_shared<Hall>(size, config);
-  const int threads_before = at::get_num_threads();
+void run_threads(int count, const std::function<void(int)>& body, const std::function<void(int)>& failed) {
   std::mutex mutex;
   std::exception_ptr first;
   std::vector<std::thread> threads;
-  for (int rank = 0; rank < size; ++rank)
-    threads.emplace_back([&, rank] {
+  for (int number = 0; number < count; ++number)
+    threads.emplace_back([&, number] {
       try {
-        at::set_num_threads(1);  // it counts for this thread; products are split alike on all ranks
-        body(std::make_shared<ThreadCommunicator>(hall, rank, config));
+        body(number);
       } catch (...) {
         {
           const std::lock_guard lock(mutex);
           if (!first) first = std::current_exception();
         }
-        hall->lose(text(" (rank ", rank, " has failed)"));
+        if (failed) failed(number);
       }
     });
   for (std::thread& thread : threads) thread.join();
-  at::set_num_threads(threads_before);
   if (first) std::rethrow_exception(first);
+}
+
+void run_ranks(int size, const std::function<void(const std::shared_ptr<Communicator>&)>& body,
+               const CommConfig& config) {
+  const auto hall = std::make_shared<Hall>(size, config);
+  const struct ThreadsRestored {
+    int before = at::get_num_threads();
+    ~ThreadsRestored() { at::set_num_threads(before); }
+  } restored;
+  run_threads(
+      size,
+      [&](int rank) {
+        at::set_num_threads(1);  // it counts for this thread; products are split alike on all ranks
+        body(std::make_shared<ThreadCommunicator>(hall, rank, config));
+      },
+      [&](int rank) { hall->lose(text(" (rank ", rank, " has failed)")); });
 }
 
 }  // namespace longreach

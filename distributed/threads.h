@@ -12,4 +12,9 @@ namespace longreach {
 void run_ranks(int size, const std::function<void(const std::shared_ptr<Communicator>&)>& body,
                const CommConfig& config = {});
 
+// body(0), body(1), ... each on a thread; failed(number), if there is one, on the thread whose body threw.
+// Rethrows the first error when all have ended.
+void run_threads(int count, const std::function<void(int)>& body,
+                 const std::function<void(int)>& failed = nullptr);
+
 }  // namespace longreach

@@ -38,14 +38,14 @@ std::vector<std::string> command_of(const ScalingSetting& setting, int ranks, co
 // All but the first steps of a run's metrics.
 Run read_run(const std::string& folder, double wall_seconds) {
   std::ifstream file(folder + "/metrics.jsonl");
-  std::vector<double> rates, seconds, waited, bytes;
+  std::vector<double> rates, waited, bytes;
   double all_steps = 0;
   for (std::string line; std::getline(file, line);) {
     const auto step = nlohmann::json::parse(line);
-    all_steps += step.at("step_seconds").get<double>();
+    const double seconds = step.at("step_seconds").get<double>();
+    all_steps += seconds;
     rates.push_back(step.at("tokens_per_second").get<double>());
-    seconds.push_back(step.at("step_seconds").get<double>());
-    waited.push_back(step.value("comm_seconds", 0.0) / seconds.back());
+    waited.push_back(step.value("comm_seconds", 0.0) / seconds);
     bytes.push_back(step.value("comm_bytes", 0.0));
   }
   check<UserError>(rates.size() > kWarmSteps, "bench scaling: a run of ", rates.size(),

@@ -94,14 +94,6 @@ Ranks meet() {
   return ranks;
 }
 
-// The first rank tokenizes what is text; the others find it done.
-data::Corpus held_out_on_all(const SavedModel& saved, const std::vector<std::string>& files,
-                             const Ranks& ranks) {
-  data::Corpus corpus;
-  on_first_rank(ranks.world(), [&] { corpus = held_out_corpus(saved, files); });
-  return ranks.first() ? corpus : held_out_corpus(saved, files);
-}
-
 }  // namespace
 
 int eval_verb(const Arguments& arguments) {
@@ -132,7 +124,8 @@ int eval_verb(const Arguments& arguments) {
   SavedModel saved = load_saved_model(checkpoint);
   if (dtype == "bfloat16")
     expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
-  const data::Corpus corpus = held_out_on_all(saved, files, ranks);
+  const data::Corpus corpus =
+      first_rank_first(ranks.world(), [&] { return held_out_corpus(saved, files); });  // it may tokenize
   const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});

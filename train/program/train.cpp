@@ -245,13 +245,12 @@ Ranks meet(const Environment& environment, const RunConfig& config) {
 // The first rank reads, or tokenizes, while the others wait; then they find everything there.
 data::Corpus open_corpus_on_all(const RunConfig& config, const Arguments& words,
                                 const std::shared_ptr<const data::Tokenizer>& tokenizer, const Ranks& ranks) {
-  data::Corpus corpus;
-  on_first_rank(ranks.world(), [&] {
-    corpus = corpus_of(config, words, tokenizer);
-    if (config.job.task != "distill")
+  data::Corpus corpus = first_rank_first(ranks.world(), [&] { return corpus_of(config, words, tokenizer); });
+  if (config.job.task != "distill")
+    on_first_rank(ranks.world(), [&] {
       expect_labels(corpus, {.seq_len = config.training.seq_len, .varlen = config.training.varlen});
-  });
-  return ranks.first() ? corpus : corpus_of(config, words, tokenizer);
+    });
+  return corpus;
 }
 
 // While signals are watched, since Slurm sends more of them; and before any rank leaves, since engines end
