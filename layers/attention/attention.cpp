@@ -8,7 +8,7 @@ namespace longreach {
 std::map<std::string, double> Attention::loss_counts(const std::vector<Batch>&) const { return {}; }
 
 void expect_whole_sequence(const Batch& batch, std::string_view kind) {
-  check<ConfigError>(batch.context == nullptr, "parallel.context_parallel_degree: `", kind,
+  check<ConfigError>(!batch.context, "parallel.context_parallel_degree: `", kind,
                      "` attention needs the whole sequence on one rank");
 }
 

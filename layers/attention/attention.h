@@ -21,7 +21,9 @@ struct Batch {
   at::Tensor positions;   // int64 [B, T], CPU or device of x: position of each token inside its document
   at::Tensor cu_seqlens;  // int32 [N+1] on the CPU: document bounds when B = 1 (packed); undefined: a row is
                           // a document
-  const ContextGroup* context = nullptr;  // null: the whole sequence is here
+  // Null: the whole sequence is here. Else x is what this rank owns of one packed row, B = 1, its tokens in
+  // the row's order; the layout has the documents' bounds, cu_seqlens is undefined.
+  std::shared_ptr<const ContextGroup> context = nullptr;
 };
 
 struct AttentionOutput {
