@@ -54,6 +54,10 @@ class RecomputeOp : public FusedOp {
 
 }  // namespace
 
+std::shared_ptr<const FusedOp> recomputing_op(std::function<Tensors(const Tensors&)> f, size_t inputs) {
+  return std::make_shared<RecomputeOp>(std::move(f), inputs, Tensors());
+}
+
 Tensors recomputed(std::function<Tensors(const Tensors&)> f, const Tensors& inputs,
                    const Tensors& parameters) {
   Tensors all = inputs;

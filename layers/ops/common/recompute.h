@@ -15,4 +15,8 @@ namespace longreach {
 Tensors recomputed(std::function<Tensors(const Tensors&)> f, const Tensors& inputs,
                    const Tensors& parameters);
 
+// f(inputs), so many of them, as an operator: its backward pass runs f again with a tape. Undefined inputs
+// are allowed.
+std::shared_ptr<const FusedOp> recomputing_op(std::function<Tensors(const Tensors&)> f, size_t inputs);
+
 }  // namespace longreach

@@ -40,7 +40,8 @@ struct Forward {
   float* final_state = nullptr;          // [N, H, Dk, Dv]
   float* checkpoints = nullptr;  // [segments, H, Dk, Dv]: state at the start of each segment; null: not kept
   float* segment_decays = nullptr;  // [segments, H]: work space of the split form
-  bool split = false;  // segments run side by side after a scan over their sums; needs checkpoints
+  bool split = false;   // segments run side by side after a scan over their sums; needs checkpoints
+  bool outputs = true;  // false: final_state alone; q and o are not there
 };
 
 struct Backward {
@@ -55,6 +56,7 @@ struct Backward {
   float* segment_grads = nullptr;  // split form: [segments, H, Dk, Dv], gradient of the state at segment ends
   float* segment_decays = nullptr;  // split form: [segments, H]
   bool split = false;
+  bool inputs = true;  // false: grad_initial_state alone, of q and grad_o; all else is not there
 };
 
 // Heads that share a key or value head are one task of the backward pass: lcm(H / HK, H / HV).

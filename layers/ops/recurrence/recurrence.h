@@ -9,8 +9,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 
+#include "layers/ops/common/autograd.h"
 #include "layers/ops/common/implementation.h"
 
 namespace longreach {
@@ -51,5 +52,25 @@ RecurrenceOutput recurrence_by(Implementation implementation, const at::Tensor& 
                                const at::Tensor& v, const at::Tensor& log_decay = {},
                                const at::Tensor& initial_state = {}, const at::Tensor& cu_seqlens = {},
                                const RecurrenceOptions& options = {});
+
+// For operators of which the recurrence is a part, and that learn only on the way what enters a sequence, or
+// the gradient of what leaves it. Nothing of these records a tape.
+
+// The recurrence: {q, k, v, log_decay, initial_state}, as above, -> {o, final_state}, and the gradients of
+// all five from those of the two. keep: whether the backward pass is to follow.
+std::shared_ptr<const FusedOp> recurrence_op(Implementation implementation, const at::Tensor& cu_seqlens,
+                                             const RecurrenceOptions& options, bool keep);
+
+// final_state alone, of `heads` heads that start from zero: about a third of a pass.
+at::Tensor recurrence_final_state(Implementation implementation, const at::Tensor& k, const at::Tensor& v,
+                                  int64_t heads, const at::Tensor& log_decay = {},
+                                  const at::Tensor& cu_seqlens = {}, const RecurrenceOptions& options = {});
+
+// The gradient of initial_state [N, H, Dk, Dv] alone, from grad_o [B, T, H, Dv], that of o: it needs neither
+// k nor v. What comes through final_state is not in it: exp(sum of log_decay) times its gradient.
+at::Tensor recurrence_start_gradient(Implementation implementation, const at::Tensor& q,
+                                     const at::Tensor& grad_o, const at::Tensor& log_decay = {},
+                                     const at::Tensor& cu_seqlens = {},
+                                     const RecurrenceOptions& options = {});
 
 }  // namespace longreach

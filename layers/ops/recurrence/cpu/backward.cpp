@@ -88,7 +88,7 @@ class BackwardTask {
     for (int64_t index = segment_count(s_, *sequence_) - 1; index >= 0; --index) {
       for (int64_t head = block.begin; head < block.end; ++head) {
         float* state = carried + (head - block.begin) * size;
-        segment_of_head(index, head, state, state);
+        run(index, head, state, state);
       }
     }
   }
@@ -99,30 +99,21 @@ class BackwardTask {
     sequence_ = s_.sequences + sequence;
     begin_head(head);
     std::memset(grad_state_, 0, static_cast<size_t>(dk_ * dv_) * sizeof(float));
-    float total = 1;
-    for (int64_t c = chunks(index) - 1; c >= 0; --c) {
-      const int64_t token = index * s_.segment + c * s_.chunk,
-                    m = std::min(s_.chunk, sequence_->tokens - token);
-      const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, false);
-      load_queries(token, m);
-      decayed_grads(decay, m);
-      advance(decay, m);
-      total *= decay.total;
-    }
+    const float total = pass(index);
     const int64_t number = sequence_->segment + index;
     store_tile(grad_state_, dv_, s_.dk, s_.dv,
                p_.segment_grads + ((number - 1) * s_.heads + head) * s_.dk * s_.dv, s_.dv);
     p_.segment_decays[number * s_.heads + head] = total;
   }
 
-  // Phase 3: gradients of a segment from that of the state at its end.
+  // Phase 3: gradients of a segment from that of the state at its end; without inputs, of the first state.
   void segment(int64_t sequence, Heads group, int64_t index) {
+    if (index > 0 && !p_.inputs) return;
     sequence_ = s_.sequences + sequence;
     const int64_t size = s_.dk * s_.dv;
     for (int64_t head = group.begin; head < group.end; ++head) {
       float* to = index == 0 ? p_.grad_initial_state + (sequence * s_.heads + head) * size : nullptr;
-      segment_of_head(index, head, p_.segment_grads + ((sequence_->segment + index) * s_.heads + head) * size,
-                      to);
+      run(index, head, p_.segment_grads + ((sequence_->segment + index) * s_.heads + head) * size, to);
     }
   }
 
@@ -175,6 +166,29 @@ class BackwardTask {
   void advance(const ChunkDecay& decay, int64_t m) {
     scale_row(grad_state_, decay.total, dk_ * dv_, grad_state_);
     kernel::gemm(s_.dk, dv_, m, {q_, 1, dk_}, decayed_, dv_, grad_state_, dv_, true);
+  }
+
+  // A segment, the gradient of its state alone; returns what that at its end has decayed to.
+  float pass(int64_t index) {
+    float total = 1;
+    for (int64_t c = chunks(index) - 1; c >= 0; --c) {
+      const int64_t token = index * s_.segment + c * s_.chunk,
+                    m = std::min(s_.chunk, sequence_->tokens - token);
+      const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, false);
+      load_queries(token, m);
+      decayed_grads(decay, m);
+      advance(decay, m);
+      total *= decay.total;
+    }
+    return total;
+  }
+
+  void run(int64_t index, int64_t head, const float* grad_end, float* grad_start) {
+    if (p_.inputs) return segment_of_head(index, head, grad_end, grad_start);
+    begin_head(head);
+    kernel::pad_tile(grad_end, s_.dv, s_.dk, s_.dv, grad_state_, dv_, dk_, dv_);
+    pass(index);
+    store_tile(grad_state_, dv_, s_.dk, s_.dv, grad_start, s_.dv);
   }
 
   // The transposed states at the starts of the chunks of a segment.

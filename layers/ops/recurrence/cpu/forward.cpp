@@ -48,7 +48,7 @@ class ForwardTask {
         load_state(index == 0 ? start : p_.final_state + offset);
         if (p_.checkpoints != nullptr)
           store_state(p_.checkpoints + ((sequence_->segment + index) * s_.heads + head) * size);
-        outputs(index * s_.segment);
+        run(index * s_.segment);
         store_state(p_.final_state + offset);
       }
     }
@@ -58,25 +58,20 @@ class ForwardTask {
   void sum(int64_t sequence, int64_t head, int64_t index) {
     begin(sequence, head);
     load_state(nullptr);
-    float total = 1;
-    for_chunks(index * s_.segment, [&](int64_t token, int64_t m) {
-      load(token, m, false);
-      const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, false);
-      advance(decay, m);
-      total *= decay.total;
-    });
+    const float total = pass(index * s_.segment);
     const int64_t next = sequence_->segment + index + 1;
     store_state(p_.checkpoints + (next * s_.heads + head) * s_.dk * s_.dv);
     p_.segment_decays[(next - 1) * s_.heads + head] = total;
   }
 
-  // Phase 3: outputs of a segment from the state at its start.
+  // Phase 3: outputs of a segment from the state at its start; without outputs, the last state.
   void segment(int64_t sequence, int64_t head, int64_t index) {
     begin(sequence, head);
+    const bool last = (index + 1) * s_.segment >= sequence_->tokens;
+    if (!last && !p_.outputs) return;
     load_state(p_.checkpoints + ((sequence_->segment + index) * s_.heads + head) * s_.dk * s_.dv);
-    outputs(index * s_.segment);
-    if ((index + 1) * s_.segment >= sequence_->tokens)
-      store_state(p_.final_state + (sequence * s_.heads + head) * s_.dk * s_.dv);
+    run(index * s_.segment);
+    if (last) store_state(p_.final_state + (sequence * s_.heads + head) * s_.dk * s_.dv);
   }
 
  private:
@@ -126,6 +121,25 @@ class ForwardTask {
       scale_row(state_, decay.total, dk_ * dv_, state_);
     }
     kernel::gemm(s_.dk, dv_, m, {k_, 1, dk_}, v_, dv_, state_, dv_, true);
+  }
+
+  // A segment, its state alone; returns what the state at its start has decayed to.
+  float pass(int64_t first) {
+    float total = 1;
+    for_chunks(first, [&](int64_t token, int64_t m) {
+      load(token, m, false);
+      const ChunkDecay decay = decays_.chunk(sequence_->row, sequence_->first + token, m, false);
+      advance(decay, m);
+      total *= decay.total;
+    });
+    return total;
+  }
+
+  void run(int64_t first) {
+    if (p_.outputs)
+      outputs(first);
+    else
+      pass(first);
   }
 
   // Foresees this chunk's output rows and the rows of the next chunk.
@@ -216,8 +230,8 @@ void step_by_step(const Forward& p, int64_t index, int64_t head) {
 
 template <class T>
 void whole_sequence(const Forward& p, int64_t index, Heads block) {
-  constexpr int64_t kFewTokens = 4;
-  if (p.shape.sequences[index].tokens > kFewTokens) return ForwardTask<T>(p).whole(index, block);
+  const int64_t few_tokens = p.outputs ? 4 : 0;
+  if (p.shape.sequences[index].tokens > few_tokens) return ForwardTask<T>(p).whole(index, block);
   for (int64_t head = block.begin; head < block.end; ++head) step_by_step<T>(p, index, head);
 }
 

@@ -141,7 +141,7 @@ struct BackwardMemory {
     Arena arena(workspace);
     tables = arena.floats(sizes.places() * kTableRows * kChunk);
     grads = arena.floats(sizes.places() * sizes.state);
-    states = params.checkpoints ? nullptr : arena.floats(sizes.places() * sizes.state);
+    states = params.checkpoints || !params.inputs ? nullptr : arena.floats(sizes.places() * sizes.state);
     if (decay) {
       const int64_t dots = sizes.places() * tiles(params.shape.dk) * kChunk;
       query_dots = arena.floats(dots), key_dots = arena.floats(dots), crossings = arena.floats(dots);
@@ -272,19 +272,18 @@ std::vector<Launch> plan_forward(const Forward& params, const DeviceMemory& memo
   expect_shape(shape);
   expect_aligned_or_null(params.checkpoints, 16, "checkpoints");
   const ForwardMemory work(params, memory.workspace);
-  const Operand q = operand(params.q, shape, shape.heads, "q"),
-                k = operand(params.k, shape, shape.key_heads, "k"),
-                v = operand(params.v, shape, shape.value_heads, "v"),
-                o = operand(params.o, shape, shape.heads, "o");
+  const Operand k = operand(params.k, shape, shape.key_heads, "k"),
+                v = operand(params.v, shape, shape.value_heads, "v");
   Planner plan(shape, memory, work.tables);
   plan.decay_tables();
   plan.sums(k, v, kAfter, 1.0f, work.states);
   plan.scan(work.states, params.initial_state, params.final_state, nullptr, nullptr, false);
+  if (!params.outputs) return plan.take();
   plan.outputs("recurrence_output",
-               {.x1 = q,
+               {.x1 = operand(params.q, shape, shape.heads, "q"),
                 .x2 = k,
                 .x3 = v,
-                .y = o,
+                .y = operand(params.o, shape, shape.heads, "o"),
                 .states = work.states,
                 .intra_scale = shape.scale,
                 .state_scale = shape.scale},
@@ -299,16 +298,22 @@ std::vector<Launch> plan_backward(const Backward& params, const DeviceMemory& me
   expect_aligned_or_null(params.checkpoints, 16, "checkpoints");
   const BackwardMemory work(params, memory.workspace);
   const int64_t heads = shape.heads;
-  const Operand q = operand(params.q, shape, heads, "q"), k = operand(params.k, shape, shape.key_heads, "k"),
+  const Operand q = operand(params.q, shape, heads, "q"),
+                grad = operand(params.grad_o, shape, heads, "grad of o");
+  const float scale = shape.scale;
+  Planner plan(shape, memory, work.tables);
+  plan.decay_tables();
+  if (!params.inputs) {
+    plan.sums(q, grad, kBefore, scale, work.grads);
+    plan.scan(work.grads, params.grad_final_state, params.grad_initial_state, nullptr, nullptr, true);
+    return plan.take();
+  }
+  const Operand k = operand(params.k, shape, shape.key_heads, "k"),
                 v = operand(params.v, shape, shape.value_heads, "v"),
-                grad = operand(params.grad_o, shape, heads, "grad of o"),
                 dq = operand(params.dq, shape, heads, "grad of q"),
                 dk = operand(params.dk, shape, shape.key_heads, "grad of k"),
                 dv = operand(params.dv, shape, shape.value_heads, "grad of v");
-  const float scale = shape.scale;
-  Planner plan(shape, memory, work.tables);
   const float* states = params.checkpoints ? params.checkpoints : work.states;
-  plan.decay_tables();
   if (params.checkpoints == nullptr && count_chunks(shape) > 0) {
     plan.sums(k, v, kAfter, 1.0f, work.states);
     plan.scan(work.states, initial_state, nullptr, nullptr, nullptr, false);

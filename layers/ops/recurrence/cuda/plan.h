@@ -8,9 +8,10 @@
 // split form, segment_decays and segment_grads are not used: all chunks always run side by side.
 //
 // Kernels (recurrence_X; T: bf16, fp16, fp32), in the order of a plan:
-//   forward   decay_tables, sums_T, scan, output_T
+//   forward   decay_tables, sums_T, scan, output_T [but for final states alone]
 //   backward  decay_tables, [sums_T, scan when no checkpoints were kept,] sums_T, scan (reverse),
-//             grad_query_T, grad_key_T, grad_value_T, [decay_gradient when wanted]
+//             grad_query_T, grad_key_T, grad_value_T, [decay_gradient when wanted]; for gradients of initial
+//             states alone decay_tables, sums_T, scan (reverse)
 //   step      step_T
 // Built: Dk 1 to 256 and Dv 1 to 512, in slices of 64 of which only steps of 16 are computed; bfloat16,
 // float16, float32; sm_80 and later.
