@@ -17,6 +17,8 @@ namespace {
 
 constexpr double kNormEps = 1e-6;  // of both authors, whatever the model's own eps
 
+using lightning::Operator;
+
 LightningAttentionOutput run_operator(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                       const LightningOptions& options, const at::Tensor& initial_state,
                                       const at::Tensor& cu_seqlens) {
@@ -30,8 +32,7 @@ LightningAttentionOutput run_operator(const at::Tensor& q, const at::Tensor& k, 
 }
 
 LightningOutput transnormer(const at::Tensor& x, const at::Tensor& positions, const LightningWeights& weights,
-                            const LightningOptions& options, const at::Tensor& initial_state,
-                            const at::Tensor& cu_seqlens) {
+                            const LightningOptions& options, const Operator& run) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
   const int64_t inner = weights.out_proj.weight.size(1);
   const at::Tensor qkvu = linear_map(x, weights.in_proj);
@@ -40,21 +41,19 @@ LightningOutput transnormer(const at::Tensor& x, const at::Tensor& positions, co
   };
   at::Tensor q = at::silu(part(0)), k = at::silu(part(1));
   if (weights.theta.defined()) std::tie(q, k) = lightning::lrpe(q, k, positions, weights.theta);
-  const auto [o, state] = run_operator(q, k, part(2), options, initial_state, cu_seqlens);
+  const auto [o, state] = run(q, k, part(2));
   const at::Tensor normed = rms_norm(o.reshape({batch, tokens, inner}), {}, kNormEps);
   return {linear_map(normed * qkvu.narrow(-1, 3 * inner, inner), weights.out_proj), state};
 }
 
 LightningOutput minimax(const at::Tensor& x, const at::Tensor& positions, const LightningWeights& weights,
-                        const LightningOptions& options, const at::Tensor& initial_state,
-                        const at::Tensor& cu_seqlens) {
+                        const LightningOptions& options, const Operator& run) {
   const int64_t batch = x.size(0), tokens = x.size(1), heads = options.log_decay.numel();
   const int64_t inner = weights.out_proj.weight.size(1), size = inner / heads;
   const at::Tensor qkv = at::silu(linear_map(x, weights.in_proj)).view({batch, tokens, heads, 3 * size});
   at::Tensor q = qkv.narrow(-1, 0, size), k = qkv.narrow(-1, size, size);
   if (weights.theta.defined()) std::tie(q, k) = lightning::lrpe(q, k, positions, weights.theta);
-  const auto [o, state] =
-      run_operator(q, k, qkv.narrow(-1, 2 * size, size), options, initial_state, cu_seqlens);
+  const auto [o, state] = run(q, k, qkv.narrow(-1, 2 * size, size));
   const at::Tensor normed = rms_norm(o.reshape({batch, tokens, inner}), weights.norm, kNormEps);
   return {linear_map(at::sigmoid(linear_map(x, weights.output_gate)) * normed, weights.out_proj), state};
 }
@@ -96,6 +95,16 @@ void LightningConfig::validate(const LayerSite& site) const {
 LightningOutput lightning_layer(const at::Tensor& x, const at::Tensor& positions,
                                 const LightningWeights& weights, const LightningOptions& options,
                                 const at::Tensor& initial_state, const at::Tensor& cu_seqlens) {
+  const auto run = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return run_operator(q, k, v, options, initial_state, cu_seqlens);
+  };
+  return lightning::layer_around(run, x, positions, weights, options);
+}
+
+namespace lightning {
+
+LightningOutput layer_around(const Operator& run, const at::Tensor& x, const at::Tensor& positions,
+                             const LightningWeights& weights, const LightningOptions& options) {
   const int64_t heads = options.log_decay.numel(), inner = weights.out_proj.weight.size(1),
                 hidden = weights.out_proj.weight.size(0);
   const bool is_minimax = options.form == "minimax";
@@ -110,13 +119,11 @@ LightningOutput lightning_layer(const at::Tensor& x, const at::Tensor& positions
     expect_shape(weights.theta, "lrpe.theta", {heads, 1, inner / heads});
     expect_shape(positions, "positions", {x.size(0), x.size(1)});
   }
-  if (!is_minimax) return transnormer(x, positions, weights, options, initial_state, cu_seqlens);
+  if (!is_minimax) return transnormer(x, positions, weights, options, run);
   expect_shape(weights.norm, "norm", {inner});
   expect_shape(weights.output_gate.weight, "output_gate", {inner, hidden});
-  return minimax(x, positions, weights, options, initial_state, cu_seqlens);
+  return minimax(x, positions, weights, options, run);
 }
-
-namespace lightning {
 
 LightningAttention::LightningAttention(const LightningConfig& config, const LayerSite& site) : site_(site) {
   const bool is_minimax = config.form == "minimax";
@@ -152,7 +159,7 @@ LightningWeights LightningAttention::weights() const {
 }
 
 AttentionOutput LightningAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, LightningConfig::kind);
+  if (batch.context) return forward_pieces(x, batch);
   return {lightning_layer(x, batch.positions, weights(), options_, {}, batch.cu_seqlens).y, {}};
 }
 

@@ -1,5 +1,7 @@
-// The module of lightning attention, shared by lightning.cpp (forward) and decode.cpp; not a public header.
+// The module of lightning attention, shared by lightning.cpp (forward), context.cpp and decode.cpp; not a
+// public header.
 #pragma once
+#include <functional>
 #include <memory>
 
 #include "layers/attention/attention.h"
@@ -8,6 +10,14 @@
 #include "layers/basic/norm.h"
 
 namespace longreach::lightning {
+
+// q, k [B, T, H, Dk], v [B, T, H, D] -> o [B, T, H, D], and the state where there is one.
+using Operator =
+    std::function<LightningAttentionOutput(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+
+// lightning_layer around any operator.
+LightningOutput layer_around(const Operator& run, const at::Tensor& x, const at::Tensor& positions,
+                             const LightningWeights& weights, const LightningOptions& options);
 
 class LightningAttention : public Attention {
  public:
@@ -19,6 +29,7 @@ class LightningAttention : public Attention {
   double flops_per_token(int64_t seq_len) const override;
 
  private:
+  AttentionOutput forward_pieces(const at::Tensor& x, const Batch& batch) const;
   LightningWeights weights() const;
 
   LayerSite site_;
