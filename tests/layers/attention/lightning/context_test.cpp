@@ -150,9 +150,9 @@ void expect_same(const Results& found, const Results& expected, double tolerance
   }
 }
 
+// Both forms, with decays and without.
 std::vector<AttentionConfig> layers() {
-  return {LightningConfig{}, LightningConfig{.form = "minimax", .lrpe = "on", .chunk = 32},
-          LightningConfig{.form = "minimax", .decay = "none"}};
+  return {LightningConfig{}, LightningConfig{.form = "minimax", .decay = "none", .lrpe = "on", .chunk = 32}};
 }
 
 // One document, rows of a batch, packed documents of odd lengths, of one token, of none, and over four ranks.
@@ -170,13 +170,14 @@ const std::vector<std::vector<int32_t>>& rows() {
 
 constexpr Balance kBalances[] = {Balance::none, Balance::headtail, Balance::ptrr};
 
-void expect_one_rank(const std::vector<AttentionConfig>& configs, at::ScalarType dtype, double tolerance) {
-  for (const AttentionConfig& config : configs) {
+void expect_one_rank(at::ScalarType dtype, double tolerance) {
+  for (const AttentionConfig& config : layers()) {
     for (const auto& bounds : rows()) {
       const Task task(config, bounds, dtype, dtype), wide(config, bounds, at::kDouble, dtype);
       const Results expected = whole(task), exact = whole(wide);
       for (const int ranks : {1, 2, 3, 4})
         for (const Balance balance : kBalances) {
+          if (ranks == 1 && balance != Balance::none) continue;
           SCOPED_TRACE(::testing::Message()
                        << ranks << " ranks, " << bounds.size() - 1 << " documents, " << bounds.back()
                        << " tokens, balance " << static_cast<int>(balance));
@@ -187,11 +188,9 @@ void expect_one_rank(const std::vector<AttentionConfig>& configs, at::ScalarType
   }
 }
 
-TEST(LightningContext, TheReferenceIsThatOfOneRank) {
-  expect_one_rank({layers()[0], layers()[1]}, at::kDouble, 1e-12);
-}
+TEST(LightningContext, TheReferenceIsThatOfOneRank) { expect_one_rank(at::kDouble, 1e-12); }
 
-TEST(LightningContext, Float32IsThatOfOneRank) { expect_one_rank(layers(), at::kFloat, 2e-6); }
+TEST(LightningContext, Float32IsThatOfOneRank) { expect_one_rank(at::kFloat, 2e-6); }
 
 double error_of(const at::Tensor& found, const at::Tensor& exact) {
   return (found.to(at::kDouble) - exact).square().mean().sqrt().item<double>();
