@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <future>
 #include <memory>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -19,13 +20,45 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
+using Store = c10::intrusive_ptr<c10d::Store>;
+
 constexpr milliseconds kPause{20};
+// How long a store that lives needs at most to answer, and how long an exchange that fails may wait for that
+// beside its own time.
+constexpr milliseconds kAnswer{500}, kGlance{100};
 constexpr const char* kRollCalled = "roll-called";
 
 // c10d's errors have a stack trace behind the first line.
 std::string first_line(const std::exception& error) {
   const std::string what = error.what();
   return what.substr(0, what.find('\n'));
+}
+
+// What ask() gives, or throws. c10d's store waits without end for an answer that a cable which was cut does
+// not bring: the thread is left to that, and must own what ask() uses.
+template <class Ask>
+auto start_asking(Ask ask) {
+  std::packaged_task<decltype(ask())()> task(std::move(ask));
+  auto answer = task.get_future();
+  std::thread(std::move(task)).detach();
+  return answer;
+}
+
+template <class Answer>
+bool came_within(milliseconds time, const std::future<Answer>& answer) {
+  return answer.wait_for(time) == std::future_status::ready;
+}
+
+// The ranks without the key NAME/RANK after that time.
+std::vector<int> absent(const Store& store, const std::string& name, int world, milliseconds patience) {
+  const auto end = Clock::now() + patience;
+  for (;;) {
+    std::vector<int> missing;
+    for (int rank = 0; rank < world; ++rank)
+      if (!store->check({text(name, "/", rank)})) missing.push_back(rank);
+    if (missing.empty() || Clock::now() > end) return missing;
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 c10::intrusive_ptr<c10d::TCPStore> hold_store(int port) {
@@ -79,7 +112,7 @@ void wait_for_store(const Environment& environment, Clock::time_point end) {
   }
 }
 
-c10::intrusive_ptr<c10d::Store> reach_store(const Environment& environment, milliseconds timeout) {
+Store reach_store(const Environment& environment, milliseconds timeout) {
   const auto end = Clock::now() + timeout;
   c10::intrusive_ptr<c10d::TCPStore> store;
   if (environment.rank == 0 && !environment.store_is_held) {
@@ -92,7 +125,12 @@ c10::intrusive_ptr<c10d::Store> reach_store(const Environment& environment, mill
     options.waitWorkers = false;
     options.timeout = timeout;
     try {
-      store = c10::make_intrusive<c10d::TCPStore>(environment.master_host, options);
+      auto answer = start_asking([host = environment.master_host, options] {
+        return c10::make_intrusive<c10d::TCPStore>(host, options);
+      });
+      const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+      check<RankError>(came_within(left + kAnswer, answer), "it does not answer");
+      store = answer.get();
     } catch (const std::exception& error) {
       throw RankError(text("the store at ", environment.master_host, ":", environment.master_port,
                            " cannot be reached: ", first_line(error)));
@@ -115,8 +153,13 @@ Rendezvous::Rendezvous(const Environment& environment, milliseconds timeout)
     : environment_(environment), store_(reach_store(environment, timeout)) {
   std::vector<int> missing;
   try {
-    store_->set(text("here/", environment_.rank), std::string("1"));
-    missing = absent("here", timeout);
+    auto answer =
+        start_asking([store = store_, rank = environment_.rank, world = environment_.world, timeout] {
+          store->set(text("here/", rank), std::string("1"));
+          return absent(store, "here", world, timeout);
+        });
+    check<RankError>(came_within(timeout + kAnswer, answer), "it does not answer");
+    missing = answer.get();
   } catch (const std::exception& error) {
     throw RankError(text("the store of the ranks was lost while they met: ", first_line(error)));
   }
@@ -126,30 +169,26 @@ Rendezvous::Rendezvous(const Environment& environment, milliseconds timeout)
 
 Rendezvous::~Rendezvous() = default;
 
-std::vector<int> Rendezvous::absent(const std::string& name, milliseconds patience) const {
-  const auto end = Clock::now() + patience;
-  for (;;) {
-    std::vector<int> missing;
-    for (int rank = 0; rank < environment_.world; ++rank)
-      if (!store_->check({text(name, "/", rank)})) missing.push_back(rank);
-    if (missing.empty() || Clock::now() > end) return missing;
-    std::this_thread::sleep_for(kPause);
-  }
-}
-
 std::optional<Rendezvous::RollCall> Rendezvous::roll_call(milliseconds patience, const std::string& reason) {
+  auto answer =
+      start_asking([store = store_, rank = environment_.rank, world = environment_.world, patience, reason] {
+        store->set(text("alive/", rank), std::string("1"));
+        const std::string first = store->compareSet(kRollCalled, std::string(), reason);
+        return RollCall{absent(store, "alive", world, patience), first};
+      });
+  if (!came_within(patience + kAnswer, answer)) return std::nullopt;
   try {
-    store_->set(text("alive/", environment_.rank), std::string("1"));
-    const std::string first = store_->compareSet(kRollCalled, std::string(), reason);
-    return RollCall{absent("alive", patience), first};
+    return answer.get();
   } catch (const std::exception&) {
     return std::nullopt;
   }
 }
 
-bool Rendezvous::roll_is_called() const {
+bool Rendezvous::roll_is_called() {
+  if (!look_.valid()) look_ = start_asking([store = store_] { return store->check({kRollCalled}); });
+  if (!came_within(kGlance, look_)) return false;
   try {
-    return store_->check({kRollCalled});
+    return look_.get();
   } catch (const std::exception&) {
     return true;
   }

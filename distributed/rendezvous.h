@@ -4,6 +4,7 @@
 #include <c10/util/intrusive_ptr.h>
 
 #include <chrono>
+#include <future>
 #include <optional>
 #include <string>
 #include <vector>
@@ -45,10 +46,11 @@ class Rendezvous {
     std::vector<int> missing;  // who did not answer within `patience`
     std::string reason;
   };
-  // Nothing where the store is gone.
+  // Nothing where the store is gone, or does not answer.
   std::optional<RollCall> roll_call(std::chrono::milliseconds patience, const std::string& reason);
-  // Whether a rank has called the roll, or the store is gone: then nobody comes to an exchange any more.
-  bool roll_is_called() const;
+  // Whether a rank has called the roll, or the store is gone: then nobody comes to an exchange any more. A
+  // store that does not answer may do so later. Called by one thread at a time.
+  bool roll_is_called();
 
   // For transports.
   const c10::intrusive_ptr<c10d::Store>& store() const { return store_; }
@@ -56,11 +58,9 @@ class Rendezvous {
   std::string own_address() const;
 
  private:
-  // The ranks without the key NAME/RANK after that time.
-  std::vector<int> absent(const std::string& name, std::chrono::milliseconds patience) const;
-
   Environment environment_;
   c10::intrusive_ptr<c10d::Store> store_;
+  std::future<bool> look_;  // whether the roll is called: asked, and not yet answered
 };
 
 }  // namespace longreach

@@ -12,7 +12,7 @@ build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgloo-
                 libtomlplusplus-dev libutf8proc-dev libxxhash-dev libzstd-dev mold ninja-build nlohmann-json3-dev pkg-config zlib1g-dev)
 fetch_packages=(ca-certificates python3 python3-pip)
 test_packages=(clang-format-14 clang-tidy-14 python3)
-engine_packages=(munge openmpi-bin slurm-wlm)  # of tests that say so and are skipped without them
+engine_packages=(iproute2 munge nftables openmpi-bin slurm-wlm)  # of tests that say so and are skipped without them
 
 fail() {
   echo "longreach: $*" >&2
@@ -112,7 +112,7 @@ set_up_engines() {
   local missing
   mapfile -t missing < <(missing_packages "${engine_packages[@]}")
   ((${#missing[@]} == 0)) || (install_packages "${missing[@]}") ||
-    echo "longreach: tests that start mpirun and Slurm go without: ${missing[*]}" >&2
+    echo "longreach: tests that start mpirun and Slurm, or cut a cable, go without: ${missing[*]}" >&2
 }
 
 # set_up_packages build|test

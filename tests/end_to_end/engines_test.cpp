@@ -6,12 +6,12 @@
 #include <sys/wait.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <thread>
 
 #include "core/error.h"
+#include "tests/support/need_programs.h"
 #include "tests/support/program.h"
 #include "tests/support/tiny_run.h"
 
@@ -36,16 +36,6 @@ void wait_for(const std::function<bool()>& condition) {
 
 class Engine : public testing::Test {
  protected:
-  // Skips, or fails where CI must have the packages.
-  static void need(const Words& programs, const std::string& packages) {
-    for (const std::string& program : programs) {
-      if (run_command({"sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; command -v " + program}).code == 0) continue;
-      const std::string line = "no " + program + ": as root, `apt-get install " + packages + "`";
-      const char* ci = std::getenv("CI");
-      ASSERT_NE(ci == nullptr ? "" : ci, std::string("true")) << line;
-      GTEST_SKIP() << "SKIPPED, NOT TESTED: " << line;
-    }
-  }
   Words run(const std::string& name, const Words& overrides = {}) const {
     return Words{config_, "--job.dump_folder", folder_.path(name)} + overrides;
   }
@@ -64,7 +54,7 @@ class Engine : public testing::Test {
 
 class OpenMpi : public Engine {
  protected:
-  void SetUp() override { need({"mpirun"}, "openmpi-bin"); }
+  void SetUp() override { need_programs({"mpirun"}, "openmpi-bin"); }
 };
 
 TEST_F(OpenMpi, RanksTrainWhatLaunchTrains) {
@@ -83,7 +73,7 @@ TEST_F(OpenMpi, RanksTrainWhatLaunchTrains) {
 class Slurm : public Engine {
  protected:
   void SetUp() override {
-    need({"sbatch", "slurmctld", "slurmd", "munged", "setpriv"}, "slurm-wlm munge");
+    need_programs({"sbatch", "slurmctld", "slurmd", "munged", "setpriv"}, "slurm-wlm munge");
     if (IsSkipped() || HasFatalFailure()) return;
     const std::string ready = folder_.path("ready");
     slurm_ = start_command({source("tests/support/engines.sh"), folder_.path("slurm"), "sh", "-c",

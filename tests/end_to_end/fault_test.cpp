@@ -192,7 +192,7 @@ TEST_F(Fault, RanksThatReadOtherTextAreRefused) {
     const std::string place = text("machine-", rank);
     folder_.write(place + "/corpus/one.txt", generated_prose(20000, static_cast<uint64_t>(rank)));
     ranks.push_back(
-        start_rank(rank, port, {"--data.train", "[\"corpus\"]"}, {"env", "-C", folder_.path(place)}));
+        start_rank(rank, {port}, {"--data.train", "[\"corpus\"]"}, {"env", "-C", folder_.path(place)}));
   }
   for (const RunningProgram& rank : ranks) {
     const ProgramResult result = wait_program(rank);

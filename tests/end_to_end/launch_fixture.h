@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -36,21 +37,31 @@ class Launch : public testing::Test {
                       const Words& launcher = {}) const {
     return run_program(words(ranks, run, overrides, launcher));
   }
+  struct Meeting {
+    int port;
+    std::string host = "127.0.0.1";
+  };
   // A rank that nobody launched, by torchrun's names.
-  RunningProgram start_rank(int rank, int port, const Words& overrides, const Words& before = {"env"}) const {
+  RunningProgram start_rank(int rank, const Meeting& at, const Words& overrides,
+                            const Words& before = {"env"}) const {
     Words all = before;
     for (const std::string& word : {"RANK=" + std::to_string(rank), std::string("WORLD_SIZE=2"),
-                                    std::string("MASTER_ADDR=127.0.0.1"), std::string("LOCAL_WORLD_SIZE=2"),
-                                    "MASTER_PORT=" + std::to_string(port), std::string(LONGREACH_PROGRAM)})
+                                    "MASTER_ADDR=" + at.host, std::string("LOCAL_WORLD_SIZE=2"),
+                                    "MASTER_PORT=" + std::to_string(at.port), std::string(LONGREACH_PROGRAM)})
       all.push_back(word);
     const Words run = words(1, "run", overrides);
     all.insert(all.end(), run.begin(), run.end());
     return start_command(all, folder_);
   }
+  // Throws after five minutes without it.
   void wait_for_step(const std::string& run, size_t step) const {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(5);
     while (!std::filesystem::exists(folder_.path(run + "/metrics.jsonl")) ||
-           losses(folder_.path(run)).size() < step)
+           losses(folder_.path(run)).size() < step) {
+      if (std::chrono::steady_clock::now() > end)
+        throw std::runtime_error(run + " did not come to step " + std::to_string(step));
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
   }
   std::string newest_checkpoint(const std::string& run) const {
     std::string newest;

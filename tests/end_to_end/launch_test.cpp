@@ -136,23 +136,5 @@ TEST_F(Launch, SaysWhatDoesNotFit) {
          "contradicts");
 }
 
-// Ranks that nobody launched: torchrun's names by hand.
-TEST_F(Launch, RanksByHandAndRanksThatDiffer) {
-  const int port = 20000 + ::getpid() % 20000;
-  RunningProgram first = start_rank(0, port, {"--training.steps", "2"}),
-                 second = start_rank(1, port, {"--training.steps", "2"});
-  EXPECT_EQ(wait_program(second).code, 0);
-  EXPECT_EQ(wait_program(first).code, 0);
-  first = start_rank(0, port + 1, {"--training.steps", "3"});
-  second = start_rank(1, port + 1, {"--training.steps", "4"});
-  const ProgramResult results[] = {wait_program(first), wait_program(second)};
-  for (const ProgramResult& result : results) {
-    EXPECT_EQ(result.code, 2);
-    EXPECT_THAT(result.err,
-                HasSubstr("ranks differ in their config: rank 0 has training.steps = 3, rank 1 has "
-                          "training.steps = 4"));
-  }
-}
-
 }  // namespace
 }  // namespace longreach::test
