@@ -8,6 +8,7 @@
 #include <cstring>
 #include <iostream>
 #include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "distributed/line_relay.h"
@@ -37,6 +38,8 @@ std::string described(int rank, const Ending& ending) {
   const int signal = ending.code - 128;
   return text("rank ", rank, " was killed by signal ", signal, " (", ::strsignal(signal), ")");
 }
+
+std::string prefix_of(int rank) { return text("[rank ", rank, "] "); }
 
 struct Rank {
   int number;
@@ -68,6 +71,7 @@ class Attempt {
   void forward(int signal);
   void reap(Rank& rank);
   void note_failure(const Rank& rank);
+  std::set<std::string> who_repeats_an_error() const;
   std::string kill_what_stands_still();
   int milliseconds_to_deadline() const;
   void meet_deadlines();
@@ -115,9 +119,8 @@ void Attempt::start_one(int rank, int attempt) {
                        {"TORCHELASTIC_USE_AGENT_STORE", "True"},
                        {"TORCHELASTIC_RESTART_COUNT", text(attempt)}};
   if (rank > 0) {
-    const std::string prefix = text("[rank ", rank, "] ");
-    start.output = relay_.add(prefix);
-    start.errors = relay_.add(prefix);
+    start.output = relay_.add(prefix_of(rank));
+    start.errors = relay_.add(prefix_of(rank), "error: ");
   }
   ranks_.push_back({rank, start_rank(start, signals_), std::nullopt});
   relay_.handed_over();
@@ -130,8 +133,20 @@ void Attempt::watch() {
     meet_deadlines();
   }
   for (const CaughtSignal& caught : signals_.wait(0)) take(caught);
-  relay_.finish();
+  relay_.finish(who_repeats_an_error());
   if (failure_) std::cerr << "error: " << verdict_ << std::endl;
+}
+
+// What the user must mend is the same on all ranks that say so: the first of them speaks for the others.
+std::set<std::string> Attempt::who_repeats_an_error() const {
+  std::set<std::string> silenced;
+  bool said = false;
+  for (const Rank& rank : ranks_) {
+    if (rank.ending->code != kUserError) continue;
+    if (said) silenced.insert(prefix_of(rank.number));
+    said = true;
+  }
+  return silenced;
 }
 
 void Attempt::take(const CaughtSignal& caught) {

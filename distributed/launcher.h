@@ -22,7 +22,8 @@ struct LaunchOptions {
 
 // Returns when all ranks have ended, and no restart is due. They find who they are in the variables of
 // environment.h, and are killed when the calling thread ends. Rank 0 has our standard streams; what the
-// others write comes line by line on standard error behind "[rank N] ", and they read nothing.
+// others write comes line by line on standard error behind "[rank N] ", and they read nothing. Their lines
+// "error: ..." come when all have ended; of ranks that end with code 2, the user's to mend, the first one's.
 //
 // SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are forwarded to all; a SIGTERM or SIGINT within a second of
 // the first is the same wish (`timeout` signals twice), a later one also begins `last_patience`.

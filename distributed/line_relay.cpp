@@ -38,11 +38,11 @@ bool write_all(std::string_view bytes) {
 
 }  // namespace
 
-int LineRelay::add(const std::string& prefix) {
+int LineRelay::add(const std::string& prefix, const std::string& held_back) {
   int ends[2];
   check<Error>(::pipe2(ends, O_CLOEXEC) == 0, "cannot make a pipe: ", std::strerror(errno));
   ::fcntl(ends[0], F_SETFL, O_NONBLOCK);  // of the reading end alone
-  sources_.push_back({ends[0], ends[1], prefix, ""});
+  sources_.push_back({ends[0], ends[1], prefix, held_back, "", ""});
   return ends[1];
 }
 
@@ -55,12 +55,16 @@ void LineRelay::start() {
   thread_ = std::thread([this] { copy_lines(); });
 }
 
-void LineRelay::finish() {
+void LineRelay::finish(const std::set<std::string>& silenced) {
   close_once(wake_[1]);
   if (thread_.joinable()) thread_.join();
   close_once(wake_[0]);
   handed_over();
-  for (Source& source : sources_) close_once(source.pipe);
+  for (Source& source : sources_) {
+    close_once(source.pipe);
+    if (silenced.count(source.prefix) == 0) somebody_reads_ = somebody_reads_ && write_all(source.held);
+    source.held.clear();
+  }
 }
 
 void LineRelay::copy_lines() {
@@ -95,8 +99,11 @@ ssize_t LineRelay::read_some(Source& source) {
 void LineRelay::write_lines(Source& source, bool whole) {
   std::string lines;
   size_t begin = 0;
-  for (size_t end; (end = source.rest.find('\n', begin)) != std::string::npos; begin = end + 1)
-    lines.append(source.prefix).append(source.rest, begin, end + 1 - begin);
+  for (size_t end; (end = source.rest.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    const bool held = !source.held_back.empty() &&
+                      source.rest.compare(begin, source.held_back.size(), source.held_back) == 0;
+    (held ? source.held : lines).append(source.prefix).append(source.rest, begin, end + 1 - begin);
+  }
   source.rest.erase(0, begin);
   if (whole && !source.rest.empty()) {
     lines.append(source.prefix).append(source.rest).append("\n");

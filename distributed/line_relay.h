@@ -2,6 +2,7 @@
 #pragma once
 #include <sys/types.h>
 
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -18,19 +19,21 @@ class LineRelay {
   LineRelay(const LineRelay&) = delete;
   LineRelay& operator=(const LineRelay&) = delete;
 
-  // A pipe whose lines will be written behind `prefix`: returns the end for a process to write to.
-  int add(const std::string& prefix);
+  // A pipe whose lines will be written behind `prefix`: returns the end for a process to write to. Lines that
+  // begin with `held_back` wait for finish().
+  int add(const std::string& prefix, const std::string& held_back = {});
   // Processes have the ends that add() returned; ours are closed.
   void handed_over();
   // When all are there.
   void start();
-  // Copies what the processes, which have ended, left in their pipes, and stops.
-  void finish();
+  // Copies what the processes, which have ended, left in their pipes, and stops. What was held back is
+  // written now, but not that of these prefixes.
+  void finish(const std::set<std::string>& silenced = {});
 
  private:
   struct Source {
     int pipe, writer;
-    std::string prefix, rest;
+    std::string prefix, held_back, rest, held;
   };
 
   void copy_lines();

@@ -162,6 +162,15 @@ TEST_F(Launcher, TheFirstToFailIsNamed) {
   EXPECT_EQ(outcome.err.find("error: "), outcome.err.rfind("error: "));
 }
 
+TEST_F(Launcher, WhatTheUserMustMendIsSaidOnce) {
+  EXPECT_EQ(run(3, "echo 'error: no such key' >&2; exit 2").err.find("[rank"), std::string::npos);
+  const Outcome alone = run(4, R"([ $RANK = 0 ] && exit 1
+    echo 'a word' >&2; echo "error: of $RANK" >&2; exit $((RANK < 3 ? 2 : 1)))");
+  EXPECT_EQ(alone.err.find("error: of 2"), std::string::npos);
+  for (const char* line : {"[rank 2] a word\n", "[rank 1] error: of 1\n", "[rank 3] error: of 3\n"})
+    EXPECT_THAT(alone.err, HasSubstr(line));
+}
+
 TEST_F(Launcher, AKilledRankIsNamed) {
   const Outcome outcome = run(2, "[ $RANK = 1 ] && kill -9 $$; exit 0");
   EXPECT_EQ(outcome.code, 128 + SIGKILL);
