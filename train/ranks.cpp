@@ -27,6 +27,15 @@ std::string line_or_nothing(const std::vector<std::string>& lines, size_t i) {
   return i < lines.size() ? one_line(lines[i], 200) : "nothing";
 }
 
+// Every key that ranks must have alike, a line each.
+std::string shared_keys(RunConfig config) {
+  config.training.threads = 0;
+  config.fault = {};
+  std::string lines;
+  for (const auto& row : help_of(fields_of(config))) lines += text(row.key, " = ", row.default_value, "\n");
+  return lines;
+}
+
 }  // namespace
 
 int threads_of_rank(const Environment& environment, int64_t asked) {
@@ -38,19 +47,21 @@ Group join_world(const Environment& environment, const CommConfig& config, secon
   return gloo_communicator(std::make_shared<Rendezvous>(environment, patience), config);
 }
 
-Ranks join_ranks(const Environment& environment, const RunConfig& config) {
+Ranks join_ranks(const Environment& environment, const RunConfig& config, const std::string& versions) {
   expect_ranks_of(config.fault, environment.world);
+  check<ConfigError>(environment.world == 1 || config.parallel.device == "cpu", "parallel.device = \"",
+                     config.parallel.device, "\" with ", environment.world,
+                     " ranks: this version exchanges between ranks on the CPU alone");
+  Ranks ranks{.environment = environment};
+  ranks.mesh.world = join_world(environment, comm_config(config), seconds(config.comm.init_timeout_seconds));
+  expect_same_on_all(ranks, versions, "their versions");
+  expect_same_on_all(ranks, shared_keys(config), "their config");
+  // Ranks that differ in these would not find each other again in smaller groups.
   const ParallelDegrees degrees = resolve({.replicate = config.parallel.data_parallel_replicate_degree,
                                            .shard = config.parallel.data_parallel_shard_degree,
                                            .context = config.parallel.context_parallel_degree},
                                           environment.world);
-  Ranks ranks{.environment = environment};
-  if (environment.world == 1) return ranks;
-  check<ConfigError>(config.parallel.device == "cpu", "parallel.device = \"", config.parallel.device,
-                     "\" with ", environment.world,
-                     " ranks: this version exchanges between ranks on the CPU alone");
-  ranks.mesh = make_mesh(
-      join_world(environment, comm_config(config), seconds(config.comm.init_timeout_seconds)), degrees);
+  ranks.mesh = make_mesh(ranks.world(), degrees);
   return ranks;
 }
 
@@ -65,14 +76,6 @@ void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_
     throw ConfigError(text("ranks differ in ", what, ": rank 0 has ", line_or_nothing(first, line), ", rank ",
                            rank, " has ", line_or_nothing(other, line)));
   }
-}
-
-void expect_same_config(const Ranks& ranks, RunConfig config) {
-  config.training.threads = 0;
-  config.fault = {};
-  std::string written;
-  for (const auto& row : help_of(fields_of(config))) written += text(row.key, " = ", row.default_value, "\n");
-  expect_same_on_all(ranks, written, "their config");
 }
 
 StepPlan step_plan(const TrainingConfig& training, const Group& data) {

@@ -26,16 +26,15 @@ struct Ranks {
 // time.
 Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience);
 
-// One rank where nobody started more. Throws ConfigError when the degrees of [parallel] do not give so many
-// ranks, a fault is one of a rank that is not there, or the device has no exchange; RankError when ranks do
-// not come within comm.init_timeout_seconds.
-Ranks join_ranks(const Environment& environment, const RunConfig& config);
+// One rank where nobody started more. Throws ConfigError when a fault is one of a rank that is not there, the
+// device has no exchange, ranks differ in `versions` of the program or in a key of the config (threads and
+// faults may), or the degrees of [parallel] do not give so many ranks; RankError when ranks do not come
+// within comm.init_timeout_seconds.
+Ranks join_ranks(const Environment& environment, const RunConfig& config, const std::string& versions);
 
-// Throws ConfigError on all ranks naming the first thing that differs between them and both values: versions,
-// then keys of the config (threads and faults may differ), then, where they are asked, the data. `what` is
+// Throws ConfigError on all ranks naming the first thing that differs between them and both values. `what` is
 // the same on all ranks: what `own`, one "NAME: VALUE" a line, says.
 void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_view what);
-void expect_same_config(const Ranks& ranks, RunConfig config);
 
 // Which micro-batches of a step a rank trains: first, first + every, ... below micro_batches. Micro-batch m
 // of step s holds the samples from (s micro_batches + m) rows on, whoever trains it: the number of ranks

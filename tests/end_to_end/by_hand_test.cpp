@@ -38,6 +38,8 @@ TEST_F(ByHand, RanksTrainAndRanksThatDifferDoNot) {
     }
   };
   differ("training.steps", "3", "4");
+  differ("parallel.data_parallel_replicate_degree", "1", "2");  // each is a mesh of two ranks
+  differ("parallel.data_parallel_replicate_degree", "3", "2");  // and this is none
 }
 
 TEST_F(ByHand, ARankThatDoesNotComeIsNamed) {

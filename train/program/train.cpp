@@ -235,9 +235,7 @@ struct RunFolder {
 };
 
 Ranks meet(const Environment& environment, const RunConfig& config) {
-  Ranks ranks = join_ranks(environment, config);
-  expect_same_on_all(ranks, text("longreach ", kVersion, "\nLibTorch ", kTorchVersion), "their versions");
-  expect_same_config(ranks, config);
+  Ranks ranks = join_ranks(environment, config, text("longreach ", kVersion, "\nLibTorch ", kTorchVersion));
   step_plan(config.training, ranks.mesh.data);  // throws before anything is written
   return ranks;
 }
