@@ -227,6 +227,24 @@ TEST(Communicator, NamesWhoDoesNotCome) {
   EXPECT_THAT(errors[0], HasSubstr("rank 1 did not come to \"meeting\""));
 }
 
+// Rank 1 alone exchanges with rank 2, which leaves; rank 0 waits for rank 1 all the while, and must say that
+// it is there.
+TEST(Communicator, WhoWaitsInAnotherExchangeAnswersTheRoll) {
+  std::string errors[3];
+  run_gloo_ranks(3, [&](const Group& world) {
+    const int me = world->rank();
+    const Group left = world->split(me < 2 ? std::vector<int>{0, 1} : std::vector<int>{2}),
+                right = world->split(me > 0 ? std::vector<int>{1, 2} : std::vector<int>{0});
+    if (me == 2) return;
+    try {
+      (me == 0 ? left : right)->barrier("meeting");
+    } catch (const RankError& error) {
+      errors[me] = error.what();
+    }
+  });
+  for (const int rank : {0, 1}) EXPECT_THAT(errors[rank], HasSubstr("rank 2 did not come to \"meeting\""));
+}
+
 TEST(Agreement, SumsAndGathers) {
   on_both_transports(3, [](const Group& group) {
     const int me = group->rank();
