@@ -30,7 +30,7 @@ TEST(RunConfig, EveryShippedConfigReads) {
 }
 
 TEST(RunConfig, TheExampleIsWhatTheProgramPrints) {
-  EXPECT_EQ(test::read_text(std::string(LONGREACH_SOURCE_DIR) + "/configs/every_key.toml"), example_config())
+  EXPECT_EQ(test::read_text(LONGREACH_SOURCE_DIR "/configs/every_key.toml"), example_config())
       << "regenerate: longreach train --help > configs/every_key.toml";
 }
 
