@@ -1,8 +1,11 @@
 // What a run of several ranks does when something goes wrong on one of them ([fault] inject).
 #include <gmock/gmock.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/error.h"
 #include "tests/end_to_end/launch_fixture.h"
+#include "tests/support/files.h"
 #include "tests/support/run_folders.h"
 
 namespace longreach::test {
@@ -223,6 +226,69 @@ TEST_F(Fault, AFullDiskLeavesTheOldCheckpoint) {
   const ProgramResult rest = train(2, "run");
   EXPECT_EQ(rest.code, 0) << rest.err;
   EXPECT_THAT(rest.out, HasSubstr("after step 4"));
+  expect_same_run("whole", "run");
+}
+
+TEST_F(Fault, ADamagedCheckpointIsPassedOverByAllRanks) {
+  ASSERT_EQ(train(2, "whole").code, 0);
+  ASSERT_EQ(train(2, "run", {"--training.stop_at", "8"}).code, 0);
+  const std::string damaged = step_folder(folder_, "run", 8);
+  flip_bit(damaged + "/optimizer-00000.safetensors", 20000);
+  const ProgramResult rest = train(2, "run");
+  EXPECT_EQ(rest.code, 0) << rest.err;
+  EXPECT_EQ(lines_with(rest.err, damaged), 1u) << rest.err;
+  EXPECT_THAT(read_text(folder_.path("run/ranks/rank-1.log")), Not(HasSubstr(damaged)));
+  EXPECT_THAT(rest.out, HasSubstr("after step 4"));
+  expect_same_run("whole", "run");
+}
+
+TEST_F(Fault, TextThatIsCutShortEndsAllRanks) {
+  const Words options = {"--data.train",
+                         text("[\"", folder_.write("long.txt", generated_prose(4000000, 1)), "\"]"),
+                         "--training.steps",
+                         "100000",
+                         "--comm.train_timeout_seconds",
+                         "30"};
+  const RunningProgram program = start(2, "slow:rank=1:step=1:ms=20", options);
+  wait_for_step("slow:rank=1:step=1:ms=20", 3);
+  const std::string data = folder_.path("slow:rank=1:step=1:ms=20/data");
+  for (const auto& entry : std::filesystem::directory_iterator(data))
+    if (entry.path().extension() == ".h5") std::filesystem::resize_file(entry.path(), 20000);
+  const ProgramResult result = wait_program(program);
+  EXPECT_EQ(result.code, 2) << result.err;
+  EXPECT_THAT(result.err, AllOf(HasSubstr("error: " + data), HasSubstr("it was cut short")));
+}
+
+TEST_F(Fault, NamesWithSpacesAndLettersOfAllKindsAreNames) {
+  const std::string run = "zwei Läufe, дважды/run 1";
+  ASSERT_EQ(train(2, run, {"--training.stop_at", "4"}).code, 0);
+  const ProgramResult rest = train(2, run, {"--training.stop_at", "5"});
+  EXPECT_EQ(rest.code, 0) << rest.err;
+  EXPECT_THAT(rest.out, HasSubstr("after step 4"));
+}
+
+// Rank 0 is refused by the folder as an ordinary user is.
+TEST_F(Fault, AFolderThatCannotBeWrittenLeavesTheOldCheckpoint) {
+  ASSERT_EQ(train(2, "whole").code, 0);
+  const std::string checkpoints = folder_.path("run/checkpoint");
+  const auto run_as_user = [&] {
+    Words all, run = words(2, "run", {});
+    if (::getuid() == 0) all = {"setpriv", "--bounding-set", "-dac_override"};
+    all.emplace_back(LONGREACH_PROGRAM);
+    all.insert(all.end(), run.begin(), run.end());
+    return run_command(all);
+  };
+  ASSERT_EQ(train(2, "run", {"--training.stop_at", "4"}).code, 0);
+  for (const std::string& refused : {checkpoints, folder_.path("run")}) {
+    SCOPED_TRACE(refused);
+    ::chmod(refused.c_str(), 0555);
+    const ProgramResult result = run_as_user();
+    EXPECT_EQ(result.code, 2) << result.err;
+    EXPECT_THAT(result.err, HasSubstr(refused));
+    EXPECT_EQ(newest_checkpoint("run"), step_folder(folder_, "run", 4));
+    ::chmod(refused.c_str(), 0755);
+  }
+  EXPECT_EQ(run_as_user().code, 0);
   expect_same_run("whole", "run");
 }
 
