@@ -6,7 +6,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/Allocator.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
 
 #include "distributed/threads.h"
 #include "tests/support/random_tensors.h"
@@ -124,6 +128,37 @@ TEST(RecurrenceInPieces, DocumentsStayApart) {
           second)
           << piece.begin;
     }
+}
+
+// Bytes of tensors that this thread has made and that are still there.
+class LiveBytes : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override { bytes += size; }
+  bool memoryProfilingEnabled() const override { return true; }
+  int64_t bytes = 0;
+};
+
+// What waits for the backward pass is that of a rank's own tokens, however many are before them, and the
+// states of one crossing.
+TEST(RecurrenceInPieces, KeepsNoHistory) {
+  const SequenceLayout layout({0, 4096}, 4, 64, Balance::none, {});
+  const Inputs inputs = drawn(layout.total(), 1, at::kFloat);
+  std::vector<int64_t> kept(4, 0);
+  run_ranks(4, [&](const Group& ranks) {
+    Inputs own;
+    for (const at::Tensor& input : inputs)
+      own.push_back(of_rank(layout, ranks->rank(), input).clone().requires_grad_(true));
+    const auto live = std::make_shared<LiveBytes>();
+    const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, live);
+    const at::Tensor o =
+        recurrence_in_pieces(std::make_shared<ContextGroup>(ranks, layout), {own[0], own[1], own[2], own[3]},
+                             Implementation::fused, {.chunk = 16}, "test");
+    kept[static_cast<size_t>(ranks->rank())] = live->bytes - static_cast<int64_t>(o.nbytes());
+  });
+  const int64_t state = 4 * 6 * 5 * 4, checkpoints = 1024 / 16 * state;
+  EXPECT_GT(kept[0], 0);
+  EXPECT_LE(*std::max_element(kept.begin(), kept.end()), checkpoints + 2 * state);
+  EXPECT_LE(kept[3], kept[0] + 2 * state);
 }
 
 }  // namespace
