@@ -20,14 +20,6 @@ void check_bounds(const std::vector<int32_t>& cu_seqlens, int ranks, int64_t gra
                     ", expected 1 or more");
 }
 
-// Sum of min(p + 1, most) over positions p of [begin, end).
-double keys_read(int64_t begin, int64_t end, int64_t most) {
-  const auto triangle = [](int64_t n) { return 0.5 * static_cast<double>(n) * static_cast<double>(n + 1); };
-  if (most == 0) return triangle(end) - triangle(begin);
-  const int64_t full = std::clamp(most, begin, end);  // from there on a query reads `most` keys
-  return triangle(full) - triangle(begin) + static_cast<double>(most) * static_cast<double>(end - full);
-}
-
 // The place nearest to `wanted` where a span may begin.
 int64_t nearest_cut(const std::vector<int32_t>& cu_seqlens, int64_t wanted, int64_t grain) {
   const auto next = std::upper_bound(cu_seqlens.begin(), cu_seqlens.end(), wanted);
@@ -39,10 +31,8 @@ int64_t nearest_cut(const std::vector<int32_t>& cu_seqlens, int64_t wanted, int6
 
 }  // namespace
 
-double Cost::of(int64_t begin, int64_t end) const {
-  double sum = per_token * static_cast<double>(end - begin);
-  for (const Softmax& layer : softmax) sum += layer.per_key * keys_read(begin, end, layer.most_keys);
-  return sum;
+double causal_pairs(int64_t tokens) {
+  return static_cast<double>(tokens) * (static_cast<double>(tokens) + 1) / 2;
 }
 
 SequenceLayout::SequenceLayout(std::vector<int32_t> cu_seqlens, int ranks, int64_t grain, Balance balance,
@@ -116,7 +106,7 @@ double SequenceLayout::cost_of(const Span& span, const Cost& cost) const {
   for (int64_t at = span.begin; at < span.end;) {
     const Interval document = document_of(at);
     const int64_t end = std::min(document.end, span.end);
-    sum += cost.of(at - document.begin, end - document.begin);
+    sum += cost(end - document.begin) - cost(at - document.begin);
     at = end;
   }
   return sum;
@@ -172,26 +162,29 @@ int64_t SequenceLayout::longest_document() const {
   return longest;
 }
 
+SequenceLayout SequenceLayout::counted(const std::function<int64_t(int64_t)>& count) const {
+  SequenceLayout counted;
+  counted.ranks_ = ranks_;
+  counted.cu_seqlens_ = {0};
+  for (size_t d = 0; d + 1 < cu_seqlens_.size(); ++d)
+    counted.cu_seqlens_.push_back(
+        static_cast<int32_t>(counted.cu_seqlens_.back() + count(cu_seqlens_[d + 1] - cu_seqlens_[d])));
+  const auto rows_before = [&](int64_t token) {
+    const auto next = std::upper_bound(cu_seqlens_.begin(), cu_seqlens_.end(), token);
+    const auto document = static_cast<size_t>(next - cu_seqlens_.begin()) - 1;
+    return counted.cu_seqlens_[document] + count(token - cu_seqlens_[document]);
+  };
+  for (const Span& span : spans_)
+    counted.spans_.push_back({rows_before(span.begin), rows_before(span.end), span.owner});
+  return counted;
+}
+
 SequenceLayout SequenceLayout::blocks(int64_t size) const {
   check<ShapeError>(size >= 1 && grain_ % size == 0, "blocks of ", size, " tokens are cut by spans of grain ",
                     grain_);
-  SequenceLayout counted;
-  counted.ranks_ = ranks_;
-  counted.grain_ = grain_ / size;
-  counted.cu_seqlens_ = {0};
-  const auto ceil_blocks = [&](int64_t tokens) { return (tokens + size - 1) / size; };
-  for (size_t d = 0; d + 1 < cu_seqlens_.size(); ++d)
-    counted.cu_seqlens_.push_back(
-        static_cast<int32_t>(counted.cu_seqlens_.back() + ceil_blocks(cu_seqlens_[d + 1] - cu_seqlens_[d])));
-  // A bound of a span is a multiple of the grain within its document, or the end of one.
-  const auto block_of = [&](int64_t token) {
-    const auto next = std::upper_bound(cu_seqlens_.begin(), cu_seqlens_.end(), token);
-    const auto document = static_cast<size_t>(next - cu_seqlens_.begin()) - 1;
-    return counted.cu_seqlens_[document] + ceil_blocks(token - cu_seqlens_[document]);
-  };
-  for (const Span& span : spans_)
-    counted.spans_.push_back({block_of(span.begin), block_of(span.end), span.owner});
-  return counted;
+  SequenceLayout layout = counted([size](int64_t tokens) { return (tokens + size - 1) / size; });
+  layout.grain_ = grain_ / size;
+  return layout;
 }
 
 SequenceLayout SequenceLayout::merged(int neighbours) const {

@@ -8,6 +8,7 @@
 // it.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace longreach {
@@ -36,18 +37,10 @@ struct Piece {
 // cost, with as few spans a rank as keep the imbalance small.
 enum class Balance { none, headtail, ptrr };
 
-// What a token costs: so much, and so much for each key that a softmax layer reads for it.
-struct Cost {
-  struct Softmax {
-    int64_t most_keys = 0;  // a query sees the newest so many; 0: all of its document
-    double per_key = 1;
-  };
-  double per_token = 0;
-  std::vector<Softmax> softmax = {{}};
-
-  // Of tokens [begin, end) of one document.
-  double of(int64_t begin, int64_t end) const;
-};
+// What the first n tokens of a document cost: 0 for none, not falling.
+using Cost = std::function<double(int64_t tokens)>;
+// Pairs of a query and a key that causal attention sees.
+double causal_pairs(int64_t tokens);
 
 class SequenceLayout {
  public:
@@ -71,7 +64,10 @@ class SequenceLayout {
   // Cost of the dearest rank over the mean.
   double imbalance(const Cost& cost) const;
 
-  // The same layout counted in blocks of each document (pooled keys); size divides the grain.
+  // The same layout counted in rows that stand for stretches of tokens: count(n) of them come of the first n
+  // tokens of a document, count(0) = 0, not falling.
+  SequenceLayout counted(const std::function<int64_t(int64_t)>& count) const;
+  // In blocks of each document, the last one short; size divides the grain.
   SequenceLayout blocks(int64_t size) const;
   // Owners are groups of so many neighbouring ranks.
   SequenceLayout merged(int neighbours) const;

@@ -5,7 +5,6 @@
 #include <numbers>
 
 #include "core/error.h"
-#include "train/model_input.h"
 
 namespace longreach {
 namespace {
@@ -53,25 +52,26 @@ Evaluation summarize(const Sums& sums, int64_t all_tokens, int64_t all_bytes) {
 }  // namespace
 
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
-                    const LossOptions& options, const EvaluationProgress& progress, const Group& ranks) {
+                    const LossOptions& options, const EvaluationProgress& progress, const Mesh& mesh,
+                    const ContextPlan& context) {
   const int64_t available = loader.num_rows();
   const int64_t wanted = rows == 0 ? available : std::min(rows, available);
   // All rows: neighbours in one batch. A part: single rows at even distances.
   const int64_t count = wanted == available ? batch_rows : 1;
   const auto goes_on = [&](int64_t done) {
-    return largest_over(ranks, progress && !progress(done, wanted) ? 1 : 0, "evaluation") == 0;
+    return largest_over(mesh.world, progress && !progress(done, wanted) ? 1 : 0, "evaluation") == 0;
   };
   Sums sums;
   for (int64_t done = 0; goes_on(done) && done < wanted;
-       done = std::min(done + count * size_of(ranks), wanted)) {
-    const int64_t mine = done + count * rank_in(ranks);
+       done = std::min(done + count * size_of(mesh.data), wanted)) {
+    const int64_t mine = done + count * rank_in(mesh.data);
     if (mine >= wanted) continue;
     const int64_t first = wanted == available ? mine : mine * available / wanted;
-    const ModelInput input = to_model_input(loader.batch(first, std::min(count, wanted - mine)));
+    const ModelInput input = to_model_input(loader.batch(first, std::min(count, wanted - mine)), context);
     sums.add(input, model.token_nll(input.tokens, input.labels, input.batch, options));
   }
-  sums.nll = sum_over(ranks, std::move(sums.nll), "evaluation");
-  sums.tokens = sum_over(ranks, std::move(sums.tokens), "evaluation");
+  sums.nll = sum_over(mesh.world, std::move(sums.nll), "evaluation");
+  sums.tokens = sum_over(mesh.world, std::move(sums.tokens), "evaluation");
   return summarize(sums, loader.num_labels(), loader.num_bytes());
 }
 

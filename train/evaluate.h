@@ -6,7 +6,9 @@
 
 #include "data/loader.h"
 #include "distributed/agreement.h"
+#include "distributed/mesh.h"
 #include "models/transformer.h"
+#include "train/model_input.h"
 
 namespace longreach {
 
@@ -30,10 +32,10 @@ struct Evaluation {
 using EvaluationProgress = std::function<bool(int64_t done, int64_t rows)>;
 
 // rows: how many rows to read, spread evenly; 0: all. batch_rows: rows a forward pass. Batches are dealt out
-// to the ranks of the group; all get the same figures.
+// to the data ranks of the mesh and shared within their context groups; all ranks get the same figures.
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
                     const LossOptions& options, const EvaluationProgress& progress = nullptr,
-                    const Group& ranks = nullptr);
+                    const Mesh& mesh = {}, const ContextPlan& context = {});
 
 // Throws DataError when nothing was measured.
 void expect_tokens(const Evaluation& evaluation);

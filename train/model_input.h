@@ -3,7 +3,10 @@
 #include <ATen/core/Tensor.h>
 
 #include "data/loader.h"
+#include "distributed/context_group.h"
 #include "layers/attention/attention.h"
+#include "models/transformer.h"
+#include "train/run_config.h"
 
 namespace longreach {
 
@@ -13,8 +16,20 @@ struct ModelInput {
   int64_t labelled = 0;  // tokens that carry a label
 };
 
+// How the ranks of a context group share a micro-batch.
+struct ContextPlan {
+  Group ranks;  // null: a rank has whole rows
+  int64_t grain = 1;
+  Balance balance = Balance::ptrr;
+  Cost cost = causal_pairs;
+};
+
+// By what the model computes for a token, at every place of its document.
+ContextPlan context_plan(const RunConfig& config, const std::shared_ptr<Transformer>& model,
+                         const Group& ranks);
+
 // Rows that are one document each stay [rows, seq_len]; packed rows become one row [1, rows * seq_len] with
-// cu_seqlens.
-ModelInput to_model_input(const data::TokenBatch& batch);
+// cu_seqlens. Shared rows become one row of this rank's own tokens; `labelled` counts those of all.
+ModelInput to_model_input(const data::TokenBatch& batch, const ContextPlan& plan = {});
 
 }  // namespace longreach

@@ -81,11 +81,13 @@ void ParallelConfig::fields(FieldVisitor& visit) {
          "data ranks that hold the whole model; -1, of one degree: what the others leave of WORLD_SIZE");
   degree("data_parallel_shard_degree", data_parallel_shard_degree,
          "data ranks that share the model's state (in this version each holds all of it)");
-  visit.field("context_parallel_degree", context_parallel_degree, {.help = "ranks that share one sequence"});
-  if (context_parallel_degree != 1)
-    visit.reject("context_parallel_degree",
-                 text("found ", context_parallel_degree,
-                      ", expected 1: not available in this version, in which a rank trains whole rows"));
+  degree("context_parallel_degree", context_parallel_degree, "ranks that share the rows of a micro-batch");
+  visit.field(
+      "context_parallel_load_balancer", context_parallel_load_balancer,
+      {.help =
+           "how a row is dealt out to them: ptrr (pieces by their cost), headtail (a piece from the front "
+           "with one from the back), none (one piece each)",
+       .allowed = one_of({"ptrr", "headtail", "none"})});
 }
 
 void CommSection::fields(FieldVisitor& visit) {
@@ -278,6 +280,8 @@ void RunConfig::validate() const {
                      " lies beyond training.steps = ", training.steps);
   if (job.task == "pretrain")
     expect_ability(model.attention, Ability::pretraining, "job.task = \"pretrain\"");
+  if (parallel.context_parallel_degree != 1)
+    expect_ability(model.attention, Ability::context_parallel, "parallel.context_parallel_degree");
   if (training.varlen) expect_ability(model.attention, Ability::packed_documents, "training.varlen = true");
   if (training.mixed_precision_param == "bfloat16")
     expect_ability(model.attention, Ability::bfloat16, "training.mixed_precision_param = \"bfloat16\"");

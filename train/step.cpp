@@ -7,6 +7,7 @@
 #include <chrono>
 #include <limits>
 
+#include "distributed/context_group.h"
 #include "models/adapter.h"
 
 namespace longreach {
@@ -14,6 +15,12 @@ namespace {
 
 // Rows, tokens a row and documents' bounds of a batch, after how many bounds there are.
 void append_form(const Batch& batch, std::vector<int64_t>& forms) {
+  if (batch.context) {
+    const std::vector<int32_t>& bounds = batch.context->layout().cu_seqlens();
+    forms.insert(forms.end(), {1, bounds.back(), static_cast<int64_t>(bounds.size())});
+    forms.insert(forms.end(), bounds.begin(), bounds.end());
+    return;
+  }
   const int64_t bounds = batch.cu_seqlens.defined() ? batch.cu_seqlens.numel() : 0;
   forms.insert(forms.end(), {batch.positions.size(0), batch.positions.size(1), bounds});
   for (int64_t i = 0; i < bounds; ++i) forms.push_back(batch.cu_seqlens.const_data_ptr<int32_t>()[i]);
@@ -43,12 +50,12 @@ constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 class Step {
  public:
   Step(Transformer& model, const StepData& data, const RunConfig& config, const LossOptions& options,
-       const Group& data_ranks)
+       const Mesh& mesh)
       : model_(model),
         data_(data),
         config_(config),
         options_(options),
-        data_ranks_(data_ranks),
+        mesh_(mesh),
         labelled_(static_cast<double>(std::max<int64_t>(data.labelled, 1))),
         counts_(counts_of_step()) {}
 
@@ -61,7 +68,7 @@ class Step {
   StepLosses losses() const {
     StepLosses losses;
     for (const std::string& name : names_) losses.auxiliary.emplace_back(name, 0.0);
-    const std::vector<Numbers> of_ranks = gather(data_ranks_, own_numbers(), "step");
+    const std::vector<Numbers> of_ranks = gather(mesh_.data, own_numbers(), "step");
     for (const Numbers& numbers : of_ranks) losses.seconds.push_back(numbers.back());
     for (const Numbers& numbers : of_all_micro_batches(of_ranks)) {
       losses.loss += numbers[0];
@@ -103,17 +110,18 @@ class Step {
     std::vector<int64_t> own;
     for (const ModelInput& micro : data_.micro_batches) append_form(micro.batch, own);
     std::vector<Batch> batches;
-    for (const std::vector<int64_t>& forms : gather(data_ranks_, own, "step")) {
+    for (const std::vector<int64_t>& forms : gather(mesh_.data, own, "step")) {
       const auto of_rank = batches_of(forms);
       batches.insert(batches.end(), of_rank.begin(), of_rank.end());
     }
     return model_.loss_counts(batches);
   }
 
-  // Of this rank's micro-batches; then its seconds.
+  // Of this rank's micro-batches, summed over those that share them; then its seconds.
   Numbers own_numbers() const {
     Numbers flat;
     for (const Numbers& numbers : numbers_) flat.insert(flat.end(), numbers.begin(), numbers.end());
+    flat = sum_over(mesh_.context, std::move(flat), "step");
     flat.push_back(data_.seconds + seconds_);
     return flat;
   }
@@ -134,7 +142,7 @@ class Step {
   const StepData& data_;
   const RunConfig& config_;
   const LossOptions& options_;
-  const Group& data_ranks_;
+  const Mesh& mesh_;
   const double labelled_;
   const LossCounts counts_;
   std::vector<std::string> names_;  // of auxiliary losses
@@ -145,11 +153,13 @@ class Step {
 }  // namespace
 
 StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
-                            const RunConfig& config, const LossOptions& options, const Group& data_ranks) {
-  Step step(model, data, config, options, data_ranks);
+                            const RunConfig& config, const LossOptions& options, const Mesh& mesh) {
+  Step step(model, data, config, options, mesh);
   int64_t number = steps_done * data.plan.micro_batches + data.plan.first;  // among all of the run
   for (const ModelInput& micro : data.micro_batches) {
-    if (config.adapter.present()) begin_pass(model, static_cast<uint64_t>(number));
+    // Ranks that share a micro-batch draw masks of dropout of their own.
+    const int64_t pass = number * size_of(mesh.context) + rank_in(mesh.context);
+    if (config.adapter.present()) begin_pass(model, static_cast<uint64_t>(pass));
     step.backward(micro);
     number += data.plan.every;
   }

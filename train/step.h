@@ -18,11 +18,11 @@ struct StepLosses {
 };
 
 // Leaves in the parameters, which hold none before, this rank's part of the step's gradient; the parts of all
-// data ranks add up to it. Everything is divided by what the whole step counts, so that its cut into
+// ranks add up to it. Everything is divided by what the whole step counts, so that its cut into
 // micro-batches and ranks changes nothing. The losses are those of the whole step, the same on all ranks:
 // with one micro-batch each, bit for bit what one rank gets of all of them. steps_done: how many steps went
 // before, from which masks of dropout follow.
 StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
-                            const RunConfig& config, const LossOptions& options, const Group& data_ranks);
+                            const RunConfig& config, const LossOptions& options, const Mesh& mesh);
 
 }  // namespace longreach

@@ -3,12 +3,12 @@
 namespace longreach {
 
 StepData load_step(const data::TrainLoader& loader, const TrainingConfig& training, const StepPlan& plan,
-                   int64_t step) {
+                   const ContextPlan& context, int64_t step) {
   const int64_t rows = training.batch_size;
   StepData data{.plan = plan};
   for (int64_t micro = plan.first; micro < plan.micro_batches; micro += plan.every) {
     data.micro_batches.push_back(
-        to_model_input(loader.batch((step * plan.micro_batches + micro) * rows, rows)));
+        to_model_input(loader.batch((step * plan.micro_batches + micro) * rows, rows), context));
     data.labelled += data.micro_batches.back().labelled;
     data.tokens += rows * training.seq_len;
   }

@@ -18,7 +18,7 @@ struct StepData {
 
 // step: how many went before.
 StepData load_step(const data::TrainLoader& loader, const TrainingConfig& training, const StepPlan& plan,
-                   int64_t step);
+                   const ContextPlan& context, int64_t step);
 
 void add_other_ranks(StepData& data, const Group& data_ranks);
 

@@ -87,7 +87,9 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
       data_identity_(data_identity(config, corpus)),
       retention_(config.checkpoint_root(), config.checkpoint.keep_latest_k),
       faults_(config.fault, ranks.environment),
-      steps_([this](int64_t step) { return load_step(train_loader_, config_.training, plan_, step); }) {
+      steps_([this](int64_t step) {
+        return load_step(train_loader_, config_.training, plan_, context_, step);
+      }) {
   at::globalContext().setDeterministicAlgorithms(config_.training.deterministic, /*warn_only=*/false);
   // Parameters that will be overwritten by NaN-filled memory would hide a missing initialisation; ours are
   // drawn.
@@ -98,6 +100,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
                    .activation_checkpoint = config_.activation_checkpoint,
                    .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
+  context_ = context_plan(config_, model_, ranks_.mesh.context);
   add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   if (distilling()) freeze_all_but_gates(*model_);
@@ -165,8 +168,8 @@ StepRecord Trainer::train_step(const StepData& data) {
     return record;
   }
   optimizer_->zero_grad();
-  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_, ranks_.mesh.data);
-  sum_gradients(tensors_of(parameters_), ranks_.mesh.data);
+  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_, ranks_.mesh);
+  sum_gradients(tensors_of(parameters_), ranks_.world());
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
   record.seconds_of_ranks = std::move(losses.seconds);
@@ -287,9 +290,9 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
         whole = last || done == rows || !stop_requested();
         return whole;
       },
-      ranks_.mesh.data);
+      ranks_.mesh, context_);
   model_->train();
-  if (largest_over(ranks_.mesh.data, whole ? 0 : 1, "evaluation") != 0) return std::nullopt;
+  if (largest_over(ranks_.world(), whole ? 0 : 1, "evaluation") != 0) return std::nullopt;
   if (read.tokens == 0) {
     warn(text("evaluation after step ", step_, ": no token of the held-out rows carries a label"));
     return std::nullopt;

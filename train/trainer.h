@@ -70,6 +70,7 @@ class Trainer {
   data::Corpus corpus_;
   const Ranks ranks_;
   const StepPlan plan_;
+  ContextPlan context_;
   data::TrainLoader train_loader_;
   data::ValidLoader valid_loader_;
   std::shared_ptr<Transformer> model_;

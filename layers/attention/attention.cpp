@@ -7,11 +7,6 @@ namespace longreach {
 
 std::map<std::string, double> Attention::loss_counts(const std::vector<Batch>&) const { return {}; }
 
-void expect_whole_sequence(const Batch& batch, std::string_view kind) {
-  check<ConfigError>(!batch.context, "parallel.context_parallel_degree: `", kind,
-                     "` attention needs the whole sequence on one rank");
-}
-
 void expect_decode_input(const at::Tensor& x, int64_t batch, int64_t used, int64_t limit) {
   expect_shape(x, "x", {batch, -1, -1});
   check<ShapeError>(x.size(1) >= 1, "x: shape ", x.sizes(), ", expected at least one token to decode");

@@ -6,7 +6,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -63,9 +62,6 @@ class Attention : public Module {
   // projections included: what the algorithm needs, masked pairs not counted.
   virtual double flops_per_token(int64_t seq_len) const = 0;
 };
-
-// Throws ConfigError when `batch` asks for context parallelism, which `kind` does not do.
-void expect_whole_sequence(const Batch& batch, std::string_view kind);
 
 // Throws when x [batch, n, C] is no piece for a decode state of `batch` sequences that holds `used` of at
 // most `limit` tokens: ShapeError for the shape, UserError when the piece does not fit.

@@ -17,6 +17,8 @@ std::string_view inability(Ability ability) {
       return "cannot be recomputed in the backward pass";
     case Ability::decoding:
       return "cannot generate text";
+    case Ability::context_parallel:
+      return "cannot share a sequence over ranks (context parallel)";
   }
   return "";
 }

@@ -22,6 +22,7 @@ enum class Ability {
   bfloat16,               // training.mixed_precision_param = "bfloat16"
   activation_checkpoint,  // activation_checkpoint.mode = "full"
   decoding,               // generation: token by token with a state
+  context_parallel,       // parallel.context_parallel_degree: one sequence over several ranks
 };
 
 struct Limitation {

@@ -10,6 +10,8 @@
 // Optional members; a kind without one needs no stub:
 //   validate(site)                             options against each other and the layer's sizes
 //   limitations()                              what it cannot do, and why (layers/attention/limitation.h)
+//   grain()                                    tokens that context parallelism keeps together: its blocks
+//                                              at multiples of it within a document. Without it: 1
 //   requirement(), take_any_run()              what it needs of a run (layers/attention/requirement.h)
 //   gate, teaches(), gate_config(site)         a gate that is taught (layers/attention/common/taught_gates.h)
 //   vectors, verify(run)                       reference-vector files of its own (train/verify/case.h)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 
 #include "core/promise.h"
 
@@ -109,6 +110,21 @@ std::vector<AttentionConfig> attention_per_layer(const std::vector<AttentionEntr
 
 std::vector<Limitation> limitations_of(const AttentionConfig& config) {
   return std::visit([](const auto& kind) { return limitations_of(kind); }, config);
+}
+
+int64_t grain_of(const AttentionConfig& config) {
+  return std::visit(
+      [](const auto& kind) -> int64_t {
+        if constexpr (requires { kind.grain(); }) return kind.grain();
+        return 1;
+      },
+      config);
+}
+
+int64_t context_grain(const std::vector<AttentionEntry>& entries) {
+  int64_t grain = 64;  // of operators' tiles
+  for (const AttentionEntry& entry : entries) grain = std::lcm(grain, grain_of(entry.config));
+  return grain;
 }
 
 std::optional<Requirement> requirement_of(const AttentionConfig& config) {

@@ -55,6 +55,11 @@ AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigE
 std::string_view kind_of(const AttentionConfig& config);
 std::vector<Limitation> limitations_of(const AttentionConfig& config);
 
+// What a config's blocks of tokens divide, and the least that all layers of a model and the operators' tiles
+// divide: where context parallelism may cut a document.
+int64_t grain_of(const AttentionConfig& config);
+int64_t context_grain(const std::vector<AttentionEntry>& entries);
+
 // What options of a config need of the run around it (layers/attention/requirement.h), and a config without
 // such options.
 std::optional<Requirement> requirement_of(const AttentionConfig& config);

@@ -36,6 +36,9 @@ class RotaryEmbedding {
   // under `dynamic`, beyond the original length.
   void expect_steady_angles(int64_t seen, int64_t tokens) const;
 
+  // Whether a token's angles depend on the length of its document.
+  bool depends_on_length() const { return config_.rope_type == "dynamic"; }
+
   // Radians a position of each feature pair [D/2], for a sequence of `length` tokens.
   std::vector<double> inverse_frequencies(int64_t length) const;
   // What yarn multiplies cos and sin by; 1 otherwise.

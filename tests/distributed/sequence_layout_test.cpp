@@ -33,7 +33,7 @@ SequenceLayout drawn_layout(Random& random) {
   const int64_t grains[] = {1, 16, 64, 128};
   const Balance balances[] = {Balance::none, Balance::headtail, Balance::ptrr};
   return {drawn_documents(random), static_cast<int>(1 + below(random, 8)), grains[below(random, 4)],
-          balances[below(random, 3)], Cost{}};
+          balances[below(random, 3)], causal_pairs};
 }
 
 void expect_pieces(const SequenceLayout& layout, std::vector<int>& owners) {
@@ -74,20 +74,20 @@ TEST(SequenceLayout, EveryTokenIsOwnedOnce) {
 TEST(SequenceLayout, SpansBeginAtTheGrain) {
   Random random(2);
   for (int draw = 0; draw < 1000; ++draw) {
-    const SequenceLayout layout(drawn_documents(random), 4, 64, Balance::ptrr, Cost{});
+    const SequenceLayout layout(drawn_documents(random), 4, 64, Balance::ptrr, causal_pairs);
     for (const Span& span : layout.spans())
       ASSERT_EQ((span.begin - layout.document_of(span.begin).begin) % 64, 0) << draw;
   }
 }
 
 TEST(SequenceLayout, FewTokensAreNotPadded) {
-  const SequenceLayout one({0, 1}, 4, 64, Balance::none, Cost{});
+  const SequenceLayout one({0, 1}, 4, 64, Balance::none, causal_pairs);
   ASSERT_EQ(one.spans().size(), 1u);
   EXPECT_EQ(one.tokens(one.spans()[0].owner), 1);
-  const SequenceLayout none({0, 0}, 3, 64, Balance::ptrr, Cost{});
+  const SequenceLayout none({0, 0}, 3, 64, Balance::ptrr, causal_pairs);
   EXPECT_TRUE(none.spans().empty());
   EXPECT_TRUE(none.pieces(1).empty());
-  const SequenceLayout across({0, 1000}, 4, 64, Balance::none, Cost{});  // one document over four ranks
+  const SequenceLayout across({0, 1000}, 4, 64, Balance::none, causal_pairs);  // one document over four ranks
   for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(across.pieces(rank).size(), 1u);
   EXPECT_EQ(across.pieces(2)[0].history_begin, 0);
 }
@@ -95,11 +95,11 @@ TEST(SequenceLayout, FewTokensAreNotPadded) {
 // The fewest spans a rank that balance: head and tail for one document, more for many of unlike lengths.
 TEST(SequenceLayout, SharesOutByCost) {
   for (const int ranks : {2, 4, 8}) {
-    const SequenceLayout one({0, 131072}, ranks, 64, Balance::ptrr, Cost{});
-    EXPECT_LE(one.imbalance(Cost{}), 1.03);
+    const SequenceLayout one({0, 131072}, ranks, 64, Balance::ptrr, causal_pairs);
+    EXPECT_LE(one.imbalance(causal_pairs), 1.03);
     EXPECT_EQ(one.spans().size(), static_cast<size_t>(2 * ranks));
-    const SequenceLayout contiguous({0, 131072}, ranks, 64, Balance::none, Cost{});
-    EXPECT_NEAR(contiguous.imbalance(Cost{}), 2.0 - 1.0 / ranks, 1e-2);
+    const SequenceLayout contiguous({0, 131072}, ranks, 64, Balance::none, causal_pairs);
+    EXPECT_NEAR(contiguous.imbalance(causal_pairs), 2.0 - 1.0 / ranks, 1e-2);
   }
   Random random(3);
   for (int draw = 0; draw < 20; ++draw) {
@@ -107,22 +107,31 @@ TEST(SequenceLayout, SharesOutByCost) {
     while (bounds.back() < 131072)
       bounds.push_back(
           std::min<int32_t>(131072, bounds.back() + 1 + static_cast<int32_t>(below(random, 4000))));
-    EXPECT_LE(SequenceLayout(bounds, 8, 64, Balance::ptrr, Cost{}).imbalance(Cost{}), 1.05) << draw;
+    EXPECT_LE(SequenceLayout(bounds, 8, 64, Balance::ptrr, causal_pairs).imbalance(causal_pairs), 1.05) << draw;
   }
 }
 
-TEST(SequenceLayout, CostCountsVisibleKeys) {
-  Cost window{.per_token = 3, .softmax = {{.most_keys = 4, .per_key = 2}}};
-  double sum = 0;
-  for (int64_t p = 2; p < 9; ++p) sum += 3 + 2.0 * static_cast<double>(std::min<int64_t>(p + 1, 4));
-  EXPECT_DOUBLE_EQ(window.of(2, 9), sum);
-  EXPECT_DOUBLE_EQ(Cost{}.of(2, 5), 3 + 4 + 5);
+// A layout that cost does not balance is measured by it: four queries of one document see 1, 2, 3, 4 keys.
+TEST(SequenceLayout, ImbalanceIsTheDearestRankOverTheMean) {
+  const SequenceLayout layout({0, 4}, 2, 2, Balance::none, causal_pairs);
+  EXPECT_DOUBLE_EQ(layout.imbalance(causal_pairs), 7.0 / 5.0);
+  EXPECT_DOUBLE_EQ(layout.imbalance([](int64_t tokens) { return 3.0 * static_cast<double>(tokens); }), 1.0);
+}
+
+// Windows of 6 tokens every 2: complete after 6, 8, 10, ... tokens of each document.
+TEST(SequenceLayout, CountsWindowsWhereTheyEnd) {
+  const SequenceLayout layout({0, 20, 23, 30}, 2, 4, Balance::none, causal_pairs);
+  const SequenceLayout windows = layout.counted([](int64_t n) { return n < 6 ? 0 : (n - 6) / 2 + 1; });
+  EXPECT_EQ(windows.cu_seqlens(), (std::vector<int32_t>{0, 8, 8, 9}));
+  EXPECT_EQ(layout.owned(0), (std::vector<Interval>{{0, 16}}));
+  EXPECT_EQ(windows.tokens(0), 6);
+  EXPECT_EQ(windows.tokens(1), 3);
 }
 
 TEST(SequenceLayout, CountsBlocksAndMergesRanks) {
   Random random(4);
   for (int draw = 0; draw < 1000; ++draw) {
-    const SequenceLayout layout(drawn_documents(random), 4, 64, Balance::ptrr, Cost{});
+    const SequenceLayout layout(drawn_documents(random), 4, 64, Balance::ptrr, causal_pairs);
     const SequenceLayout blocks = layout.blocks(16);
     for (int rank = 0; rank < 4; ++rank) {
       int64_t expected = 0;
@@ -135,14 +144,14 @@ TEST(SequenceLayout, CountsBlocksAndMergesRanks) {
     }
     ASSERT_EQ(layout.merged(2).tokens(0), layout.tokens(0) + layout.tokens(1));
   }
-  EXPECT_THROW(SequenceLayout({0, 100}, 2, 64, Balance::none, Cost{}).blocks(48), ShapeError);
+  EXPECT_THROW(SequenceLayout({0, 100}, 2, 64, Balance::none, causal_pairs).blocks(48), ShapeError);
 }
 
 TEST(SequenceLayout, RefusesBoundsThatAreNone) {
-  EXPECT_THROW(SequenceLayout({}, 2, 64, Balance::none, Cost{}), ShapeError);
-  EXPECT_THROW(SequenceLayout({1, 5}, 2, 64, Balance::none, Cost{}), ShapeError);
-  EXPECT_THROW(SequenceLayout({0, 5, 3}, 2, 64, Balance::none, Cost{}), ShapeError);
-  EXPECT_THROW(SequenceLayout({0, 5}, 0, 64, Balance::none, Cost{}), ShapeError);
+  EXPECT_THROW(SequenceLayout({}, 2, 64, Balance::none, causal_pairs), ShapeError);
+  EXPECT_THROW(SequenceLayout({1, 5}, 2, 64, Balance::none, causal_pairs), ShapeError);
+  EXPECT_THROW(SequenceLayout({0, 5, 3}, 2, 64, Balance::none, causal_pairs), ShapeError);
+  EXPECT_THROW(SequenceLayout({0, 5}, 0, 64, Balance::none, causal_pairs), ShapeError);
 }
 
 // The exchange by hand: every rank gets the numbers of the tokens it wanted, in its order.
@@ -182,7 +191,7 @@ TEST(FetchPlan, BringsWhatIsWanted) {
 }
 
 TEST(FetchPlan, RefusesTokensThatAreNone) {
-  const SequenceLayout layout({0, 100}, 2, 64, Balance::none, Cost{});
+  const SequenceLayout layout({0, 100}, 2, 64, Balance::none, causal_pairs);
   EXPECT_THROW(plan_fetch(layout, 0, [](int) { return std::vector<Interval>{{90, 101}}; }), ShapeError);
 }
 

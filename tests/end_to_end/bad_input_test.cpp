@@ -46,7 +46,7 @@ TEST_F(BadInput, Overrides) {
   expect("model.attention.2.layers", "1-2",
          "--model.attention.2.layers: layer 1 is served by both \"1\" (kind = ");
   expect("model.vocab_size", "0", "--model.vocab_size: expected an integer from 1");
-  expect("parallel.context_parallel_degree", "2", "not available in this version");
+  expect("parallel.context_parallel_degree", "2", "1 x -1 x 2, expected a product of 1");
   expect("model.num_key_value_heads", "3", "num_key_value_heads");
   expect("job.task", "finetune", "checkpoint.initial_load_path");
   expect("job.dump_folder", "/proc/nothing", "job.dump_folder");

@@ -129,7 +129,7 @@ TEST_F(Launch, SaysWhatDoesNotFit) {
   expect(1, {"--parallel.data_parallel_replicate_degree", "2", "--parallel.data_parallel_shard_degree", "1"},
          "2 x 1 x 1, expected a product of 1");
   expect(2, {"--parallel.data_parallel_replicate_degree", "-1"}, "at most one of them may be -1");
-  expect(2, {"--parallel.context_parallel_degree", "2"}, "parallel.context_parallel_degree");
+  expect(2, {"--parallel.context_parallel_degree", "3"}, "x 3, expected a product of 2");
   expect(2, {"--training.global_batch_size", "12", "--training.gradient_accumulation_steps", "1"},
          "expected a multiple of training.batch_size x data ranks = 4 x 2");
   expect(1, {"--training.global_batch_size", "16", "--training.gradient_accumulation_steps", "3"},

@@ -101,18 +101,16 @@ TEST(RunConfig, DegreesAreCountsOrWhatOthersLeave) {
   const auto read = [](const std::string& key, const std::string& value) {
     parse_run_config("[data]\ntrain = [\"x.txt\"]\n[parallel]\n" + key + " = " + value + "\n", "run.toml");
   };
-  for (const char* key : {"data_parallel_replicate_degree", "data_parallel_shard_degree"}) {
+  for (const char* key :
+       {"data_parallel_replicate_degree", "data_parallel_shard_degree", "context_parallel_degree"}) {
     for (const char* value : {"1", "8", "-1"}) EXPECT_NO_THROW(read(key, value));
     for (const char* value : {"0", "-2"})
       test::expect_error<ConfigError>(
           text("run.toml:4: parallel.", key, ": found ", value, ", expected 1 or more, or -1"),
           [&] { read(key, value); });
   }
-  EXPECT_NO_THROW(read("context_parallel_degree", "1"));
-  for (const char* value : {"2", "0", "-1"})
-    test::expect_error<ConfigError>(text("run.toml:4: parallel.context_parallel_degree: found ", value,
-                                         ", expected 1: not available in this version"),
-                                    [&] { read("context_parallel_degree", value); });
+  test::expect_error<ConfigError>("expected one of ptrr, headtail, none",
+                                  [&] { read("context_parallel_load_balancer", "\"zigzag\""); });
 }
 
 }  // namespace

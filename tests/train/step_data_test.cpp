@@ -42,7 +42,7 @@ Hashes seen_by(int ranks) {
   run_ranks(ranks, [&](const Group& group) {
     const StepPlan plan = step_plan(training(), group);
     for (int64_t step = 0; step < 3; ++step) {
-      StepData data = load_step(loader(), training(), plan, step);
+      StepData data = load_step(loader(), training(), plan, {}, step);
       const std::lock_guard lock(mutex);
       for (size_t i = 0; i < data.micro_batches.size(); ++i) {
         const int64_t number = plan.first + static_cast<int64_t>(i) * plan.every;
@@ -61,9 +61,9 @@ TEST(StepData, TheNumberOfRanksChangesNoSample) {
 }
 
 TEST(StepData, CountsTheWholeStep) {
-  const StepData whole = load_step(loader(), training(), step_plan(training(), nullptr), 0);
+  const StepData whole = load_step(loader(), training(), step_plan(training(), nullptr), {}, 0);
   run_ranks(2, [&](const Group& group) {
-    StepData part = load_step(loader(), training(), step_plan(training(), group), 0);
+    StepData part = load_step(loader(), training(), step_plan(training(), group), {}, 0);
     EXPECT_LT(part.tokens, whole.tokens);
     add_other_ranks(part, group);
     EXPECT_EQ(part.tokens, whole.tokens);

@@ -89,7 +89,7 @@ void write_json(const std::string& path, const nlohmann::ordered_json& json) {
 // Ranks of one machine share its cores.
 Ranks meet() {
   Ranks ranks{.environment = read_environment()};
-  ranks.mesh.world = join_world(ranks.environment, {}, std::chrono::seconds(300));
+  ranks.mesh.world = ranks.mesh.data = join_world(ranks.environment, {}, std::chrono::seconds(300));
   if (ranks.world()) set_num_threads(threads_of_rank(ranks.environment, 0));
   return ranks;
 }
@@ -150,7 +150,7 @@ int eval_verb(const Arguments& arguments) {
     return 0;
   }
   const Evaluation evaluation =
-      evaluate(*saved.model, loader, rows, batch_size, options, progress, ranks.world());
+      evaluate(*saved.model, loader, rows, batch_size, options, progress, ranks.mesh);
   line.finish();
   expect_tokens(evaluation);
   if (!ranks.first()) return 0;

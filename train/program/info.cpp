@@ -26,7 +26,8 @@ void describe_abilities(const AttentionConfig& config, std::ostream& out) {
   const std::vector<Limitation> limits = limitations_of(config);
   std::vector<std::string> able;
   for (const Ability ability : {Ability::pretraining, Ability::packed_documents, Ability::bfloat16,
-                                Ability::activation_checkpoint, Ability::decoding}) {
+                                Ability::activation_checkpoint, Ability::decoding,
+                                Ability::context_parallel}) {
     const bool limited = std::any_of(limits.begin(), limits.end(),
                                      [&](const Limitation& limit) { return limit.ability == ability; });
     std::string words(inability(ability));
@@ -35,9 +36,7 @@ void describe_abilities(const AttentionConfig& config, std::ostream& out) {
   out << "    can " << join(able) << "\n";
   for (const Limitation& limit : limits)
     out << "    " << inability(limit.ability) << ": " << limit.reason << "\n";
-  out << "    cannot split a sequence over ranks (context parallel): in this version a rank trains whole "
-         "rows\n"
-      << "    cannot be imported or exported"
+  out << "    cannot be imported or exported"
       << (gate_of(config)
               ? " whole: its gates alone have a layout of other programs (longreach export --format gates)\n"
               : ": no layout of other programs is read or written for it\n");

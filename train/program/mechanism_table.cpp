@@ -25,7 +25,11 @@ constexpr std::string_view kFiles = " " LONGREACH_MECHANISM_FILES " ";
 std::string cell(const std::string& kind, std::string file) {
   const std::string own = file == "NAME.cpp" ? kind + ".cpp" : file;
   if (kFiles.find(text(" ", kind, "/", own, " ")) == std::string_view::npos) return " |";
-  return text(" [", own.substr(0, own.size() - 4), "](layers/attention/", kind, "/", own, ") |");
+  const std::string link =
+      text(" [", own.substr(0, own.size() - 4), "](layers/attention/", kind, "/", own, ")");
+  // What is claimed of several ranks, and the test of it.
+  return own == "context.cpp" ? text(link, ", [test](tests/layers/attention/", kind, "/context_test.cpp) |")
+                              : link + " |";
 }
 
 std::string row(const AttentionConfig& config) {

@@ -23,8 +23,8 @@ void BiformerConfig::fields(FieldVisitor& visit) {
 namespace biformer {
 
 AttentionOutput BiformerAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, BiformerConfig::kind);
-  const Heads heads = project(x, batch.positions);
+  const Heads heads = project(x, batch);
+  if (batch.context) return {merge(attend_context(heads, batch.context)), {}};
   const BiformerOutput out =
       biformer_attention(heads.q, heads.k, heads.v, routing_, batch.cu_seqlens, {}, site_.implementation);
   return {merge(out.o), {}};

@@ -31,6 +31,7 @@ struct BiformerConfig {
   int64_t region = 64;
   int64_t topk = 16;
   bool rope = true;
+  int64_t grain() const { return region; }
   void fields(FieldVisitor& visit);
   // Cases of vector files that name one of `vectors`.
   static void verify(verify::Case& run);

@@ -1,4 +1,5 @@
-// The module of causal region routing, shared by biformer.cpp (forward) and decode.cpp; not a public header.
+// The module of causal region routing, shared by biformer.cpp (forward), context.cpp and decode.cpp; not a
+// public header.
 #pragma once
 #include "layers/attention/biformer/biformer.h"
 #include "layers/attention/common/softmax_attention.h"
@@ -16,6 +17,8 @@ class BiformerAttention : public SoftmaxAttention {
   double flops_per_token(int64_t seq_len) const override;
 
  private:
+  at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
+
   BiformerRouting routing_;
 };
 

@@ -5,7 +5,9 @@
 
 #include <cmath>
 
+#include "layers/attention/common/context/places.h"
 #include "layers/basic/initialization.h"
+#include "layers/basic/rope_documents.h"
 #include "layers/ops/common/check.h"
 #include "layers/ops/common/masked_attention.h"
 
@@ -52,16 +54,34 @@ Rotation SoftmaxAttention::rotation_at(const at::Tensor& positions, const at::Te
   return rotary_->at(positions, x.scalar_type(), length, x.device());
 }
 
-Heads SoftmaxAttention::rotated(Heads heads, const at::Tensor& positions, int64_t length) const {
-  if (!rope_) return heads;
-  const Rotation rotation = rotation_at(positions, heads.q, length);
-  heads.q = rotate(heads.q, rotation);
-  heads.k = rotate(heads.k, rotation);
-  return heads;
+Rotation SoftmaxAttention::rotation_of(const Batch& batch, const at::Tensor& x) const {
+  if (!batch.context) return rotation_at(batch.positions, x);
+  return rotation_in(*batch.context, batch.positions, own_tokens(*batch.context), x);
+}
+
+Rotation SoftmaxAttention::rotation_in(const ContextGroup& context, const at::Tensor& positions,
+                                       const at::Tensor& tokens, const at::Tensor& x) const {
+  return longreach::rotation_in(context, *rotary_, positions, tokens, x);
+}
+
+static Heads turned(const Heads& heads, const Rotation& rotation) {
+  return {rotate(heads.q, rotation), rotate(heads.k, rotation), heads.v};
+}
+
+Heads SoftmaxAttention::rotated(const Heads& heads, const at::Tensor& positions, int64_t length) const {
+  return rope_ ? turned(heads, rotation_at(positions, heads.q, length)) : heads;
+}
+
+Heads SoftmaxAttention::rotated(const Heads& heads, const Batch& batch) const {
+  return rope_ ? turned(heads, rotation_of(batch, heads.q)) : heads;
 }
 
 Heads SoftmaxAttention::project(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
   return rotated(split_heads(x), positions, length);
+}
+
+Heads SoftmaxAttention::project(const at::Tensor& x, const Batch& batch) const {
+  return rotated(split_heads(x), batch);
 }
 
 at::Tensor SoftmaxAttention::merge(const at::Tensor& o) const {

@@ -27,11 +27,19 @@ class SoftmaxAttention : public Attention {
  protected:
   // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
   Heads project(const at::Tensor& x, const at::Tensor& positions, int64_t length = 0) const;
+  Heads project(const at::Tensor& x, const Batch& batch) const;
   // The halves of `project`: projections with QK-norm, and the rotation of a tensor in x's dtype and place.
   Heads split_heads(const at::Tensor& x) const;
   Rotation rotation_at(const at::Tensor& positions, const at::Tensor& x, int64_t length = 0) const;
+  // Of the tokens of a batch. What depends on a document's length depends on all of it, whoever owns it.
+  Rotation rotation_of(const Batch& batch, const at::Tensor& x) const;
+  // The same of any tokens of the row that ranks share: positions int64 [1, N] within their documents, and
+  // where they stand in the row, int64 [N].
+  Rotation rotation_in(const ContextGroup& context, const at::Tensor& positions, const at::Tensor& tokens,
+                       const at::Tensor& x) const;
   // q and k turned to their positions, where the mechanism has a rotary embedding.
-  Heads rotated(Heads heads, const at::Tensor& positions, int64_t length = 0) const;
+  Heads rotated(const Heads& heads, const at::Tensor& positions, int64_t length = 0) const;
+  Heads rotated(const Heads& heads, const Batch& batch) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
   // Decoding: positions [B, n] of the tokens x [B, n, C] that follow `seen` ones. Throws ConfigError when the
   // rotary embedding cannot turn them beside the keys that are there.

@@ -8,8 +8,8 @@ namespace longreach {
 namespace dense {
 
 AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, DenseConfig::kind);
-  const Heads heads = project(x, batch.positions);
+  const Heads heads = project(x, batch);
+  if (batch.context) return {merge(attend_context(heads, batch.context)), {}};
   if (site_.implementation == Implementation::reference)
     return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
   if (takes_cudnn(backend_, heads, batch.cu_seqlens))

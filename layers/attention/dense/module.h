@@ -1,5 +1,5 @@
-// The module of dense attention, shared by dense.cpp (forward), decode.cpp and backend.cpp; not a public
-// header.
+// The module of dense attention, shared by dense.cpp (forward), context.cpp, decode.cpp and backend.cpp; not
+// a public header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/dense/dense.h"
@@ -21,6 +21,8 @@ class DenseAttention : public SoftmaxAttention {
   double flops_per_token(int64_t seq_len) const override;
 
  private:
+  at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
+
   std::string backend_;
 };
 

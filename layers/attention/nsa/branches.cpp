@@ -19,6 +19,15 @@ namespace longreach {
 namespace nsa {
 namespace {
 
+// Bounds of the documents among the keys of the compressed branch: a document's tiles begin with it, whatever
+// lies before.
+at::Tensor window_bounds_of_documents(const std::vector<PackedDocument>& documents, int64_t slots) {
+  std::vector<int32_t> bounds{0};
+  for (const PackedDocument& document : documents)
+    bounds.push_back(bounds.back() + static_cast<int32_t>(slots + document.windows));
+  return at::tensor(bounds, at::kInt);
+}
+
 at::Tensor bounds_tensor(int64_t queries) { return at::empty({1, 1, queries}, at::kInt); }
 
 // Each document's windows behind its copy of the memory slots [HK, slots, D].
@@ -42,6 +51,10 @@ IntervalAttentionOutput compressed_branch(const NsaInput& in, const NsaOptions& 
   IntervalMask mask;
   mask.lo = bounds.lo.to(in.q.device());
   mask.hi = bounds.hi.to(in.q.device());
+  if (in.cu_seqlens.defined() && in.cu_seqlens.numel() > 1) {
+    mask.cu_seqlens_q = in.cu_seqlens;
+    mask.cu_seqlens_k = window_bounds_of_documents(documents, slots);
+  }
   return interval_attention(in.q_cmp.defined() ? in.q_cmp : in.q,
                             with_memory(in.k_cmp, in.memory_k, documents),
                             with_memory(in.v_cmp, in.memory_v, documents), mask, options.scale);
@@ -100,8 +113,8 @@ at::Tensor trimmed(const CountedInput& in, const NsaOptions& options,
 at::Tensor selected_branch(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
                            const std::vector<PackedDocument>& documents) {
   const int64_t size = options.block_size;
-  if (size != 16 && size != 32 && size != 64 && size != 128)
-    return attend_small_blocks(in, indices, options, documents);
+  if (!has_block_tiles(size))
+    return attend_small_blocks(Implementation::fused, in, indices, options, documents).o;
   const BlockLists lists{.indices = indices,
                          .query_block = 1,
                          .key_block = size,
@@ -129,8 +142,11 @@ Bounds window_bounds(const NsaOptions& options, const std::vector<PackedDocument
   return bounds;
 }
 
-at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
-                               const std::vector<PackedDocument>& documents) {
+bool has_block_tiles(int64_t size) { return size == 16 || size == 32 || size == 64 || size == 128; }
+
+IntervalAttentionOutput attend_small_blocks(Implementation implementation, const NsaInput& in,
+                                            const at::Tensor& indices, const NsaOptions& options,
+                                            const std::vector<PackedDocument>& documents) {
   const at::Tensor lists = indices.to(at::kCPU).contiguous();
   const int64_t batch = lists.size(0), heads = lists.size(1), queries = lists.size(2), slots = lists.size(3);
   std::vector<IntervalAttentionOutput> parts;
@@ -151,9 +167,17 @@ at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, co
         }
     mask.lo = mask.lo.to(in.q.device());
     mask.hi = mask.hi.to(in.q.device());
-    parts.push_back(interval_attention(in.q, in.k, in.v, mask, options.scale));
+    parts.push_back(interval_attention_by(implementation, in.q, in.k, in.v, mask, options.scale));
   }
-  return parts.size() == 1 ? parts.front().o : merge_attention(parts).o;
+  return parts.size() == 1 ? parts.front() : merge_attention_by(implementation, parts);
+}
+
+Chosen compress_and_choose(const NsaInput& in, const NsaOptions& options,
+                           const std::vector<PackedDocument>& documents, bool keep_scores) {
+  const IntervalAttentionOutput compressed = compressed_branch(in, options, documents);
+  return {compressed.o, compressed.lse,
+          options.form == NsaForm::lucidrains ? choose_by_mean_logit(in, options, documents, keep_scores)
+                                              : choose(in, options, keep_scores)};
 }
 
 namespace {
@@ -164,12 +188,10 @@ NsaOutput attend(const CountedInput& in, const NsaOptions& given, bool keep_scor
   const bool counted = in.block_counts.defined();
   const auto documents = nsa::documents(in, options);
   NsaOutput out;
-  const IntervalAttentionOutput compressed = compressed_branch(in, options, documents);
-  out.o_cmp = compressed.o;
-  out.lse_cmp = compressed.lse;
-  const Selection selection = options.form == NsaForm::lucidrains
-                                  ? choose_by_mean_logit(in, options, documents, keep_scores || counted)
-                                  : choose(in, options, keep_scores || counted);
+  const Chosen chosen = compress_and_choose(in, options, documents, keep_scores || counted);
+  const Selection& selection = chosen.selection;
+  out.o_cmp = chosen.o_cmp;
+  out.lse_cmp = chosen.lse_cmp;
   out.block_indices = counted ? trimmed(in, options, documents, selection) : selection.indices;
   if (keep_scores) out.block_scores = selection.scores;
   out.o_slc = selected_branch(in, out.block_indices, options, documents);

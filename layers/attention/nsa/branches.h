@@ -9,6 +9,15 @@ namespace longreach::nsa {
 Selection choose_by_mean_logit(const NsaInput& in, const NsaOptions& options,
                                const std::vector<PackedDocument>& documents, bool keep_scores);
 
+// The compressed branch, which differentiates, and the choice of blocks.
+struct Chosen {
+  at::Tensor o_cmp, lse_cmp;  // as in NsaOutput
+  Selection selection;
+};
+// Of k and v the shapes alone are read.
+Chosen compress_and_choose(const NsaInput& in, const NsaOptions& options,
+                           const std::vector<PackedDocument>& documents, bool keep_scores);
+
 // int32 [1, 1, Tq]: bounds of what each query sees among keys of which a document has `extra` before its
 // windows.
 struct Bounds {
@@ -19,7 +28,11 @@ Bounds window_bounds(const NsaOptions& options, const std::vector<PackedDocument
 
 // Attention over listed blocks of a size that block_attention has no tiles for: one interval of keys a list
 // entry, merged.
-at::Tensor attend_small_blocks(const NsaInput& in, const at::Tensor& indices, const NsaOptions& options,
-                               const std::vector<PackedDocument>& documents);
+IntervalAttentionOutput attend_small_blocks(Implementation implementation, const NsaInput& in,
+                                            const at::Tensor& indices, const NsaOptions& options,
+                                            const std::vector<PackedDocument>& documents);
+
+// Whether block_attention has tiles for blocks of this size.
+bool has_block_tiles(int64_t block_size);
 
 }  // namespace longreach::nsa

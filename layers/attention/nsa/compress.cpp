@@ -38,6 +38,11 @@ at::Tensor window_tokens(const NsaOptions& options, const PoolWindows& windows, 
   return index;
 }
 
+// Positions are added as the float32 that they are: their gradient is a sum over all windows.
+at::Tensor sum_of(const at::Tensor& x, const at::Tensor& positions) {
+  return (x + positions).to(x.scalar_type());
+}
+
 // [B, T, HK, D] -> [B, M, HK, l, D], positions added.
 at::Tensor gather_windows(const at::Tensor& x, const NsaCompression& phi, const NsaOptions& options,
                           const PoolWindows& windows) {
@@ -48,7 +53,7 @@ at::Tensor gather_windows(const at::Tensor& x, const NsaCompression& phi, const 
                             .view({x.size(0), index.numel() / options.compress_block, options.compress_block,
                                    x.size(2), x.size(3)})
                             .transpose(2, 3);
-  return phi.positions.defined() ? gathered + phi.positions.to(x.scalar_type()) : gathered;
+  return phi.positions.defined() ? sum_of(gathered, phi.positions) : gathered;
 }
 
 // windows [B, M, HK, l, D], weight [HK, l D, D'] -> [B, M, HK, D'].
@@ -64,7 +69,7 @@ at::Tensor by_head(const at::Tensor& windows, const at::Tensor& weight) {
 at::Tensor mean(const at::Tensor& x, const NsaCompression& phi, const PoolWindows& windows) {
   const bool exact = x.scalar_type() == at::kDouble;
   const at::Tensor pooled = (exact ? pool_blocks_reference : pool_blocks)(x, {Pool::mean}, windows);
-  return phi.positions.defined() ? pooled + phi.positions.mean(1).to(x.scalar_type()) : pooled;
+  return phi.positions.defined() ? sum_of(pooled, phi.positions.mean(1)) : pooled;
 }
 
 }  // namespace

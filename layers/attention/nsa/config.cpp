@@ -1,8 +1,12 @@
 // Keys of native sparse attention: help, ranges, and rules that span them.
+#include <numeric>
+
 #include "core/error.h"
 #include "layers/attention/nsa/nsa.h"
 
 namespace longreach {
+
+int64_t NsaConfig::grain() const { return std::lcm(block_size, compress_stride); }
 
 void NsaConfig::fields(FieldVisitor& visit) {
   const int64_t most = int64_t{1} << 30;

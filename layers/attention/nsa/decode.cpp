@@ -56,7 +56,7 @@ at::Tensor NsaAttention::decode(const at::Tensor& x, DecodeState& state) {
   const int64_t seen = cache.tokens();
   expect_decode_input(x, cache.all.batch, seen, cache.all.limit);
   const int64_t length = seen + x.size(1);
-  const auto [plain, turned] = piece(x, next_positions(x, seen), length);
+  const auto [plain, turned] = tokens(x, next_positions(x, seen), length);
   cache.all.append(turned.k, turned.v);
 
   // Windows of the tail alone: those of the paper's form, as zeros stand before lucidrains' first.

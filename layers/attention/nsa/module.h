@@ -1,5 +1,7 @@
-// The module of native sparse attention, shared by nsa.cpp (forward) and decode.cpp; not a public header.
+// The module of native sparse attention, shared by nsa.cpp (forward), context.cpp and decode.cpp; not a
+// public header.
 #pragma once
+#include "distributed/sequence_layout.h"
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/nsa/nsa.h"
 
@@ -20,18 +22,27 @@ class NsaAttention : public SoftmaxAttention {
 
  private:
   // What a piece of tokens gives: heads before and after the rotary embedding.
-  struct Piece {
+  struct Tokens {
     Heads plain, turned;
   };
 
   void register_phi(const NsaConfig& config);
-  Piece piece(const at::Tensor& x, const at::Tensor& positions, int64_t length) const;
+  Tokens tokens(const at::Tensor& x, const at::Tensor& positions, int64_t length) const;
   at::Tensor turn(const at::Tensor& x, const at::Tensor& positions, int64_t length) const;
+  at::Tensor turn(const at::Tensor& x, const Rotation& rotation) const;
   at::Tensor gate(const at::Tensor& x) const;  // [B, T, H or 1, 3]
   NsaCompression key_phi() const;
   NsaCompression value_phi() const;
   // Compressed keys [B, M, HK, D] get the positions of their windows, int64 [1, M], where the form says so.
   at::Tensor place(const at::Tensor& k_cmp, const at::Tensor& positions, int64_t length) const;
+  void set_memory(NsaInput& in) const;
+  // One sequence over several ranks, context.cpp.
+  at::Tensor forward_context(const at::Tensor& x, const Batch& batch) const;
+  at::Tensor own_windows(const at::Tensor& k, const at::Tensor& v,
+                         const std::shared_ptr<const ContextGroup>& context) const;
+  at::Tensor placed_windows(const at::Tensor& k_cmp, const ContextGroup& context) const;
+  NsaInput of_piece(const Piece& piece, const Heads& turned, const at::Tensor& plain_q,
+                    const at::Tensor& windows) const;
   // The rest of the layer: attention, gates, output projection.
   NsaProbe finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const;
 

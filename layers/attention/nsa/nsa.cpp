@@ -148,12 +148,16 @@ NsaCompression NsaAttention::value_phi() const {
   return phi_of(config_.compress, compress_value_, mlp_value_, value_positions_);
 }
 
-at::Tensor NsaAttention::turn(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
-  return rotate(is_lucidrains(config_) ? halves_of_pairs(x) : x, rotation_at(positions, x, length));
+at::Tensor NsaAttention::turn(const at::Tensor& x, const Rotation& rotation) const {
+  return rotate(is_lucidrains(config_) ? halves_of_pairs(x) : x, rotation);
 }
 
-NsaAttention::Piece NsaAttention::piece(const at::Tensor& x, const at::Tensor& positions,
-                                        int64_t length) const {
+at::Tensor NsaAttention::turn(const at::Tensor& x, const at::Tensor& positions, int64_t length) const {
+  return turn(x, rotation_at(positions, x, length));
+}
+
+NsaAttention::Tokens NsaAttention::tokens(const at::Tensor& x, const at::Tensor& positions,
+                                          int64_t length) const {
   const Heads plain = split_heads(x);
   return {plain, {turn(plain.q, positions, length), turn(plain.k, positions, length), plain.v}};
 }
@@ -167,25 +171,28 @@ at::Tensor NsaAttention::place(const at::Tensor& k_cmp, const at::Tensor& positi
   return turn(k_cmp, positions.expand({k_cmp.size(0), -1}), length);
 }
 
+void NsaAttention::set_memory(NsaInput& in) const {
+  if (!memory_.defined()) return;
+  in.memory_k = memory_.select(0, 0);
+  in.memory_v = memory_.select(0, 1);
+}
+
 NsaProbe NsaAttention::finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const {
   in.gate = gate(x);
   if (branches != kAllBranches)
     in.gate = in.gate * at::tensor(at::ArrayRef<double>(branches), in.gate.options());
-  if (memory_.defined()) {
-    in.memory_k = memory_.select(0, 0);
-    in.memory_v = memory_.select(0, 1);
-  }
+  set_memory(in);
   const NsaOutput out = nsa_attention_by(site_.implementation, in, {}, options_);
   return {merge(out.o), out.block_indices};
 }
 
 NsaProbe NsaAttention::probe(const at::Tensor& x, const Batch& batch,
                              const std::array<double, 3>& branches) const {
-  expect_whole_sequence(batch, NsaConfig::kind);
+  check<ShapeError>(!batch.context, "nsa: one rank has a part of the sequence, expected all of it");
   expect_shape(batch.positions, "positions", {x.size(0), x.size(1)});
   const bool packed = batch.cu_seqlens.defined();
   const int64_t length = batch.positions.numel() == 0 ? 0 : batch.positions.max().item<int64_t>() + 1;
-  const auto [plain, turned] = piece(x, batch.positions, packed ? 0 : length);
+  const auto [plain, turned] = tokens(x, batch.positions, packed ? 0 : length);
   const at::Tensor k_cmp =
       nsa_compress(compress_turned_ ? turned.k : plain.k, key_phi(), options_, batch.cu_seqlens);
   const at::Tensor places = window_positions(options_, batch.cu_seqlens, x.size(1)).to(x.device());
@@ -204,7 +211,7 @@ NsaProbe NsaAttention::probe(const at::Tensor& x, const Batch& batch,
 }
 
 AttentionOutput NsaAttention::forward(const at::Tensor& x, const Batch& batch) {
-  return {probe(x, batch, kAllBranches).y, {}};
+  return {batch.context ? forward_context(x, batch) : probe(x, batch, kAllBranches).y, {}};
 }
 
 double NsaAttention::flops_per_token(int64_t seq_len) const {

@@ -41,6 +41,7 @@ struct NsaConfig {
   int64_t window = 512;
   std::string compress_rope = "auto";
   int64_t memory_slots = 1;
+  int64_t grain() const;
   void fields(FieldVisitor& visit);
   // Cases of vector files that name one of `vectors`.
   static void verify(verify::Case& run);

@@ -1,4 +1,4 @@
-// The module of S2-Attention, shared by s2.cpp (forward) and decode.cpp; not a public header.
+// The module of S2-Attention, shared by s2.cpp (forward), context.cpp and decode.cpp; not a public header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/s2/s2.h"
@@ -17,6 +17,8 @@ class S2Attention : public SoftmaxAttention {
   double flops_per_token(int64_t seq_len) const override;
 
  private:
+  at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
+
   S2Pattern pattern_;
 };
 

@@ -11,8 +11,8 @@ namespace longreach {
 namespace s2 {
 
 AttentionOutput S2Attention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, S2Config::kind);
-  const Heads heads = project(x, batch.positions);
+  const Heads heads = project(x, batch);
+  if (batch.context) return {merge(attend_context(heads, batch.context)), {}};
   if (site_.implementation == Implementation::reference)
     return {merge(s2_attention_reference(heads.q, heads.k, heads.v, pattern_, batch.cu_seqlens)), {}};
   const BlockLists lists{

@@ -35,6 +35,7 @@ struct S2Config {
   std::string pattern_per = "kv_head";
   bool rope = true;
   void fields(FieldVisitor& visit);
+  int64_t grain() const { return block_size; }
   // Throws ConfigError for a pattern that the layer's heads do not make.
   void validate(const LayerSite& site) const;
   // Cases of vector files that name one of `vectors`.

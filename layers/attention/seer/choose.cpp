@@ -30,9 +30,12 @@ at::Tensor with_dense_ends(const SeerGateForm& form, const SeerPlaces& places, c
   const int64_t most = std::max(most_blocks(documents, form.block_size), indices.size(3));
   at::Tensor widened = at::constant_pad_nd(indices, {0, most - indices.size(3)}, -1);
   const at::Tensor blocks = at::arange(most, indices.options());
+  const int64_t first = seer_first_row(form, places);
   for (const PackedDocument& document : documents)
-    for (int64_t r = std::max<int64_t>(document.rows - 2, 0); r < document.rows; ++r)
-      widened.select(2, document.row + r).copy_(at::where(blocks <= r, blocks, at::full_like(blocks, -1)));
+    for (int64_t r = std::max<int64_t>(seer_whole_rows(form, places, document) - 2 - first, 0);
+         r < document.rows; ++r)
+      widened.select(2, document.row + r)
+          .copy_(at::where(blocks <= first + r, blocks, at::full_like(blocks, -1)));
   return widened;
 }
 

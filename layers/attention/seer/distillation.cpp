@@ -28,17 +28,20 @@ class ChunkTruth {
       : form_(form), q_(q.detach()), k_(k.detach()), v_(v.detach()), implementation_(implementation) {}
 
   SeerTruth operator()(const SeerChunk& chunk) const {
-    const int64_t first_row = chunk.row - chunk.document.row, begin = chunk.document.key,
-                  first = first_row * form_.query_block(),
-                  end = std::min(first + chunk.rows * form_.query_block(), chunk.document.keys);
+    // Queries count from the first that is here, keys from the document's first.
+    const PackedDocument& document = chunk.document;
+    const int64_t first_row = chunk.row - document.row, first = first_row * form_.query_block(),
+                  end = std::min(first + chunk.rows * form_.query_block(), document.queries),
+                  keys = document.position(end);
     const at::Tensor rows = at::arange(first_row, first_row + chunk.rows, at::kLong),
-                     own = form_.decode ? rows.floor_divide(form_.block_size) : rows,
-                     all = causal_blocks(own, ceil_div(end, form_.block_size));
+                     own = form_.decode ? (rows + document.position(0)).floor_divide(form_.block_size)
+                                        : rows + document.position(0) / form_.block_size,
+                     all = causal_blocks(own, ceil_div(keys, form_.block_size));
     const BlockLists lists{.indices = all, .query_block = form_.query_block(), .key_block = form_.block_size};
     const at::NoGradGuard no_grad;
     const BlockAttentionOutput out = block_attention_by(
-        implementation_, q_.narrow(1, begin + first, end - first), k_.narrow(1, begin, end),
-        v_.narrow(1, begin, end), lists, {.statistics = BlockStatistics::per_list});
+        implementation_, q_.narrow(1, document.query + first, end - first), k_.narrow(1, document.key, keys),
+        v_.narrow(1, document.key, keys), lists, {.statistics = BlockStatistics::per_list});
     const at::Tensor listed = scored(form_, all, own);
     return {listed, seer_scored_target(form_, out.block_max, listed)};
   }

@@ -11,6 +11,10 @@ namespace longreach {
 // Rows of the map, tokens and pooled keys. At least one document, which may be without tokens.
 std::vector<PackedDocument> seer_documents(const SeerGateForm& form, const SeerPlaces& places);
 
+// Rows of the map before those of the places, and of the whole document.
+int64_t seer_first_row(const SeerGateForm& form, const SeerPlaces& places);
+int64_t seer_whole_rows(const SeerGateForm& form, const SeerPlaces& places, const PackedDocument& document);
+
 // Some rows of one document, so many that what exists of them at once does not grow with the square of its
 // length.
 struct SeerChunk {

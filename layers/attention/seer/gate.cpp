@@ -140,7 +140,7 @@ std::vector<int64_t> SeerGateForm::k_shape() const {
 }
 
 BlockGeometry SeerPlaces::geometry(const SeerGateForm& form) const {
-  return {form.query_block(), form.block_size, tokens, offset, cu_seqlens};
+  return {form.query_block(), form.block_size, tokens, offset, cu_seqlens, whole};
 }
 
 SeerPlaces seer_places(int64_t tokens, const at::Tensor& cu_seqlens) {
@@ -162,11 +162,20 @@ std::vector<PackedDocument> seer_documents(const SeerGateForm& form, const SeerP
   return documents;
 }
 
+int64_t seer_first_row(const SeerGateForm& form, const SeerPlaces& places) {
+  return places.offset / form.query_block();
+}
+
+int64_t seer_whole_rows(const SeerGateForm& form, const SeerPlaces& places, const PackedDocument& document) {
+  return places.whole == 0 ? document.rows : ceil_div(places.whole, form.query_block());
+}
+
 at::Tensor seer_own_blocks(const SeerGateForm& form, const SeerPlaces& places) {
   std::vector<int64_t> own;
   for (const PackedDocument& document : seer_documents(form, places))
     for (int64_t r = 0; r < document.rows; ++r)
-      own.push_back(form.decode ? (places.offset + r) / form.block_size : r);
+      own.push_back(form.decode ? (places.offset + r) / form.block_size
+                                : places.offset / form.block_size + r);
   return at::tensor(own, at::kLong);
 }
 
@@ -177,7 +186,8 @@ at::Tensor seer_gate_queries(const SeerGateForm& form, const SeerGateWeights& we
     const PoolWindows windows = windows_of(form, places);
     const at::Tensor pooled = pool_blocks_by(implementation, q, form.q_pools, windows);
     const at::Tensor mapped = form.linear_q ? head_linear(pooled, weights.q) : pooled;
-    return turned(form, mapped, rotary, block_positions(form, windows, places.tokens, 0), places,
+    return turned(form, mapped, rotary,
+                  block_positions(form, windows, q.size(1), places.offset / form.block_size), places,
                   window_cu_seqlens(windows));
   }
   const int64_t group = form.heads / form.kv_heads;

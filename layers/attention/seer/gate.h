@@ -48,12 +48,14 @@ struct SeerGateWeights {
   at::Tensor q_norm, k_norm;  // [gh]; undefined without norm
 };
 
-// Where tokens stand: rows of a batch, packed documents (B = 1), or a piece of decoding.
+// Where tokens stand: rows of a batch, packed documents (B = 1), or a piece of a document (decoding, or the
+// others' tokens are on other ranks; the prefill form begins it at a block).
 struct SeerPlaces {
   int64_t tokens = 0;     // keys of a row of the batch
   int64_t offset = 0;     // position of the first query (decoding)
   at::Tensor cu_seqlens;  // as in Batch
   int64_t length = 0;     // of the longest document, for rotary embeddings that depend on it
+  int64_t whole = 0;      // of the one document whose first `tokens` these are; 0: they are all
 
   BlockGeometry geometry(const SeerGateForm& form) const;
 };

@@ -107,10 +107,12 @@ std::vector<SeerChunk> seer_chunks(const SeerGateForm& form, const SeerPlaces& p
 at::Tensor seer_row_weights(const SeerGateForm& form, const SeerPlaces& places, double slice_ratio) {
   std::vector<double> weights;
   for (const PackedDocument& document : seer_documents(form, places)) {
-    const int64_t first = form.decode ? static_cast<int64_t>(static_cast<double>(document.rows) * slice_ratio)
-                                      : document.rows / 4;
-    const auto elements = static_cast<double>(form.map_heads() * (document.rows - first));
-    for (int64_t r = 0; r < document.rows; ++r) weights.push_back(r < first ? 0.0 : 1.0 / elements);
+    const int64_t rows = seer_whole_rows(form, places, document),
+                  first =
+                      form.decode ? static_cast<int64_t>(static_cast<double>(rows) * slice_ratio) : rows / 4;
+    const auto elements = static_cast<double>(form.map_heads() * (rows - first));
+    for (int64_t r = seer_first_row(form, places), last = r + document.rows; r < last; ++r)
+      weights.push_back(r < first ? 0.0 : 1.0 / elements);
   }
   return at::tensor(weights, at::kDouble);
 }

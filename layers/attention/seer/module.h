@@ -1,4 +1,5 @@
-// The module of SeerAttention, shared by seer.cpp (forward), trial.cpp and decode.cpp; not a public header.
+// The module of SeerAttention, shared by seer.cpp (forward), context.cpp, trial.cpp and decode.cpp; not a
+// public header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/common/taught_gates.h"
@@ -19,6 +20,8 @@ class AttnGate : public torch::nn::Module {
   SeerGateForm form_;
   SeerGateWeights weights_;
 };
+
+class ContextGate;  // context.cpp
 
 // What the gate makes of a batch.
 struct Features {
@@ -44,6 +47,12 @@ class SeerAttention : public SoftmaxAttention, public GatedLayer {
   AttentionOutput dense(const Heads& heads, const Batch& batch) const;
   AttentionOutput distilling(const Heads& plain, const Heads& heads, const Batch& batch);
   AttentionOutput sparse(const Heads& plain, const Heads& heads, const Batch& batch);
+  // One sequence over several ranks, context.cpp.
+  AttentionOutput forward_context(const Heads& plain, const Heads& heads, const Batch& batch);
+  at::Tensor context_distillation(const ContextGate& gate, const Heads& heads,
+                                  const std::shared_ptr<const ContextGroup>& context) const;
+  AttentionOutput context_sparse(const ContextGate& gate, const Heads& heads,
+                                 const std::shared_ptr<const ContextGroup>& context, bool learning) const;
   Features features(const Heads& plain, const at::Tensor& positions, const SeerPlaces& places) const;
   at::Tensor gate_loss(const Features& gate, const at::Tensor& block_max, const at::Tensor& indices,
                        const SeerPlaces& places) const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "layers/attention/common/context/places.h"
 #include "layers/attention/seer/module.h"
 #include "layers/basic/initialization.h"
 
@@ -60,8 +61,8 @@ SeerAttention::SeerAttention(const SeerConfig& config, const LayerSite& site)
 }
 
 AttentionOutput SeerAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, SeerConfig::kind);
-  const Heads plain = split_heads(x), heads = rotated(plain, batch.positions);
+  const Heads plain = split_heads(x), heads = rotated(plain, batch);
+  if (batch.context) return forward_context(plain, heads, batch);
   if (config_.mode == "dense") return dense(heads, batch);
   return config_.mode == "distill" && is_training() ? distilling(plain, heads, batch)
                                                     : sparse(plain, heads, batch);
@@ -115,7 +116,10 @@ AttentionOutput SeerAttention::sparse(const Heads& plain, const Heads& heads, co
 std::map<std::string, double> SeerAttention::loss_counts(const std::vector<Batch>& step) const {
   SeerLossCount count;
   for (const Batch& batch : step)
-    count.add(form_, seer_places(batch.positions.size(1), batch.cu_seqlens), batch.positions.size(0));
+    count.add(form_,
+              batch.context ? seer_places(batch.context->layout().total(), whole_cu_seqlens(*batch.context))
+                            : seer_places(batch.positions.size(1), batch.cu_seqlens),
+              batch.positions.size(0));
   return {{"gate", count.divisor()}};
 }
 

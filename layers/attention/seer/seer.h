@@ -56,6 +56,7 @@ struct SeerConfig {
   double loss_slice_ratio = 0.5;
   bool rope = true;
 
+  int64_t grain() const { return block_size; }
   bool decode_form() const { return form == "decode"; }
   bool teaches() const { return mode == "distill"; }
   std::string gate_config(const LayerSite& site) const;

@@ -1,4 +1,5 @@
-// The module of sliding attention, shared by sliding.cpp (forward) and decode.cpp; not a public header.
+// The module of sliding attention, shared by sliding.cpp (forward), context.cpp and decode.cpp; not a public
+// header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/sliding/sliding.h"
@@ -16,6 +17,8 @@ class SlidingAttention : public SoftmaxAttention {
   double flops_per_token(int64_t seq_len) const override;
 
  private:
+  at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
+
   SlidingConfig config_;
 };
 

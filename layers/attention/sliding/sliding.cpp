@@ -9,8 +9,8 @@ namespace longreach {
 namespace sliding {
 
 AttentionOutput SlidingAttention::forward(const at::Tensor& x, const Batch& batch) {
-  expect_whole_sequence(batch, SlidingConfig::kind);
-  const Heads heads = project(x, batch.positions);
+  const Heads heads = project(x, batch);
+  if (batch.context) return {merge(attend_context(heads, batch.context)), {}};
   if (site_.implementation == Implementation::reference)
     return {merge(sliding_attention_reference(heads.q, heads.k, heads.v, config_.window, config_.sinks,
                                               batch.cu_seqlens)),

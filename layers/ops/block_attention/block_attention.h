@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "layers/ops/common/implementation.h"
+#include "layers/ops/common/softmax_operator.h"
 
 namespace longreach {
 
@@ -65,6 +66,10 @@ BlockAttentionOutput block_attention_reference(const at::Tensor& q, const at::Te
 BlockAttentionOutput block_attention_by(Implementation implementation, const at::Tensor& q,
                                         const at::Tensor& k, const at::Tensor& v, const BlockLists& lists,
                                         const BlockAttentionOptions& options = {});
+
+// The operator without a tape.
+std::shared_ptr<const SoftmaxOperator> block_operator(Implementation implementation, const BlockLists& lists,
+                                                      const BlockAttentionOptions& options = {});
 
 // Rows of the lists: sum over the documents of ceil(length / query_block).
 int64_t query_block_count(const BlockLists& lists, int64_t queries);

@@ -51,13 +51,18 @@ class BlockAttention final : public FusedOp {
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
+    Tensors result = gradients(saved, grads, saved[1].scalar_type());
+    result.resize(4);  // of the lists: none
+    return result;
+  }
+
+  // dq, dk, dv from what forward saved.
+  Tensors gradients(const Tensors& saved, const Tensors& grads, at::ScalarType key_dtype) const {
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3], &lse = saved[4];
-    Tensors result = softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
+    return softmax_tile::gradients_by(q, k, v, o, grads, key_dtype, [&](const Gradients& gradients) {
       const Params p = params(q, k, v, o, lse, saved[5]);
       runs_on_cuda(q) ? block::backward_cuda(p, gradients, q) : block::backward_cpu(p, gradients);
     });
-    result.resize(4);  // of the lists: none
-    return result;
   }
 
  private:
@@ -82,10 +87,10 @@ class BlockAttention final : public FusedOp {
   double scale_;
 };
 
-}  // namespace
-
-BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                     const BlockLists& lists, const BlockAttentionOptions& options) {
+// Checks the arguments.
+std::shared_ptr<const BlockAttention> checked_op(const at::Tensor& q, const at::Tensor& k,
+                                                 const at::Tensor& v, const BlockLists& lists,
+                                                 const BlockAttentionOptions& options) {
   check_block_attention(q, k, v, lists);
   check<DtypeError>(q.scalar_type() != at::kDouble,
                     "q: dtype Double, expected Float or BFloat16; block_attention_reference takes Double");
@@ -94,9 +99,40 @@ BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, c
       packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), lists.query_block);
   if (q.is_cpu()) check_block_entries(lists, documents);
   const double scale = options.scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  auto outputs =
-      differentiable(std::make_shared<BlockAttention>(lists, std::move(documents), options.statistics, scale),
-                     {q, k, v, lists.indices});
+  return std::make_shared<BlockAttention>(lists, std::move(documents), options.statistics, scale);
+}
+
+// Without a tape; the backward pass gets keys and values anew.
+class BlockOperator final : public SoftmaxOperator {
+ public:
+  BlockOperator(const BlockLists& lists, const BlockAttentionOptions& options)
+      : lists_(lists), options_(options) {}
+
+  Output forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override {
+    Tensors saved;
+    const Tensors out = checked_op(q, k, v, lists_, options_)->forward({q, k, v, lists_.indices}, saved);
+    return {out[0], out[1], out.size() > 2 ? out[2] : at::Tensor()};
+  }
+
+  SoftmaxOperator::Gradients backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      const Output& out, const at::Tensor& d_o) const override {
+    const Tensors saved{dense_rows(q), dense_rows(k), dense_rows(v),
+                        out.o,         out.lse,       lists_.indices.contiguous()};
+    const Tensors found =
+        checked_op(q, k, v, lists_, options_)->gradients(saved, {d_o, at::Tensor()}, at::kFloat);
+    return {found[0], found[1], found[2]};
+  }
+
+ private:
+  BlockLists lists_;
+  BlockAttentionOptions options_;
+};
+
+}  // namespace
+
+BlockAttentionOutput block_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                     const BlockLists& lists, const BlockAttentionOptions& options) {
+  auto outputs = differentiable(checked_op(q, k, v, lists, options), {q, k, v, lists.indices});
   BlockAttentionOutput result{outputs[0], outputs[1], {}, {}};
   if (outputs.size() > 2) result.block_max = outputs[2].detach(), result.block_sum = outputs[3].detach();
   return result;
@@ -107,6 +143,15 @@ BlockAttentionOutput block_attention_by(Implementation implementation, const at:
                                         const BlockAttentionOptions& options) {
   const bool fused = implementation == Implementation::fused;
   return (fused ? block_attention : block_attention_reference)(q, k, v, lists, options);
+}
+
+std::shared_ptr<const SoftmaxOperator> block_operator(Implementation implementation, const BlockLists& lists,
+                                                      const BlockAttentionOptions& options) {
+  if (implementation == Implementation::fused) return std::make_shared<BlockOperator>(lists, options);
+  return softmax_operator([lists, options](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    const BlockAttentionOutput out = block_attention_reference(q, k, v, lists, options);
+    return SoftmaxOperator::Output{out.o, out.lse, out.block_max};
+  });
 }
 
 }  // namespace longreach

@@ -23,20 +23,22 @@ void set_tensors(Params& p, const at::Tensor& q, const at::Tensor& k, const at::
 }
 
 // dq, dk, dv, written by run(Gradients), from the gradients of o and lse, either of which may be undefined.
+// key_dtype: of dk and dv. Kernels of CPUs round to it once; on CUDA they round to the dtype of k before.
 template <class Run>
 Tensors gradients_by(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& o,
-                     const Tensors& grads, Run run) {
+                     const Tensors& grads, at::ScalarType key_dtype, Run run) {
   // Nothing flows through o: zeros of one row stand for all rows.
   const at::Tensor d_o = grads[0].defined() ? dense_rows(grads[0].to(q.scalar_type()))
                                             : at::zeros({1, 1, 1, v.size(3)}, q.options()).expand(o.sizes());
   const at::Tensor d_lse = grads[1].defined() ? grads[1].to(at::kFloat).contiguous() : at::Tensor();
-  const auto contiguous_like = [](const at::Tensor& x) {
-    return at::empty_like(x, at::MemoryFormat::Contiguous);
+  const at::ScalarType written = runs_on_cuda(q) ? k.scalar_type() : key_dtype;
+  const auto like = [](const at::Tensor& x, at::ScalarType dtype) {
+    return at::empty_like(x, x.options().dtype(dtype), at::MemoryFormat::Contiguous);
   };
-  const at::Tensor dq = contiguous_like(q), dk = contiguous_like(k), dv = contiguous_like(v);
+  const at::Tensor dq = like(q, q.scalar_type()), dk = like(k, written), dv = like(v, written);
   run(Gradients{strided(d_o), d_lse.defined() ? d_lse.const_data_ptr<float>() : nullptr, strided(dq),
-                strided(dk), strided(dv)});
-  return {dq, dk, dv};
+                strided(dk), strided(dv), kernel_dtype(dk)});
+  return {dq, dk.to(key_dtype), dv.to(key_dtype)};
 }
 
 }  // namespace longreach::softmax_tile

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "layers/ops/dtype.h"
 #include "layers/ops/strided.h"
 
 namespace longreach::softmax_tile {
@@ -11,8 +12,9 @@ inline constexpr int64_t kTile = 64;  // rows and columns of a tile of scores
 // Of a backward pass.
 struct Gradients {
   Strided d_o;
-  const float* d_lse;  // null, or [batches, heads, queries]
-  Strided dq, dk, dv;  // written whole
+  const float* d_lse;                 // null, or [batches, heads, queries]
+  Strided dq, dk, dv;                 // written whole
+  DType key_dtype = DType::kFloat32;  // of dk and dv: that of the inputs or float32; CPUs alone read it
 };
 
 // How products of bf16 tiles are made.

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "layers/ops/common/implementation.h"
+#include "layers/ops/common/softmax_operator.h"
 
 namespace longreach {
 
@@ -55,6 +56,11 @@ IntervalAttentionOutput interval_attention_by(Implementation implementation, con
                                               const at::Tensor& k, const at::Tensor& v,
                                               const IntervalMask& mask = {},
                                               std::optional<double> scale = std::nullopt);
+
+// The operator without a tape, for masks without a gradient's way through lse.
+std::shared_ptr<const SoftmaxOperator> interval_operator(Implementation implementation,
+                                                         const IntervalMask& mask = {},
+                                                         std::optional<double> scale = std::nullopt);
 
 // The visible pairs as a bool tensor [B or 1, H, Tq, Tk]: what the reference uses, for tests and plots.
 at::Tensor interval_mask_matrix(const IntervalMask& mask, int64_t batch, int64_t heads, int64_t queries,

@@ -28,6 +28,10 @@ void expect_fused(const at::Tensor& q, const IntervalMask& mask) {
   expect_same_device(mask.hi, "hi", q, "q");
 }
 
+double scale_of(const at::Tensor& q, std::optional<double> scale) {
+  return scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
+}
+
 class IntervalAttention final : public FusedOp {
  public:
   // The mask's tensors: lo and hi come as inputs, bounds of documents are copied, since a caller may write to
@@ -54,13 +58,18 @@ class IntervalAttention final : public FusedOp {
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads, const std::vector<bool>&) const override {
+    Tensors result = gradients(saved, grads, saved[1].scalar_type());
+    result.resize(5);  // of lo and hi: none
+    return result;
+  }
+
+  // dq, dk, dv from what forward saved.
+  Tensors gradients(const Tensors& saved, const Tensors& grads, at::ScalarType key_dtype) const {
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &o = saved[3], &lse = saved[4];
-    Tensors result = softmax_tile::gradients_by(q, k, v, o, grads, [&](const Gradients& gradients) {
+    return softmax_tile::gradients_by(q, k, v, o, grads, key_dtype, [&](const Gradients& gradients) {
       const Params p = params(q, k, v, o, lse, saved[5], saved[6]);
       runs_on_cuda(q) ? interval::backward_cuda(p, gradients, q) : interval::backward_cpu(p, gradients);
     });
-    result.resize(5);  // of lo and hi: none
-    return result;
   }
 
  private:
@@ -88,16 +97,54 @@ class IntervalAttention final : public FusedOp {
   double scale_;
 };
 
+// Without a tape; the backward pass gets keys and values anew.
+class IntervalOperator final : public SoftmaxOperator {
+ public:
+  IntervalOperator(const IntervalMask& mask, std::optional<double> scale) : mask_(mask), scale_(scale) {}
+
+  Output forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const override {
+    check_interval_attention(q, k, v, mask_);
+    expect_fused(q, mask_);
+    Tensors saved;
+    const Tensors out = op(q).forward({q, k, v, mask_.lo, mask_.hi}, saved);
+    return {out[0], out[1], {}};
+  }
+
+  SoftmaxOperator::Gradients backward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      const Output& out, const at::Tensor& d_o) const override {
+    const auto dense = [](const at::Tensor& x) { return x.defined() ? x.contiguous() : x; };
+    const Tensors found = op(q).gradients(
+        {dense_rows(q), dense_rows(k), dense_rows(v), out.o, out.lse, dense(mask_.lo), dense(mask_.hi)},
+        {d_o, {}}, at::kFloat);
+    return {found[0], found[1], found[2]};
+  }
+
+ private:
+  IntervalAttention op(const at::Tensor& q) const { return {mask_, scale_of(q, scale_)}; }
+
+  IntervalMask mask_;
+  std::optional<double> scale_;
+};
+
 }  // namespace
 
 IntervalAttentionOutput interval_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                            const IntervalMask& mask, std::optional<double> scale) {
   check_interval_attention(q, k, v, mask);
   expect_fused(q, mask);
-  const double factor = scale.value_or(1.0 / std::sqrt(static_cast<double>(q.size(3))));
-  auto outputs =
-      differentiable(std::make_shared<IntervalAttention>(mask, factor), {q, k, v, mask.lo, mask.hi});
+  auto outputs = differentiable(std::make_shared<IntervalAttention>(mask, scale_of(q, scale)),
+                                {q, k, v, mask.lo, mask.hi});
   return {outputs[0], outputs[1]};
+}
+
+std::shared_ptr<const SoftmaxOperator> interval_operator(Implementation implementation,
+                                                         const IntervalMask& mask,
+                                                         std::optional<double> scale) {
+  if (implementation == Implementation::fused) return std::make_shared<IntervalOperator>(mask, scale);
+  return softmax_operator([mask, scale](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    const IntervalAttentionOutput out = interval_attention_reference(q, k, v, mask, scale);
+    return SoftmaxOperator::Output{out.o, out.lse, {}};
+  });
 }
 
 IntervalAttentionOutput interval_attention_by(Implementation implementation, const at::Tensor& q,

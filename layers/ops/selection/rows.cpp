@@ -70,6 +70,11 @@ std::vector<PackedDocument> documents(const BlockGeometry& geometry, const Block
   return all;
 }
 
+// Of the document whose first ones are `here`.
+static int64_t whole_blocks(const BlockGeometry& geometry, int64_t here) {
+  return geometry.whole == 0 ? here : ceil_div(geometry.whole, geometry.key_block);
+}
+
 int64_t row_budget(const SelectionRule& rule, int64_t blocks) {
   if (rule.density > 0)
     return std::max<int64_t>(
@@ -109,7 +114,8 @@ std::vector<Row> rows(const std::vector<PackedDocument>& documents, const BlockG
   std::vector<Row> all;
   all.reserve(static_cast<size_t>(row_count(documents)));
   for (const PackedDocument& document : documents) {
-    const int64_t blocks = document.blocks(geometry.key_block), budget = row_budget(rule, blocks);
+    const int64_t blocks = document.blocks(geometry.key_block),
+                  budget = row_budget(rule, whole_blocks(geometry, blocks));
     for (int64_t r = 0; r < document.rows; ++r) {
       const int64_t candidates =
           rule.causal ? last_query(geometry, document, r) / geometry.key_block + 1 : blocks;
@@ -127,7 +133,8 @@ Limits limits(const SelectionRule& rule) {
 std::optional<int64_t> list_size(const std::vector<PackedDocument>& documents, const BlockGeometry& geometry,
                                  const SelectionRule& rule) {
   if (rule.top_k == 0 && rule.density == 0) return std::nullopt;
-  return std::max(rule.first + rule.latest, row_budget(rule, most_blocks(documents, geometry.key_block)));
+  return std::max(rule.first + rule.latest,
+                  row_budget(rule, whole_blocks(geometry, most_blocks(documents, geometry.key_block))));
 }
 
 void check_scores(bool nan) { check<DataError>(!nan, "scores: NaN for a candidate block, expected numbers"); }

@@ -51,6 +51,8 @@ struct BlockGeometry {
   int64_t offset = 0;  // position of the first query (decoding); 0 when packed
   // int32 [N+1] on the CPU, B = 1: documents in tokens; undefined: a row is a document.
   at::Tensor cu_seqlens;
+  // Tokens of the one document whose first `tokens` keys are here: what density counts. 0: they are all.
+  int64_t whole = 0;
 };
 
 // Which blocks of a row are kept. When causal a row's candidates are the blocks that begin no later than its

@@ -302,9 +302,16 @@ class BackwardUnit {
     const Params& params = *work_->params;
     float* staging = staging_.get(kTile * std::max(params.qk_size, params.v_size));
     const auto store_heads = [&](const Strided& out, int64_t first, int64_t heads, int64_t size) {
-      for (int64_t head = first; head < first + heads; ++head, sums += size * kTile)
-        store_transposed(sums, size, tile_->count,
-                         mutable_row<Element>(out, work_->batch, tile_->first, head), out.token, staging);
+      for (int64_t head = first; head < first + heads; ++head, sums += size * kTile) {
+        const auto store_as = [&]<class Stored>(const Stored*) {
+          store_transposed(sums, size, tile_->count,
+                           mutable_row<Stored>(out, work_->batch, tile_->first, head), out.token, staging);
+        };
+        if (work_->gradients->key_dtype == DType::kFloat32)
+          store_as(static_cast<const float*>(nullptr));
+        else
+          store_as(static_cast<const Element*>(nullptr));
+      }
     };
     store_heads(work_->gradients->dk, work_->head * params.key_heads / params.heads, work_->key_heads(),
                 params.qk_size);

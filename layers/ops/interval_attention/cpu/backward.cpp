@@ -245,10 +245,11 @@ void* element_at(const Strided& x, DType dtype, int64_t batch, int64_t token, in
 // fp32 accumulators of one output, dk or dv, by head: the output itself, or work space.
 class Accumulator {
  public:
-  Accumulator(const Params& params, const Strided& out, int64_t size, bool dot_product, bool in_place)
-      : params_(params), out_(out), size_(size) {
+  Accumulator(const Params& params, const Strided& out, DType dtype, int64_t size, bool dot_product,
+              bool in_place)
+      : params_(params), out_(out), dtype_(dtype), size_(size) {
     padded_ = HWY_DYNAMIC_DISPATCH(padded_size)(size, dot_product);
-    direct_ = params.dtype == DType::kFloat32 && padded_ == size && (in_place || out.token == size);
+    direct_ = dtype == DType::kFloat32 && padded_ == size && (in_place || out.token == size);
   }
 
   // Space for `slots` (batch, head) pairs, cleared. The caller decides which pair lives in which slot.
@@ -267,13 +268,14 @@ class Accumulator {
   void store(int64_t batch, int64_t head, int64_t slot) const {
     if (direct_) return;
     HWY_DYNAMIC_DISPATCH(store_rows)
-    (row(batch, head, slot), padded_, params_.keys, size_, params_.dtype,
-     element_at(out_, params_.dtype, batch, 0, head), out_.token);
+    (row(batch, head, slot), padded_, params_.keys, size_, dtype_, element_at(out_, dtype_, batch, 0, head),
+     out_.token);
   }
 
  private:
   const Params& params_;
   const Strided& out_;
+  DType dtype_;
   int64_t size_, padded_;
   bool direct_;
   simd::Scratch<float> space_;
@@ -321,8 +323,8 @@ class Backward {
 
   Storage storage(bool shared) const {
     const auto reuse = static_cast<int64_t>(tiles_.size()) * params_.heads;
-    Storage s{{params_, gradients_.dk, params_.qk_size, dot_, shared},
-              {params_, gradients_.dv, params_.v_size, dot_, shared},
+    Storage s{{params_, gradients_.dk, gradients_.key_dtype, params_.qk_size, dot_, shared},
+              {params_, gradients_.dv, gradients_.key_dtype, params_.v_size, dot_, shared},
               {params_.k, params_.keys, params_.qk_size, params_.dtype, params_.bf16_product,
                reuse / params_.key_heads},
               {params_.v, params_.keys, params_.v_size, params_.dtype, params_.bf16_product,

@@ -181,7 +181,7 @@ void expect_one_rank(at::ScalarType dtype, double tolerance) {
           SCOPED_TRACE(::testing::Message()
                        << ranks << " ranks, " << bounds.size() - 1 << " documents, " << bounds.back()
                        << " tokens, balance " << static_cast<int>(balance));
-          const SequenceLayout layout(bounds, ranks, 64, balance, {});
+          const SequenceLayout layout(bounds, ranks, 64, balance, causal_pairs);
           expect_same(on_ranks(task, layout), expected, tolerance, &exact);
         }
     }
@@ -205,7 +205,7 @@ TEST(LightningContext, BFloat16ErrsAsOneRankDoes) {
       for (const int ranks : {2, 3, 4})
         for (const Balance balance : kBalances) {
           SCOPED_TRACE(::testing::Message() << ranks << " ranks, " << bounds.size() - 1 << " documents");
-          const Results found = on_ranks(task, {bounds, ranks, 64, balance, {}});
+          const Results found = on_ranks(task, {bounds, ranks, 64, balance, causal_pairs});
           for (size_t i = 0; i < exact.size(); ++i)
             EXPECT_LE(error_of(found[i].second, exact[i].second),
                       1.2 * error_of(alone[i].second, exact[i].second))
@@ -217,7 +217,7 @@ TEST(LightningContext, BFloat16ErrsAsOneRankDoes) {
 
 TEST(LightningContext, EightSpansARank) {
   const std::vector<int32_t> bounds{0, 139, 147, 518, 521, 530, 984, 1433};
-  const SequenceLayout layout(bounds, 3, 64, Balance::ptrr, {});
+  const SequenceLayout layout(bounds, 3, 64, Balance::ptrr, causal_pairs);
   EXPECT_EQ(layout.spans().size(), 24U);
   const Task task(LightningConfig{}, bounds, at::kFloat, at::kFloat),
       wide(LightningConfig{}, bounds, at::kDouble, at::kFloat);
@@ -235,7 +235,7 @@ TEST(LightningContext, SendsStatesAlone) {
       if (ranks == 3 && tokens > 2048) continue;
       SCOPED_TRACE(::testing::Message() << ranks << " ranks, " << tokens << " tokens");
       const Task task(LightningConfig{}, {0, tokens}, at::kFloat);
-      const SequenceLayout layout(task.bounds, ranks, 64, Balance::none, {});
+      const SequenceLayout layout(task.bounds, ranks, 64, Balance::none, causal_pairs);
       run_ranks(ranks, [&](const Group& group) {
         shared(task, layout, group);
         const int64_t rank = group->rank(), mine = heads * (rank + 1) / ranks - heads * rank / ranks,
@@ -257,7 +257,7 @@ TEST(LightningContext, SendsStatesAlone) {
 // Under recomputation the backward pass runs the forward exchanges again, on all ranks in the same order.
 TEST(LightningContext, RecomputedItHasTheSameBits) {
   const Task task(LightningConfig{}, {0, 3, 3, 140, 250, 271, 272, 400}, at::kFloat);
-  const SequenceLayout layout(task.bounds, 3, 64, Balance::headtail, {});
+  const SequenceLayout layout(task.bounds, 3, 64, Balance::headtail, causal_pairs);
   run_ranks(
       3,
       [&](const Group& ranks) {
@@ -282,7 +282,7 @@ TEST(LightningContext, OverGloo) {
       wide(LightningConfig{}, bounds, at::kDouble, at::kFloat);
   const Results expected = whole(task), exact = whole(wide);
   for (const int ranks : {2, 3}) {
-    const SequenceLayout layout(bounds, ranks, 64, Balance::headtail, {});
+    const SequenceLayout layout(bounds, ranks, 64, Balance::headtail, causal_pairs);
     std::vector<Results> runs(static_cast<size_t>(ranks));
     run_gloo_ranks(
         ranks,

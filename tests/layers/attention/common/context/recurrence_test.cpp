@@ -109,7 +109,7 @@ TEST(RecurrenceInPieces, IsThatOfOneRank) {
 // A decay that forgets all stays inside its document, and what is not finite in one document does not reach
 // the next.
 TEST(RecurrenceInPieces, DocumentsStayApart) {
-  const SequenceLayout layout({0, 50, 100}, 2, 16, Balance::headtail, {});
+  const SequenceLayout layout({0, 50, 100}, 2, 16, Balance::headtail, causal_pairs);
   Inputs inputs = drawn(100, 1, at::kFloat);
   inputs[2].narrow(1, 0, 50).fill_(std::numeric_limits<float>::infinity());
   std::vector<at::Tensor> found(2);
@@ -141,7 +141,7 @@ class LiveBytes : public c10::MemoryReportingInfoBase {
 // What waits for the backward pass is that of a rank's own tokens, however many are before them, and the
 // states of one crossing.
 TEST(RecurrenceInPieces, KeepsNoHistory) {
-  const SequenceLayout layout({0, 4096}, 4, 64, Balance::none, {});
+  const SequenceLayout layout({0, 4096}, 4, 64, Balance::none, causal_pairs);
   const Inputs inputs = drawn(layout.total(), 1, at::kFloat);
   std::vector<int64_t> kept(4, 0);
   run_ranks(4, [&](const Group& ranks) {

@@ -112,7 +112,7 @@ TEST(StateScan, IsTheLoopOverAllSpans) {
     for (const Balance balance : {Balance::none, Balance::headtail, Balance::ptrr})
       for (const auto& bounds : rows()) {
         SCOPED_TRACE(::testing::Message() << ranks << " ranks, " << bounds.size() - 1 << " documents");
-        const SequenceLayout layout(bounds, ranks, 64, balance, {});
+        const SequenceLayout layout(bounds, ranks, 64, balance, causal_pairs);
         expect_scan(layout, {}, false, at::kDouble);
         expect_scan(layout, {.heads = 3, .dk = 2, .dv = 2}, true, at::kFloat);
       }
@@ -120,7 +120,7 @@ TEST(StateScan, IsTheLoopOverAllSpans) {
 
 // Heads that cannot be shared out evenly, fewer than there are ranks.
 TEST(StateScan, AnyNumberOfHeads) {
-  const SequenceLayout layout({0, 3, 900}, 4, 64, Balance::headtail, {});
+  const SequenceLayout layout({0, 3, 900}, 4, 64, Balance::headtail, causal_pairs);
   for (const int64_t heads : {1, 2, 3, 5, 7}) expect_scan(layout, {.heads = heads}, false, at::kDouble);
 }
 
@@ -134,7 +134,7 @@ TEST(StateScan, SeededLayouts) {
     if (bounds.back() == 0) continue;
     const SequenceLayout layout(bounds, 1 + static_cast<int>(random() % 4),
                                 1 + static_cast<int64_t>(random() % 9), static_cast<Balance>(random() % 3),
-                                {});
+                                causal_pairs);
     SCOPED_TRACE(draw);
     expect_scan(layout, {.heads = 2, .dk = 2, .dv = 1}, false, at::kDouble);
     if (HasFailure()) return;
@@ -146,7 +146,7 @@ TEST(StateScan, SeededLayouts) {
 TEST(StateScan, BytesDoNotGrowWithTheSequence) {
   for (const int ranks : {2, 4})
     for (const int32_t tokens : {2048, 32768}) {
-      const SequenceLayout layout({0, tokens}, ranks, 64, Balance::none, {});
+      const SequenceLayout layout({0, tokens}, ranks, 64, Balance::none, causal_pairs);
       std::vector<int64_t> sent(static_cast<size_t>(ranks), 0);
       run_ranks(ranks, [&](const Group& group) {
         const StateScan scan(std::make_shared<ContextGroup>(group, layout), "scan");
@@ -162,7 +162,7 @@ TEST(StateScan, BytesDoNotGrowWithTheSequence) {
 }
 
 TEST(StateScan, DocumentsOfOneSpanSendNothing) {
-  const SequenceLayout layout({0, 64, 128, 192, 256}, 4, 64, Balance::none, {});
+  const SequenceLayout layout({0, 64, 128, 192, 256}, 4, 64, Balance::none, causal_pairs);
   EXPECT_TRUE(crossings(layout).empty());
 }
 

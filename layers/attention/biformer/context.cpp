@@ -1,0 +1,34 @@
+// One sequence over several ranks: means of regions come from all, then the regions that somebody chose.
+#include <ATen/ops/tensor.h>
+
+#include "layers/attention/biformer/module.h"
+#include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/stretch_rows.h"
+
+namespace longreach::biformer {
+
+at::Tensor BiformerAttention::attend_context(const Heads& heads,
+                                             const std::shared_ptr<const ContextGroup>& context) const {
+  const int64_t region = routing_.region;
+  const StretchRows rows(context, [region](int64_t tokens) { return tokens / region; });
+  const at::Tensor own =
+      biformer_key_means(heads.k, routing_, own_cu_seqlens(*context), site_.implementation);
+  const at::Tensor means = rows.exchange()->fetch(own[0], "means of regions").unsqueeze(0);
+  std::vector<BlockLists> lists;
+  for (const Piece& piece : context->pieces()) {
+    BlockLists& of_piece = lists.emplace_back(BlockLists{.query_block = region, .key_block = region});
+    if (!piece.continued())
+      of_piece.cu_seqlens_q = of_piece.cu_seqlens_k = at::tensor(piece.cu_seqlens, at::kInt);
+    const int64_t before = piece.begin - piece.history_begin;
+    const Interval seen = rows.of(piece);
+    of_piece.indices = biformer_regions(heads.q.narrow(1, piece.local, piece.tokens),
+                                        means.narrow(1, seen.begin, seen.size()), before + piece.tokens,
+                                        before, routing_, of_piece.cu_seqlens_q, site_.implementation);
+  }
+  return attend_blocks_in_context(context, heads, lists, region, share_chosen_blocks(*context, lists, region),
+                                  block_operators(site_.implementation))
+      .o;
+}
+
+}  // namespace longreach::biformer

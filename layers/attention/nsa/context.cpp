@@ -1,0 +1,177 @@
+// One sequence over several ranks. Windows of compression belong to whom their last token belongs to, who
+// fetches the tokens before; compressed keys come from all; then the chosen blocks, and the window.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+
+#include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/stretch_rows.h"
+#include "layers/attention/nsa/branches.h"
+#include "layers/attention/nsa/module.h"
+#include "layers/ops/common/packed_documents.h"
+
+namespace longreach::nsa {
+namespace {
+
+at::Tensor bounds_of(const Piece& piece) {
+  return piece.continued() ? at::Tensor() : at::tensor(piece.cu_seqlens, at::kInt);
+}
+
+int64_t before(const Piece& piece) { return piece.begin - piece.history_begin; }
+
+// Windows that the first `tokens` tokens of a document complete.
+int64_t windows_within(const NsaOptions& options, int64_t tokens) {
+  return window_count(nsa_windows(options), tokens);
+}
+
+// Where, counted within the document, the windows that a continued piece completes begin to have tokens: at a
+// stride.
+int64_t first_token(const NsaOptions& options, const Piece& piece) {
+  const int64_t lead = options.compress_block - options.compress_stride;
+  return std::max<int64_t>(before(piece) - lead, 0) / options.compress_stride * options.compress_stride;
+}
+
+// Operators of lists of blocks for which block_attention has no tiles.
+OperatorOf small_block_operators(Implementation implementation, const NsaOptions& options) {
+  return [=](const BlockLists& lists) {
+    return softmax_operator([=](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+      const auto documents =
+          packed_documents(lists.cu_seqlens_q, lists.cu_seqlens_k, q.size(1), k.size(1), 1);
+      const IntervalAttentionOutput out =
+          attend_small_blocks(implementation, {.q = q, .k = k, .v = v}, lists.indices, options, documents);
+      return SoftmaxOperator::Output{out.o, out.lse, {}};
+    });
+  };
+}
+
+// The compressed branch and the lists of one piece. The reference computes the other branches as well, of
+// keys that are none.
+Chosen chosen_by(Implementation implementation, const NsaInput& in, const NsaOptions& options) {
+  if (implementation == Implementation::fused)
+    return compress_and_choose(in, options, documents(in, options), false);
+  const NsaOutput out = nsa_attention_reference(in, options);
+  return {out.o_cmp, out.lse_cmp, {out.block_indices, {}}};
+}
+
+}  // namespace
+
+// Keys and values of own windows side by side, [1, M, HK, 2 D], before the positions of windows.
+at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v,
+                                     const std::shared_ptr<const ContextGroup>& context) const {
+  const int64_t size = site_.head_dim;
+  const at::Tensor own = at::cat({k, v}, 3);
+  const bool overlapping = options_.compress_block > options_.compress_stride;
+  std::optional<PieceKeys> tokens;
+  if (overlapping)
+    tokens.emplace(context, [this](int, const Piece& piece) {
+      return std::vector<Interval>{{piece.history_begin + first_token(options_, piece), piece.begin}};
+    });
+  const at::Tensor all = overlapping ? fetch(tokens->exchange(), own, "tokens of windows") : own;
+  // Ranks without tokens have fetched as well.
+  std::vector<at::Tensor> parts{all.narrow(1, 0, 0).to(k.scalar_type())};
+  for (const Piece& piece : context->pieces()) {
+    int64_t end = piece.local + piece.tokens, lead = 0, dropped = 0;
+    if (overlapping) {
+      const PieceCall place = tokens->call(piece, nullptr);
+      end = place.key + place.keys;
+    }
+    if (piece.continued()) {
+      const int64_t first = first_token(options_, piece);
+      lead = before(piece) - first;
+      dropped = windows_within(options_, before(piece)) - first / options_.compress_stride;
+    }
+    const at::Tensor seen = all.narrow(1, end - piece.tokens - lead, piece.tokens + lead).to(k.scalar_type());
+    const auto compressed = [&](int64_t part, const NsaCompression& phi) {
+      return nsa_compress(seen.narrow(3, part * size, size), phi, options_, bounds_of(piece));
+    };
+    const at::Tensor windows = at::cat({compressed(0, key_phi()), compressed(1, value_phi())}, 3);
+    parts.push_back(windows.slice(1, std::max<int64_t>(dropped, 0)));
+  }
+  return at::cat(parts, 1);
+}
+
+// Keys of own windows with the positions of windows, where the form says so.
+at::Tensor NsaAttention::placed_windows(const at::Tensor& k_cmp, const ContextGroup& context) const {
+  if (compress_turned_ || options_.form == NsaForm::lucidrains) return k_cmp;
+  std::vector<at::Tensor> positions{at::arange(0, at::kLong)}, tokens = positions;
+  const auto add = [&](int64_t document, int64_t first, int64_t end) {
+    positions.push_back(at::arange(first, std::max(first, end), at::kLong) * options_.compress_stride);
+    tokens.push_back(positions.back() + document);
+  };
+  for (const Piece& piece : context.pieces()) {
+    if (piece.continued())
+      add(piece.history_begin, windows_within(options_, before(piece)),
+          windows_within(options_, before(piece) + piece.tokens));
+    for (size_t i = 0; i + 1 < piece.cu_seqlens.size(); ++i)
+      add(piece.begin + piece.cu_seqlens[i], 0,
+          windows_within(options_, piece.cu_seqlens[i + 1] - piece.cu_seqlens[i]));
+  }
+  return turn(k_cmp, rotation_in(context, at::cat(positions).unsqueeze(0), at::cat(tokens), k_cmp));
+}
+
+// windows: of the piece's documents, keys and values side by side. Keys and values of tokens are none, as the
+// choice reads how many there are and no more.
+NsaInput NsaAttention::of_piece(const Piece& piece, const Heads& turned, const at::Tensor& plain_q,
+                                const at::Tensor& windows) const {
+  const int64_t size = site_.head_dim;
+  const at::Tensor none = at::empty({1, 1, site_.num_kv_heads, size}, turned.k.options())
+                              .zero_()
+                              .expand({1, before(piece) + piece.tokens, site_.num_kv_heads, size});
+  NsaInput in{.q = turned.q.narrow(1, piece.local, piece.tokens), .k = none, .v = none};
+  if (options_.form == NsaForm::lucidrains) in.q_cmp = plain_q.narrow(1, piece.local, piece.tokens);
+  in.k_cmp = windows.narrow(3, 0, size);
+  in.v_cmp = windows.narrow(3, size, size);
+  in.cu_seqlens = bounds_of(piece);
+  set_memory(in);
+  return in;
+}
+
+at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch) const {
+  const auto& context = batch.context;
+  const Heads plain = split_heads(x);
+  const Rotation rotation = rotation_of(batch, plain.q);
+  const Heads turned{turn(plain.q, rotation), turn(plain.k, rotation), plain.v};
+  const at::Tensor own = own_windows(compress_turned_ ? turned.k : plain.k, plain.v, context);
+  const int64_t size = site_.head_dim;
+  const StretchRows rows(context, [this](int64_t tokens) { return windows_within(options_, tokens); });
+  const at::Tensor windows =
+      fetch(rows.exchange(),
+            at::cat({placed_windows(own.narrow(3, 0, size), *context), own.narrow(3, size, size)}, 3),
+            "compressed keys");
+
+  // Ranks without tokens have fetched as well.
+  std::vector<at::Tensor> o_cmp{windows.narrow(1, 0, 0)
+                                    .narrow(3, size, size)
+                                    .repeat_interleave(site_.num_heads / site_.num_kv_heads, 2)
+                                    .to(plain.q.scalar_type())};
+  std::vector<BlockLists> lists;
+  for (const Piece& piece : context->pieces()) {
+    const Interval seen = rows.of(piece);
+    const Chosen chosen =
+        chosen_by(site_.implementation,
+                  of_piece(piece, turned, plain.q,
+                           windows.narrow(1, seen.begin, seen.size()).to(plain.q.scalar_type())),
+                  options_);
+    o_cmp.push_back(chosen.o_cmp);
+    lists.push_back({.indices = chosen.selection.indices,
+                     .query_block = 1,
+                     .key_block = options_.block_size,
+                     .cu_seqlens_q = bounds_of(piece),
+                     .cu_seqlens_k = bounds_of(piece)});
+  }
+  NsaOutput out{.o_cmp = at::cat(o_cmp, 1)};
+  const BlocksOf blocks = share_chosen_blocks(*context, lists, options_.block_size);
+  const OperatorOf operators = has_block_tiles(options_.block_size)
+                                   ? block_operators(site_.implementation, {.scale = options_.scale})
+                                   : small_block_operators(site_.implementation, options_);
+  out.o_slc = attend_blocks_in_context(context, turned, lists, options_.block_size, blocks, operators).o;
+  out.o_win = attend_in_context(context, turned, {.window = options_.window}, site_.implementation);
+  add_branches(gate(x), out);
+  return merge(out.o);
+}
+
+}  // namespace longreach::nsa

@@ -1,0 +1,48 @@
+// One sequence over several ranks: the pattern says which blocks a piece reads, so nobody has to ask.
+#include <ATen/ops/tensor.h>
+
+#include <algorithm>
+
+#include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/s2/module.h"
+#include "layers/ops/document.h"
+
+namespace longreach::s2 {
+namespace {
+
+// Blocks before a continued piece that some head of some of its rows keeps.
+std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Piece& piece) {
+  const int64_t first = (piece.begin - piece.history_begin) / pattern.block_size,
+                rows = ceil_div(piece.tokens, pattern.block_size);
+  const auto read = [&](int64_t block) {
+    for (int64_t head = 0; head < pattern.heads; ++head)
+      for (int64_t row = first; row < first + rows; ++row)
+        if (pattern.keeps(head, row, block)) return true;
+    return false;
+  };
+  std::vector<int64_t> blocks;
+  for (int64_t block = 0; block < first; ++block)
+    if (read(block)) blocks.push_back(block);
+  return blocks;
+}
+
+}  // namespace
+
+at::Tensor S2Attention::attend_context(const Heads& heads,
+                                       const std::shared_ptr<const ContextGroup>& context) const {
+  const int64_t size = pattern_.block_size;
+  std::vector<BlockLists> lists;
+  for (const Piece& piece : context->pieces()) {
+    BlockLists& own = lists.emplace_back(BlockLists{.query_block = size, .key_block = size});
+    if (!piece.continued()) own.cu_seqlens_q = own.cu_seqlens_k = at::tensor(piece.cu_seqlens, at::kInt);
+    const int64_t before = piece.begin - piece.history_begin;
+    own.indices =
+        s2_lists(pattern_, before + piece.tokens, before, size, own.cu_seqlens_q).to(heads.q.device());
+  }
+  const auto blocks_of = [this](int, const Piece& piece) { return blocks_read(pattern_, piece); };
+  return attend_blocks_in_context(context, heads, lists, size, blocks_of,
+                                  block_operators(site_.implementation))
+      .o;
+}
+
+}  // namespace longreach::s2

@@ -1,0 +1,43 @@
+// Context parallelism of a mechanism: P ranks that share a row against one rank that has all of it.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "distributed/sequence_layout.h"
+#include "layers/attention/mechanisms.h"
+
+namespace longreach::test {
+
+// A row of documents, and how it is dealt out.
+struct ContextCase {
+  std::vector<int32_t> cu_seqlens;
+  int ranks = 2;
+  Balance balance = Balance::none;
+};
+
+// One document, rows of a batch, packed documents of odd lengths, documents of one token, an empty one, fewer
+// tokens than ranks have tiles; on 1 to 4 ranks, contiguous, from both ends, by cost.
+std::vector<ContextCase> all_context_cases();
+// One of each kind, for options that are the same code but for a branch.
+std::vector<ContextCase> some_context_cases();
+
+struct ContextTolerance {
+  bool same_bits = true;  // of outputs in float32 and bfloat16: softmax kinds
+  // Parameters whose names begin so are zero. The sigmoid of a gate is one bit off in the last elements of a
+  // tensor, where LibTorch has no vector left; that of zero is not.
+  std::string neutral;
+  double output = 2e-6, gradient = 2e-6;  // float32, relative
+  double bfloat16 = 1.2;                  // the error against float64, in that of one rank
+};
+
+// Outputs, losses, gradients of x and of every parameter, for all cases: float64 by the reference within
+// 1e-12, float32 and bfloat16 by the fused path.
+void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSite& site,
+                                    const std::vector<ContextCase>& cases = some_context_cases(),
+                                    const ContextTolerance& tolerance = {});
+
+// The same of float32 with ranks that talk over Gloo, two and three of them.
+void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site);
+
+}  // namespace longreach::test
