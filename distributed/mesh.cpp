@@ -43,6 +43,13 @@ Group group(const Group& world, const std::vector<int>& members) {
   return static_cast<int>(members.size()) == world->size() ? world : world->split(members);
 }
 
+Group copy_of(const Group& group) {
+  if (!group) return nullptr;
+  std::vector<int> all;
+  for (int rank = 0; rank < group->size(); ++rank) all.push_back(rank);
+  return group->split(all);
+}
+
 }  // namespace
 
 ParallelDegrees resolve(const ParallelDegrees& degrees, int64_t world) {
@@ -80,19 +87,30 @@ Mesh make_mesh(const Group& world, const ParallelDegrees& degrees) {
   return mesh;
 }
 
+Mesh own_groups(const Mesh& mesh, bool joined) {
+  Mesh own{.world = copy_of(mesh.world)};
+  own.shard = mesh.shard == mesh.world && joined ? own.world : copy_of(mesh.shard);
+  own.replicate = mesh.replicate == mesh.world ? own.world : copy_of(mesh.replicate);
+  return own;
+}
+
 Traffic take_traffic(const Mesh& mesh) {
   Traffic all;
   for (const auto& group : {mesh.world, mesh.context, mesh.data, mesh.shard, mesh.replicate}) {
     if (!group) continue;
-    for (const auto& [label, moved] : group->traffic()) {
-      LabelTraffic& sum = all[label];
-      sum.operations += moved.operations;
-      sum.bytes += moved.bytes;
-      sum.seconds += moved.seconds;
-    }
+    add(all, group->traffic());
     group->forget_traffic();
   }
   return all;
+}
+
+void add(Traffic& all, const Traffic& more) {
+  for (const auto& [label, moved] : more) {
+    LabelTraffic& sum = all[label];
+    sum.operations += moved.operations;
+    sum.bytes += moved.bytes;
+    sum.seconds += moved.seconds;
+  }
 }
 
 }  // namespace longreach

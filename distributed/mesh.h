@@ -27,7 +27,13 @@ ParallelDegrees resolve(const ParallelDegrees& degrees, int64_t world);
 // Called by all ranks of `world`.
 Mesh make_mesh(const Group& world, const ParallelDegrees& degrees);
 
+// World, shard and replicate anew, for a thread of their own: a group is used by one thread at a time.
+// joined: shard is world, where it has the same members; else one thread may use shard while another uses the
+// rest. Called by all ranks.
+Mesh own_groups(const Mesh& mesh, bool joined);
+
 // What all groups of the mesh have moved since the last call, by label.
 Traffic take_traffic(const Mesh& mesh);
+void add(Traffic& all, const Traffic& more);
 
 }  // namespace longreach

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
+#include <future>
 #include <mutex>
-#include <thread>
 
 namespace longreach {
 namespace {
@@ -148,12 +148,30 @@ class ThreadCommunicator : public Communicator {
 
 }  // namespace
 
+// The number of operators' threads counts for the thread that sets it; but a thread takes the last one that
+// any thread has set when it is first asked for its own.
+std::thread start_thread(std::function<void()> body) {
+  const int threads = at::get_num_threads();
+  std::promise<void> begun;
+  std::future<void> has_begun = begun.get_future();
+  std::thread thread([body = std::move(body), begun = std::move(begun)]() mutable {
+    (void)at::get_num_threads();
+    at::set_num_threads(1);
+    begun.set_value();
+    body();
+  });
+  has_begun.wait();
+  at::set_num_threads(threads);
+  return thread;
+}
+
 void run_threads(int count, const std::function<void(int)>& body, const std::function<void(int)>& failed) {
   std::mutex mutex;
   std::exception_ptr first;
   std::vector<std::thread> threads;
+  const int before = at::get_num_threads();
   for (int number = 0; number < count; ++number)
-    threads.emplace_back([&, number] {
+    threads.push_back(start_thread([&, number] {
       try {
         body(number);
       } catch (...) {
@@ -163,24 +181,17 @@ void run_threads(int count, const std::function<void(int)>& body, const std::fun
         }
         if (failed) failed(number);
       }
-    });
+    }));
   for (std::thread& thread : threads) thread.join();
+  at::set_num_threads(before);
   if (first) std::rethrow_exception(first);
 }
 
 void run_ranks(int size, const std::function<void(const std::shared_ptr<Communicator>&)>& body,
                const CommConfig& config) {
   const auto hall = std::make_shared<Hall>(size, config);
-  const struct ThreadsRestored {
-    int before = at::get_num_threads();
-    ~ThreadsRestored() { at::set_num_threads(before); }
-  } restored;
   run_threads(
-      size,
-      [&](int rank) {
-        at::set_num_threads(1);  // it counts for this thread; products are split alike on all ranks
-        body(std::make_shared<ThreadCommunicator>(hall, rank, config));
-      },
+      size, [&](int rank) { body(std::make_shared<ThreadCommunicator>(hall, rank, config)); },
       [&](int rank) { hall->lose(text(" (rank ", rank, " has failed)")); });
 }
 

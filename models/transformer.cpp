@@ -88,6 +88,7 @@ struct Transformer::Body {
   std::vector<std::shared_ptr<DecoderLayer>> layers;
   std::shared_ptr<Norm> norm;
   std::shared_ptr<Linear> lm_head;  // null: tied
+  UnitGuard* guard = nullptr;
 
   const at::Tensor& head() const { return lm_head ? lm_head->weight() : embed_tokens->weight(); }
   double head_flops() const { return 2.0 * static_cast<double>(head().numel()); }
@@ -123,13 +124,30 @@ std::vector<std::pair<std::string, at::Tensor>> summed(
   return result;
 }
 
+// A layer, and who watches it.
+struct GuardedLayer {
+  std::shared_ptr<DecoderLayer> layer;
+  size_t number;
+  UnitGuard* guard;
+
+  AttentionOutput forward(const at::Tensor& x, const Batch& batch, at::ScalarType dtype) const {
+    if (guard == nullptr) return layer->forward(x, batch, dtype);
+    guard->enter(number, x);
+    AttentionOutput out = layer->forward(x, batch, dtype);
+    std::vector<at::Tensor> outputs{out.y};
+    for (const auto& [name, value] : out.losses) outputs.push_back(value);
+    guard->leave(number, outputs);
+    return out;
+  }
+};
+
 // The layer under activation checkpointing: its losses travel beside y as outputs.
-AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, const at::Tensor& x,
-                                 const Batch& batch, at::ScalarType dtype) {
+AttentionOutput recomputed_layer(const GuardedLayer& layer, const at::Tensor& x, const Batch& batch,
+                                 at::ScalarType dtype) {
   auto names = std::make_shared<std::vector<std::string>>();
   const auto forward = [layer, context = batch.context, dtype, names](const Tensors& inputs) {
     const Batch same{.positions = inputs[1], .cu_seqlens = inputs[2], .context = context};
-    const AttentionOutput out = layer->forward(inputs[0], same, dtype);
+    const AttentionOutput out = layer.forward(inputs[0], same, dtype);
     Tensors outputs{out.y};
     names->clear();
     for (const auto& [name, value] : out.losses) {
@@ -138,7 +156,8 @@ AttentionOutput recomputed_layer(const std::shared_ptr<DecoderLayer>& layer, con
     }
     return outputs;
   };
-  const Tensors outputs = recomputed(forward, {x, batch.positions, batch.cu_seqlens}, layer->parameters());
+  const Tensors outputs =
+      recomputed(forward, {x, batch.positions, batch.cu_seqlens}, layer.layer->parameters());
   AttentionOutput result{outputs[0], {}};
   for (size_t i = 0; i < names->size(); ++i) result.losses.emplace_back((*names)[i], outputs[i + 1]);
   return result;
@@ -157,13 +176,13 @@ Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const
   at::Tensor x = embed(tokens, options);
   Hidden result;
   for (size_t i = 0; i < layers.size(); ++i) {
-    const auto& layer = layers[i];
+    const GuardedLayer layer{layers[i], i, guard};
     const bool recompute = full && at::GradMode::is_enabled();
     const AttentionOutput out =
-        recompute ? recomputed_layer(layer, x, batch, dtype) : layer->forward(x, batch, dtype);
+        recompute ? recomputed_layer(layer, x, batch, dtype) : layer.forward(x, batch, dtype);
     x = out.y;
     if (out.losses.empty()) continue;
-    const auto count = counts.empty() ? layer->attention().loss_counts({batch}) : counts.at(i);
+    const auto count = counts.empty() ? layers[i]->attention().loss_counts({batch}) : counts.at(i);
     for (const auto& [name, sum] : out.losses) {
       if (!count.contains(name))
         throw BrokenPromise(
@@ -204,6 +223,10 @@ Transformer::~Transformer() = default;
 
 const ModelConfig& Transformer::config() const { return body_->config; }
 
+std::vector<std::shared_ptr<torch::nn::Module>> Transformer::units() const {
+  return {body_->layers.begin(), body_->layers.end()};
+}
+
 at::Tensor Transformer::hidden(const at::Tensor& tokens, const Batch& batch, const LossOptions& options) {
   return body_->run(tokens, batch, options).x;
 }
@@ -211,6 +234,8 @@ at::Tensor Transformer::hidden(const at::Tensor& tokens, const Batch& batch, con
 at::Tensor Transformer::logits(const at::Tensor& tokens, const Batch& batch) {
   return linear_map(body_->run(tokens, batch, {}).x, body_->head());
 }
+
+void Transformer::set_unit_guard(UnitGuard* guard) { body_->guard = guard; }
 
 LossCounts Transformer::loss_counts(const std::vector<Batch>& step) const {
   LossCounts counts;

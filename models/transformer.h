@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "distributed/unit_guard.h"
 #include "layers/attention/attention.h"
 #include "models/model_config.h"
 
@@ -49,6 +50,10 @@ class Transformer : public torch::nn::Module {
   ~Transformer() override;
 
   const ModelConfig& config() const;
+  // Modules whose parameters are used together: the layers, in their order.
+  std::vector<std::shared_ptr<torch::nn::Module>> units() const;
+  // guard, which outlives the model's use or is taken back by null, sees each layer's passes.
+  void set_unit_guard(UnitGuard* guard);
 
   // tokens int64 [B, T] -> final hidden states after the last norm [B, T, C].
   at::Tensor hidden(const at::Tensor& tokens, const Batch& batch, const LossOptions& options = {});
