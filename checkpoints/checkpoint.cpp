@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include "checkpoints/checked_file.h"
@@ -32,9 +33,10 @@ void make_folder(const std::string& path) {
 // A checkpoint being written; vanishes unless it is published.
 class TemporaryFolder {
  public:
-  TemporaryFolder(const std::string& root, int64_t step)
-      : root_(root), step_(step), path_(step_folder(root, step) + ".tmp") {
+  TemporaryFolder(const std::string& root, int64_t step, const WritePoint& point)
+      : root_(root), step_(step), path_(step_folder(root, step) + ".tmp"), point_(point) {
     make_folder(root);
+    reach(point_);
     make_folder(path_);
   }
   ~TemporaryFolder() {
@@ -45,9 +47,7 @@ class TemporaryFolder {
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
   void add_tensors(const std::string& name, const NamedTensors& tensors) {
-    CheckedFile file(path_ + "/" + name);
-    write_safetensors(file, tensors);
-    manifest_.files.push_back({name, file.finish()});
+    add_file(name, [&](CheckedFile& file) { write_safetensors(file, tensors); });
   }
   void add_text(const std::string& name, const std::string& contents) {
     const bool reserved =
@@ -60,27 +60,41 @@ class TemporaryFolder {
       make_folder(parent.string());
       folders_.insert(parent.string());
     }
-    CheckedFile file(path_ + "/" + name);
-    file.write(contents);
-    manifest_.files.push_back({name, file.finish()});
+    add_file(name, [&](CheckedFile& file) { file.write(contents); });
   }
   std::string publish() {
     manifest_.step = step_;
-    CheckedFile file(path_ + "/" + kManifestName);
-    file.write(manifest_text(manifest_));
-    file.finish();
-    for (const std::string& folder : folders_) sync_folder(folder);
-    sync_folder(path_);
-    publish_folder(root_, step_);
+    write_file(kManifestName, [&](CheckedFile& file) { file.write(manifest_text(manifest_)); });
+    folders_.insert(path_);
+    for (const std::string& folder : folders_) {
+      reach(point_);
+      sync_folder(folder);
+    }
+    publish_folder(root_, step_, point_);
     published_ = true;
     return step_folder(root_, step_);
   }
 
  private:
+  using Writer = std::function<void(CheckedFile&)>;
+
+  FileSum write_file(const std::string& name, const Writer& write) const {
+    reach(point_);
+    CheckedFile file(path_ + "/" + name);
+    reach(point_);
+    write(file);
+    reach(point_);
+    return file.finish();
+  }
+  void add_file(const std::string& name, const Writer& write) {
+    manifest_.files.push_back({name, write_file(name, write)});
+  }
+
   const std::string root_;
   const int64_t step_;
   const std::string path_;
-  std::set<std::string> folders_;  // below path_
+  const WritePoint& point_;
+  std::set<std::string> folders_;  // to be flushed
   Manifest manifest_;
   bool published_ = false;
 };
@@ -136,12 +150,14 @@ CheckpointContents load_step(const std::string& root, int64_t step, bool with_op
 
 }  // namespace
 
-std::string save_checkpoint(const std::string& root, const CheckpointContents& contents) {
+std::string save_checkpoint(const std::string& root, const CheckpointContents& contents,
+                            const WritePoint& point) {
   check<CheckpointError>(contents.step >= 0, one_line(root), ": step ", contents.step,
                          ", allowed: at least 0");
   make_folder(root);
+  reach(point);
   clean_leftovers(root);
-  TemporaryFolder folder(root, contents.step);
+  TemporaryFolder folder(root, contents.step, point);
   folder.add_tensors(kModelShard, contents.model);
   if (!contents.optimizer.empty()) folder.add_tensors(kOptimizerShard, contents.optimizer);
   for (const auto& [name, value] : contents.texts) folder.add_text(name, value);

@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoints/write_point.h"
+
 namespace longreach {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
@@ -31,7 +33,8 @@ struct CheckpointContents {
 // Writes root/step-NNNNNNNN atomically and returns its path; root is made, the folder above it must be there.
 // An existing checkpoint of that step is replaced only once the new one is complete. Throws CheckpointError
 // (full disk, read-only folder) and leaves everything else as it was.
-std::string save_checkpoint(const std::string& root, const CheckpointContents& contents);
+std::string save_checkpoint(const std::string& root, const CheckpointContents& contents,
+                            const WritePoint& point = {});
 
 // Checks that the manifest is that of the step the folder is named after, and every file's size and checksum.
 // Throws CheckpointError naming the file.

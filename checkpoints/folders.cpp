@@ -92,15 +92,19 @@ int64_t step_named_by(const std::string& folder) {
   return step_of(path.filename().string(), "");
 }
 
-void publish_folder(const std::string& root, int64_t step) {
+void publish_folder(const std::string& root, int64_t step, const WritePoint& point) {
   const std::string complete = step_folder(root, step), temporary = complete + std::string(kTemporary);
+  reach(point);
   if (!exists(complete)) {
     rename_or_throw(temporary, complete);
+    reach(point);
     return sync_folder(root);
   }
   if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, complete.c_str(), RENAME_EXCHANGE) != 0)
     replace_by_two_renames(temporary, complete);
+  reach(point);
   sync_folder(root);
+  reach(point);
   remove_tree(temporary);
 }
 
@@ -132,10 +136,12 @@ void clean_leftovers(const std::string& root) {
     if (step_of(name, kAside) >= 0 || step_of(name, kTemporary) >= 0) remove_tree(root + "/" + name);
 }
 
-void remove_step(const std::string& root, int64_t step) {
+void remove_step(const std::string& root, int64_t step, const WritePoint& point) {
   const std::string complete = step_folder(root, step), temporary = complete + std::string(kTemporary);
   remove_tree(temporary);
+  reach(point);
   rename_or_throw(complete, temporary);
+  reach(point);
   remove_tree(temporary);
 }
 

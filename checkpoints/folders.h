@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoints/write_point.h"
+
 namespace longreach {
 
 std::string step_folder(const std::string& root, int64_t step);
@@ -22,7 +24,7 @@ int64_t step_named_by(const std::string& folder);
 
 // Puts root/step-N.tmp in the place of root/step-N, in one step where the file system can, and makes it
 // durable. Throws CheckpointError; then the old one, if any, is in its place.
-void publish_folder(const std::string& root, int64_t step);
+void publish_folder(const std::string& root, int64_t step, const WritePoint& point = {});
 
 // Brings back what an interrupted publish moved away; best effort, for readers: they must not touch a save in
 // progress.
@@ -36,6 +38,6 @@ std::vector<std::pair<std::string, std::string>> set_aside_later(const std::stri
 void clean_leftovers(const std::string& root);
 
 // Deletes root/step-N so that an interruption never leaves half of it under its name. Throws CheckpointError.
-void remove_step(const std::string& root, int64_t step);
+void remove_step(const std::string& root, int64_t step, const WritePoint& point = {});
 
 }  // namespace longreach

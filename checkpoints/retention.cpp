@@ -23,7 +23,7 @@ bool Retention::is_whole(int64_t step, const std::string& folder) {
   }
 }
 
-void Retention::saved(int64_t step) {
+void Retention::saved(int64_t step, const WritePoint& point) {
   whole_.insert(step);
   broken_.erase(step);
   if (++saves_since_ > 1) resumed_ = -1;
@@ -36,7 +36,7 @@ void Retention::saved(int64_t step) {
     if (kept < keep_) {
       kept += is_whole(at->first, at->second);
     } else if (at->first != resumed_) {
-      remove_step(root_, at->first);
+      remove_step(root_, at->first, point);
       whole_.erase(at->first);
     }
   }

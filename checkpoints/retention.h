@@ -4,6 +4,8 @@
 #include <set>
 #include <string>
 
+#include "checkpoints/write_point.h"
+
 namespace longreach {
 
 class Retention {
@@ -17,7 +19,7 @@ class Retention {
   // A checkpoint of this step has just been written: deletes leftovers of interrupted saves and what is older
   // than the newest `keep` whole ones. What this process has neither written nor read is verified first,
   // once. Throws CheckpointError.
-  void saved(int64_t step);
+  void saved(int64_t step, const WritePoint& point = {});
 
  private:
   bool is_whole(int64_t step, const std::string& folder);

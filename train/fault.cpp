@@ -56,12 +56,14 @@ std::optional<Fault> parsed(const std::string& written) {
   const Name* named =
       std::find_if(std::begin(kNames), std::end(kNames), [&](const Name& n) { return parts[0] == n.name; });
   if (named == std::end(kNames)) return std::nullopt;
-  const bool slow = named->kind == FaultKind::kSlow;
-  if (parts.size() != (slow ? 4 : 3)) return std::nullopt;
+  const bool slow = named->kind == FaultKind::kSlow,
+             in_save = named->kind == FaultKind::kKill && parts.size() == 4;
+  if (parts.size() != (slow || in_save ? 4 : 3)) return std::nullopt;
   const auto rank = number_of(parts[1], "rank", 0), step = number_of(parts[2], "step", 1),
-             milliseconds = slow ? number_of(parts[3], "ms", 1) : 0;
-  if (!rank || !step || !milliseconds) return std::nullopt;
-  return Fault{named->kind, *rank, *step, *milliseconds};
+             milliseconds = slow ? number_of(parts[3], "ms", 1) : 0,
+             write = in_save ? number_of(parts[3], "write", 1) : 0;
+  if (!rank || !step || !milliseconds || !write) return std::nullopt;
+  return Fault{named->kind, *rank, *step, *milliseconds, *write};
 }
 
 std::string kinds() {
@@ -114,7 +116,9 @@ void FaultConfig::fields(FieldVisitor& visit) {
               {.help = "KIND:rank=R:step=S, several with commas between. Before that step that rank: kill, "
                        "stop, term: sends itself SIGKILL, SIGSTOP, SIGTERM; exit: ends with code 3; nan: has "
                        "a loss of NaN; disk_full: writes no file beyond 64 KiB; slow (and :ms=M): sleeps in "
-                       "that step and all later ones. None of it when `launch --max-restarts` starts again"});
+                       "that step and all later ones. kill and :write=K: not before the step, but at the "
+                       "K-th point of the save after it (each file, flush, rename and removal). None of it "
+                       "when `launch --max-restarts` starts again"});
 }
 
 std::vector<Fault> parse_faults(const std::string& written) {
@@ -124,7 +128,7 @@ std::vector<Fault> parse_faults(const std::string& written) {
     const auto fault = parsed(piece);
     check<ConfigError>(fault.has_value(), "fault.inject: `", one_line(piece, 80),
                        "`, expected KIND:rank=R:step=S with a KIND of ", kinds(),
-                       ", R from 0, S from 1; of slow, :ms=M behind it");
+                       ", R from 0, S from 1; of slow, :ms=M behind it; of kill, :write=K may be");
     faults.push_back(*fault);
   }
   return faults;
@@ -139,7 +143,7 @@ void expect_ranks_of(const FaultConfig& config, int world) {
 Faults::Faults(const FaultConfig& config, const Environment& environment) {
   if (environment.restart > 0) return;
   for (const Fault& fault : parse_faults(config.inject))
-    if (fault.rank == environment.rank) left_.push_back(fault);
+    if (fault.rank == environment.rank) (fault.write > 0 ? in_saves_ : left_).push_back(fault);
 }
 
 bool Faults::strike(int64_t step) {
@@ -155,6 +159,15 @@ bool Faults::strike(int64_t step) {
                   [&](const Fault& fault) { return fault.kind != FaultKind::kSlow && fault.step == step; }),
               left_.end());
   return nan;
+}
+
+WritePoint Faults::write_point(int64_t step) const {
+  const auto found = std::find_if(in_saves_.begin(), in_saves_.end(),
+                                  [&](const Fault& fault) { return fault.step == step; });
+  if (found == in_saves_.end()) return nullptr;
+  return [fault = *found, points = int64_t{0}]() mutable {
+    if (++points == fault.write) strike_now(fault);
+  };
 }
 
 }  // namespace longreach

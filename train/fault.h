@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoints/write_point.h"
 #include "core/fields.h"
 #include "distributed/environment.h"
 
@@ -16,6 +17,8 @@ struct Fault {
   FaultKind kind;
   int64_t rank, step;        // step: from 1, before it is computed
   int64_t milliseconds = 0;  // kSlow
+  // kKill, from 1: not before the step, but at this point of the save after it. 0: before the step.
+  int64_t write = 0;
 };
 
 struct FaultConfig {
@@ -40,9 +43,11 @@ class Faults {
   // Before a step is computed. Each fault strikes once, a slow rank at every step from its own on. Returns
   // whether the losses of this step's micro-batches become NaN.
   bool strike(int64_t step);
+  // For the save after `step`; null where nothing strikes there.
+  WritePoint write_point(int64_t step) const;
 
  private:
-  std::vector<Fault> left_;
+  std::vector<Fault> left_, in_saves_;
 };
 
 }  // namespace longreach

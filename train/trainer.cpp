@@ -317,7 +317,8 @@ namespace {
 
 // The folders between the run's and the checkpoints' are made one by one: a run folder that was removed or
 // renamed since the last look is not made again, and is what the error names.
-std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log) {
+std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log,
+                       const WritePoint& point) {
   try {
     fs::path folder = config.job.dump_folder;
     for (const fs::path& part : fs::path(config.checkpoint.folder).parent_path()) {
@@ -325,7 +326,7 @@ std::string save_below(const RunConfig& config, const CheckpointContents& conten
       fs::create_directory(folder /= part, error);
       check<CheckpointError>(!error, folder.string(), ": cannot be created: ", error.message());
     }
-    return save_checkpoint(config.checkpoint_root(), contents);
+    return save_checkpoint(config.checkpoint_root(), contents, point);
   } catch (const CheckpointError&) {
     log.sync();
     throw;
@@ -343,8 +344,9 @@ std::string Trainer::write_checkpoint() {
   contents.texts = tokenizer_texts(config_.data.tokenizer);
   contents.texts["state.json"] = state_json();
   contents.texts["config.toml"] = to_toml(fields_of(config_));
-  std::string path = save_below(config_, contents, *log_);
-  retention_.saved(step_);
+  const WritePoint point = faults_.write_point(step_);
+  std::string path = save_below(config_, contents, *log_, point);
+  retention_.saved(step_, point);
   return path;
 }
 

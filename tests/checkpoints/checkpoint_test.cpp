@@ -394,5 +394,45 @@ TEST(Checkpoint, AKillAtAnyMomentLeavesALoadableOne) {
   EXPECT_TRUE(temporaries(root.path()).empty());
 }
 
+// A new step, and the one before it again, with the deletion of what is older: killed at each of their
+// points.
+TEST(Checkpoint, AKillAtAnyPointLeavesTheOldOneOrTheNewOne) {
+  TemporaryFolder before;
+  for (const int64_t step : {1, 2}) save_checkpoint(before.path(), contents(step));
+  for (const int64_t step : {3, 2}) {
+    SCOPED_TRACE(step);
+    const CheckpointContents saved = contents(step, 7);
+    int64_t points = 0;
+    for (int64_t killed_at = 1; killed_at == 1 || killed_at <= points; ++killed_at) {
+      SCOPED_TRACE(killed_at);
+      TemporaryFolder root;
+      fs::copy(before.path(), root.path(), fs::copy_options::recursive);
+      const auto save = [&](const WritePoint& point) {
+        save_checkpoint(root.path(), saved, point);
+        Retention(root.path(), 1).saved(step, point);
+      };
+      const int status = in_child([&] {
+        int64_t reached = 0;
+        save([&] {
+          if (++reached == killed_at) ::raise(SIGKILL);
+        });
+        return 0;
+      });
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+      warnings.clear();
+      const auto loaded = load_latest(root.path(), -1, remember);
+      ASSERT_TRUE(loaded.has_value());
+      EXPECT_TRUE(warnings.empty()) << warnings.front();
+      EXPECT_TRUE(same(*loaded, contents(2)) || same(*loaded, saved));
+      points = 0;
+      save([&] { ++points; });
+      EXPECT_TRUE(same(*load_latest(root.path(), -1, remember), saved));
+      EXPECT_THAT(steps_of(root.path()), ::testing::ElementsAre(step));
+      EXPECT_TRUE(temporaries(root.path()).empty());
+    }
+    EXPECT_GT(points, 20);
+  }
+}
+
 }  // namespace
 }  // namespace longreach

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoints/checkpoint.h"
 #include "core/error.h"
 #include "tests/end_to_end/launch_fixture.h"
 #include "tests/support/files.h"
@@ -265,6 +266,54 @@ TEST_F(Fault, NamesWithSpacesAndLettersOfAllKindsAreNames) {
   const ProgramResult rest = train(2, run, {"--training.stop_at", "5"});
   EXPECT_EQ(rest.code, 0) << rest.err;
   EXPECT_THAT(rest.out, HasSubstr("after step 4"));
+}
+
+// Ranks are killed at one point of a save after the other, and each run goes on from what the one before
+// left, with old checkpoints to be deleted. Point K is struck in run K % 4, so that the waits of survivors
+// for those that are lost overlap.
+class KilledSaves : public Fault {
+ protected:
+  static constexpr int kRuns = 4;
+
+  static std::string name(int64_t point) { return text("run-", point % kRuns); }
+  RunningProgram start_to(int64_t step, int64_t point) const {
+    return start_program(
+        words(2, name(point),
+              {"--fault.inject", text("kill:rank=0:step=", step, ":write=", point), "--checkpoint.interval",
+               "1", "--checkpoint.keep_latest_k", "2", "--training.stop_at", text(step)}),
+        folder_);
+  }
+  // Whether the program was killed: then what is there is whole, and of this step or the one before.
+  bool expect_whole(const ProgramResult& result, int64_t step, int64_t point) const {
+    EXPECT_EQ(result.err.find("warning"), std::string::npos) << result.err;
+    const auto kept = list_checkpoints(folder_.path(name(point) + "/checkpoint"));
+    for (const auto& [at, path] : kept) EXPECT_NO_THROW(verify_checkpoint(path));
+    const int64_t newest = kept.empty() ? 0 : kept.back().first;
+    if (result.code == 0) {
+      EXPECT_EQ(newest, step);
+      EXPECT_EQ(kept.size(), static_cast<size_t>(std::min<int64_t>(2, step)));
+      return false;
+    }
+    EXPECT_EQ(result.code, 128 + SIGKILL) << result.err;
+    EXPECT_THAT(result.err, HasSubstr("[rank 1] error: rank 0 did not come to \"wait\""));
+    EXPECT_THAT(newest, testing::AnyOf(step - 1, step));
+    return true;
+  }
+};
+
+TEST_F(KilledSaves, LeaveWhatTheRunGoesOnFrom) {
+  int64_t step = 0, points = 0;
+  for (bool any = true; any;) {
+    ++step;
+    any = false;
+    std::vector<RunningProgram> running;
+    for (int run = 0; run < kRuns; ++run) running.push_back(start_to(step, points + run + 1));
+    for (const RunningProgram& program : running)
+      any = expect_whole(wait_program(program), step, ++points) || any;
+  }
+  EXPECT_GT(points, 20);
+  ASSERT_EQ(train(2, "whole", {"--training.stop_at", text(step)}).code, 0);
+  for (int run = 0; run < kRuns; ++run) expect_same_run("whole", text("run-", run));
 }
 
 // Rank 0 is refused by the folder as an ordinary user is.

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+
 #include "core/error.h"
 
 namespace longreach {
@@ -17,6 +19,22 @@ TEST(Fault, ReadsWhatTheHelpSays) {
   EXPECT_EQ(faults[1].kind, FaultKind::kSlow);
   EXPECT_EQ(faults[1].milliseconds, 50);
   EXPECT_TRUE(parse_faults("").empty());
+}
+
+TEST(Fault, AKillMayWaitForTheSaveAfterItsStep) {
+  const auto faults = parse_faults("kill:rank=0:step=4:write=12");
+  ASSERT_EQ(faults.size(), 1u);
+  EXPECT_EQ(faults[0].write, 12);
+  Faults struck({.inject = "kill:rank=0:step=4:write=12"}, {.rank = 0, .world = 1});
+  EXPECT_TRUE(struck.none());
+  EXPECT_FALSE(struck.strike(4));
+  EXPECT_EQ(struck.write_point(3), nullptr);
+  const WritePoint point = struck.write_point(4);
+  for (int before = 1; before < 12; ++before) point();
+  EXPECT_EXIT(point(), testing::KilledBySignal(SIGKILL), "");
+  for (const char* end : {"kill:rank=1:step=7:write=0", "kill:rank=1:step=7:write=1:ms=5",
+                          "kill:rank=1:step=7:write=1:write=2", "stop:rank=1:step=7:write=1"})
+    EXPECT_THROW(parse_faults(end), ConfigError) << end;
 }
 
 TEST(Fault, RefusesAllElse) {
