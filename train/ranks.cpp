@@ -6,6 +6,7 @@
 #include "distributed/gloo.h"
 #include "distributed/rendezvous.h"
 #include "layers/ops/cpu/parallel.h"
+#include "train/signals.h"
 
 namespace longreach {
 namespace {
@@ -76,6 +77,12 @@ void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_
     throw ConfigError(text("ranks differ in ", what, ": rank 0 has ", line_or_nothing(first, line), ", rank ",
                            rank, " has ", line_or_nothing(other, line)));
   }
+}
+
+int agree_on_stop(const Ranks& ranks) {
+  const auto signal = static_cast<int>(largest_over(ranks.world(), stop_signal(), "step"));
+  if (signal != 0 && !stop_requested()) request_stop(signal);
+  return signal;
 }
 
 StepPlan step_plan(const TrainingConfig& training, const Group& data) {

@@ -227,16 +227,10 @@ void Trainer::roll_back() {
   log_->say(text("rolled back to step ", step_));
 }
 
-bool Trainer::stops() {
-  const int64_t signal = largest_over(ranks_.world(), stop_signal(), "step");
-  if (signal != 0 && !stop_requested()) request_stop(static_cast<int>(signal));
-  return signal != 0;
-}
-
 RunOutcome Trainer::run() {
   const int64_t last = config_.training.stop_at > 0 ? config_.training.stop_at : config_.training.steps;
   if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
-  while (step_ < last && !stops()) {
+  while (step_ < last && agree_on_stop(ranks_) == 0) {
     const auto start = Clock::now();
     const bool nan_loss = !faults_.none() && faults_.strike(step_ + 1);
     StepData data = steps_.get(step_);

@@ -51,8 +51,6 @@ class Trainer {
   // As above; then no later checkpoint or export is left under its name.
   void go_on_from(const CheckpointContents& contents);
   StepRecord train_step(const StepData& data);
-  // Whether any rank was asked to stop; then all of them are.
-  bool stops();
   bool distilling() const { return config_.job.task == "distill"; }
   // Updates the parameters, or leaves every bit and acts on training.nonfinite.
   bool apply(const StepRecord& record, const GradientNorm& gradients);
