@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tools/sanitize.sh asan|tsan [ctest arguments]: builds and runs the tests a sanitizer is for.
 #   asan   address + undefined: everything that reads bytes from outside (configs, data, checkpoints) and the CPU kernels
-#   tsan   our own threads, but not tests that fork or meet through a file lock, neither of which it follows. OpenMP's are
-#          not seen by it, so ATen gets one thread and libgomp and the wheel are suppressed
+#   tsan   our own threads, and ranks as threads, but not tests that fork or meet through a file lock, neither of which it
+#          follows. OpenMP's are not seen by it, so ATen gets one thread and libgomp and the wheel are suppressed
 set -euo pipefail
 longreach_root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
 source "$longreach_root/tools/setup.sh"
@@ -12,7 +12,7 @@ shift
 kernel_folders=$(cd "$longreach_root" && find layers -path '*/cpu/*.cpp' -printf '%h\n' | sed 's|/cpu$||' | sort -u | tr / _ | paste -sd '|')
 case $preset in
   asan) left_out=() tests="^(core|data|checkpoints|layers_ops|$kernel_folders)(_[a-z0-9_]+)?_test\$" ;;
-  tsan) left_out=(-E 'Killed|FileLock') tests='^(core|data|data_corpora)_test$' ;;
+  tsan) left_out=(-E 'Killed|FileLock|Launcher') tests='^(core|data|data_corpora|distributed)_test$' ;;
   *) fail "sanitize: $preset is neither asan nor tsan" ;;
 esac
 support=$longreach_root/tests/support

@@ -1,9 +1,11 @@
 // Every operation on threads and on Gloo: the same bits, whatever dtype, size and number of ranks.
 #include "distributed/communicator.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
