@@ -65,7 +65,9 @@ std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site, 
   return module;
 }
 
-Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy, const Batch& batch) {
+// forward: null, or where to leave what was sent until the backward pass.
+Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy, const Batch& batch,
+            Traffic* forward = nullptr) {
   const at::Tensor x = x_of_row.detach().clone().requires_grad_(true);
   const AttentionOutput out = module.forward(x, batch);
   at::Tensor total = (out.y.to(at::kDouble) * dy.to(at::kDouble)).sum();
@@ -73,6 +75,10 @@ Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy,
   for (const auto& [name, loss] : out.losses) {
     total = total + loss.to(at::kDouble);
     outcome.losses += loss.item<double>();
+  }
+  if (forward != nullptr) {
+    *forward = batch.context->ranks().traffic();
+    batch.context->ranks().forget_traffic();
   }
   total.backward();
   outcome.y = out.y.detach();
@@ -104,7 +110,8 @@ class Comparison {
                {.positions = document_positions(cu_seqlens_), .cu_seqlens = cu_seqlens_});
   }
 
-  Outcome on_ranks(const Numbers& numbers, const RunRanks& run_all = as_threads) const {
+  Outcome on_ranks(const Numbers& numbers, const RunRanks& run_all = as_threads,
+                   std::vector<ContextTraffic>* traffic = nullptr) const {
     std::vector<Outcome> parts(static_cast<size_t>(case_.ranks));
     std::vector<at::Tensor> tokens(parts.size());
     run_all(case_.ranks, [&](const Group& ranks) {
@@ -116,7 +123,9 @@ class Comparison {
       const auto own = [&](const at::Tensor& x) { return x.index_select(1, tokens[rank]); };
       const auto module = build(config_, site_, numbers);
       parts[rank] = run(*module, own(x_.to(numbers.inputs)), own(dy_.to(numbers.inputs)),
-                        {.positions = own(document_positions(cu_seqlens_)), .context = context});
+                        {.positions = own(document_positions(cu_seqlens_)), .context = context},
+                        traffic ? &(*traffic)[rank].forward : nullptr);
+      if (traffic) (*traffic)[rank].backward = ranks->traffic();
     });
     return joined(parts, tokens);
   }
@@ -263,6 +272,18 @@ void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSi
     if (testing::Test::HasFailure()) return;
   }
   bfloat16_errors.expect_ratio(tolerance.bfloat16);
+}
+
+std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const LayerSite& site,
+                                            const ContextCase& a_case) {
+  std::vector<ContextTraffic> traffic(static_cast<size_t>(a_case.ranks));
+  Comparison(config, site, a_case).on_ranks({}, as_threads, &traffic);
+  return traffic;
+}
+
+int64_t bytes_of(const Traffic& traffic, const std::string& label) {
+  const auto found = traffic.find(label);
+  return found == traffic.end() ? 0 : found->second.bytes;
 }
 
 void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "distributed/communicator.h"
 #include "distributed/sequence_layout.h"
 #include "layers/attention/mechanisms.h"
 
@@ -36,6 +37,15 @@ struct ContextTolerance {
 void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSite& site,
                                     const std::vector<ContextCase>& cases = some_context_cases(),
                                     const ContextTolerance& tolerance = {});
+
+// What each rank has sent in one pass forward and one backward, float32.
+struct ContextTraffic {
+  Traffic forward, backward;
+};
+std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const LayerSite& site,
+                                            const ContextCase& a_case);
+// Bytes of a label; 0 when there are none.
+int64_t bytes_of(const Traffic& traffic, const std::string& label);
 
 // The same of float32 with ranks that talk over Gloo, two and three of them.
 void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site);

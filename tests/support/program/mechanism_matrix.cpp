@@ -84,6 +84,7 @@ class Row {
       expect_refused(Ability::packed_documents, {"--training.varlen", "true"});
     expect_bfloat16();
     expect_recomputed();
+    expect_shared();
   }
 
  private:
@@ -93,11 +94,14 @@ class Row {
     return nullptr;
   }
 
-  ProgramResult run_train(const std::string& run, const Words& overrides) const {
+  Words train_words(const std::string& run, const Words& overrides) const {
     Words words = {"train",           config_file_,        "--job.dump_folder",
                    folder_.path(run), "--training.varlen", packed_ ? "true" : "false"};
     words.insert(words.end(), overrides.begin(), overrides.end());
-    return run_program(words);
+    return words;
+  }
+  ProgramResult run_train(const std::string& run, const Words& overrides) const {
+    return run_program(train_words(run, overrides));
   }
   bool train(const std::string& run, const Words& overrides) const {
     const ProgramResult result = run_train(run, overrides);
@@ -259,6 +263,39 @@ class Row {
     const auto whole = losses(folder_.path("run")), recomputed = losses(folder_.path("recomputed"));
     ASSERT_EQ(recomputed.size(), 3u);
     for (const auto& [step, loss] : recomputed) EXPECT_EQ(loss, whole.at(step)) << "step " << step;
+  }
+
+  // Two ranks that share every row train what one does: packed documents, recomputed where that can be, and
+  // bfloat16.
+  void expect_shared() const {
+    SCOPED_TRACE("context parallelism");
+    if (reason(Ability::context_parallel))
+      return expect_refused(Ability::context_parallel, {"--parallel.context_parallel_degree", "2"});
+    expect_shared_losses("float32", {}, 1e-5, 1e-5);
+    if (!reason(Ability::bfloat16))
+      expect_shared_losses("bfloat16",
+                           {"--training.mixed_precision_param", "bfloat16", "--training.varlen", "false"},
+                           1e-4, 2e-3);
+  }
+
+  // Losses within `first` at step 1 and `last` at the last. At the rate at which the other runs learn, twenty
+  // steps make 1e-2 of the last bit of a bfloat16 number.
+  void expect_shared_losses(const std::string& name, Words overrides, double first, double last) const {
+    SCOPED_TRACE(name);
+    overrides.insert(overrides.end(), {"--optimizer.lr", "1e-3"});
+    if (!train("one_" + name, overrides)) return;
+    overrides.insert(overrides.end(), {"--parallel.context_parallel_degree", "2"});
+    if (!reason(Ability::activation_checkpoint))
+      overrides.insert(overrides.end(), {"--activation_checkpoint.mode", "full"});
+    Words words = {"launch", "--nproc", "2"};
+    const Words shared = train_words("two_" + name, overrides);
+    words.insert(words.end(), shared.begin(), shared.end());
+    const ProgramResult result = run_program(words);
+    ASSERT_EQ(result.code, 0) << result.err;
+    const auto one = losses(folder_.path("one_" + name)), two = losses(folder_.path("two_" + name));
+    ASSERT_EQ(two.size(), one.size());
+    EXPECT_NEAR(two.at(1), one.at(1), first);
+    EXPECT_NEAR(two.at(kSteps), one.at(kSteps), last);
   }
 
   const TemporaryFolder folder_;

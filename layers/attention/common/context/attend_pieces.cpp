@@ -123,6 +123,10 @@ std::vector<Interval> interval_history(const Piece& piece, const IntervalMask& m
 
 }  // namespace
 
+HistoryOf history_of(const IntervalMask& mask) {
+  return [mask](int, const Piece& piece) { return interval_history(piece, mask); };
+}
+
 PieceKeys::PieceKeys(std::shared_ptr<const ContextGroup> context, const HistoryOf& history)
     : context_(std::move(context)),
       wanted_(wanted_by(context_->layout(), context_->rank(), history)),
@@ -159,7 +163,7 @@ AttendedPieces attend_pieces(const std::shared_ptr<const RowExchange>& exchange,
 
 at::Tensor attend_in_context(const std::shared_ptr<const ContextGroup>& context, const Heads& heads,
                              const IntervalMask& mask, Implementation implementation) {
-  const PieceKeys keys(context, [&](int, const Piece& piece) { return interval_history(piece, mask); });
+  const PieceKeys keys(context, history_of(mask));
   std::vector<PieceCall> calls;
   for (const Piece& piece : context->pieces()) {
     IntervalMask own = mask;

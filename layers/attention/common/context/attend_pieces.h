@@ -19,6 +19,10 @@ namespace longreach {
 // document, at multiples of the operators' tile, which is 64.
 using HistoryOf = std::function<std::vector<Interval>(int rank, const Piece& piece)>;
 
+// That of a causal mask with a window (0: none) and sinks: the whole document before the piece, or what the
+// window and the sinks reach, in whole tiles.
+HistoryOf history_of(const IntervalMask& mask);
+
 // One call of an operator: some of the own queries, some of the keys that were fetched.
 struct PieceCall {
   int64_t query = 0, queries = 0;

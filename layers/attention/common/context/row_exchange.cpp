@@ -69,6 +69,10 @@ RowExchange::RowExchange(std::shared_ptr<const ContextGroup> context, const Sequ
       own_(layout.tokens(context_->rank())),
       plan_(plan_fetch(layout, context_->rank(), wants)) {}
 
+int64_t RowExchange::sent() const {
+  return sum_of(plan_.send_rows) - plan_.send_rows[static_cast<size_t>(context_->rank())];
+}
+
 at::Tensor RowExchange::fetch(const at::Tensor& x, std::string_view label) const {
   check<ShapeError>(x.size(0) == own_, label, ": ", x.size(0), " rows, expected the rank's own ", own_);
   std::vector<Interval> sent;

@@ -23,6 +23,9 @@ class RowExchange {
   // Rows that arrive, own ones included.
   int64_t wanted() const { return plan_.wanted; }
 
+  // Rows that leave for others, in one direction.
+  int64_t sent() const;
+
   // x [n, ...] of own rows -> [wanted, ...]. Called by all ranks.
   at::Tensor fetch(const at::Tensor& x, std::string_view label) const;
 

@@ -23,5 +23,23 @@ TEST(DenseContext, DynamicAnglesAreThoseOfTheWholeDocument) {
   expect_context_equals_one_rank(DenseConfig{}, site);
 }
 
+// One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
+constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
+
+// Forward every later rank fetches a rank's keys; backward again, and each sends back what it has fetched.
+TEST(DenseContext, SendsWhatLaterRanksRead) {
+  for (const int ranks : {2, 3, 4}) {
+    const auto traffic = context_traffic(DenseConfig{}, small_site(),
+                                         {{0, static_cast<int32_t>(kOwn * ranks)}, ranks, Balance::none});
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      const auto& [forward, backward] = traffic[static_cast<size_t>(rank)];
+      const int64_t later = (ranks - 1 - rank) * kOwn * kRow;
+      EXPECT_EQ(bytes_of(forward, "keys"), later);
+      EXPECT_EQ(bytes_of(backward, "keys"), later);
+      EXPECT_EQ(bytes_of(backward, "keys gradients"), rank * kOwn * kRow);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace longreach::test

@@ -47,5 +47,35 @@ TEST(NsaContext, OtherSizesEqualOneRank) {
   expect_context_equals_one_rank(config, small_site(), some_context_cases(), kRounding);
 }
 
+// One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
+constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
+
+// 16 tokens of the window that straddles a border, compressed keys to all that come later, a bit a block to
+// all; the chosen blocks and the window of 40 (64 in whole tiles) are both `keys`.
+TEST(NsaContext, SendsWindowsBitsAndChosenBlocks) {
+  for (const int ranks : {2, 3, 4})
+    for (const bool all : {false, true}) {
+      NsaConfig config = small("fla", "mean");
+      config.num_blocks = all ? 64 : 1;
+      config.first_blocks = 0, config.latest_blocks = 1;
+      const auto traffic = context_traffic(config, small_site(),
+                                           {{0, static_cast<int32_t>(kOwn * ranks)}, ranks, Balance::none});
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const auto& [forward, backward] = traffic[static_cast<size_t>(rank)];
+        const int64_t later = ranks - 1 - rank, next = later > 0 ? 1 : 0;
+        const int64_t windows = kOwn / 16 - (rank == 0 ? 1 : 0);  // the first is complete after 32 tokens
+        const int64_t keys = ((all ? later * kOwn : 0) + next * 64) * kRow;
+        EXPECT_EQ(bytes_of(forward, "tokens of windows"), next * 16 * kRow);
+        EXPECT_EQ(bytes_of(forward, "compressed keys"), later * windows * kRow);
+        EXPECT_EQ(bytes_of(forward, "chosen blocks"), (ranks - 1) * kOwn * ranks / 16 / 8);
+        EXPECT_EQ(bytes_of(forward, "keys"), keys);
+        EXPECT_EQ(bytes_of(backward, "keys"), keys);
+        EXPECT_EQ(bytes_of(backward, "tokens of windows gradients"), rank > 0 ? 16 * kRow : 0);
+        EXPECT_EQ(bytes_of(backward, "compressed keys gradients"),
+                  rank > 0 ? (rank * kOwn / 16 - 1) * kRow : 0);
+      }
+    }
+}
+
 }  // namespace
 }  // namespace longreach::test

@@ -21,5 +21,25 @@ TEST(S2Context, OtherPatternsEqualOneRank) {
     expect_context_equals_one_rank(config, small_site());
 }
 
+// One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
+constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
+
+// Of blocks of 64 every third is read, by the one pattern that there is, and the query's own.
+TEST(S2Context, SendsTheBlocksOfThePattern) {
+  const S2Config config{.block_size = 64, .local_blocks = 1, .vert_stride = 3, .homo_head = true};
+  for (const int ranks : {2, 3, 4}) {
+    const auto traffic = context_traffic(config, small_site(),
+                                         {{0, static_cast<int32_t>(kOwn * ranks)}, ranks, Balance::none});
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      int64_t named = 0;
+      for (const int64_t block : {2 * rank, 2 * rank + 1}) named += block % 3 == 0 ? 64 : 0;
+      EXPECT_EQ(bytes_of(traffic[static_cast<size_t>(rank)].forward, "keys"),
+                (ranks - 1 - rank) * named * kRow);
+      EXPECT_EQ(bytes_of(traffic[static_cast<size_t>(rank)].backward, "keys"),
+                (ranks - 1 - rank) * named * kRow);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace longreach::test

@@ -50,5 +50,41 @@ TEST(SeerContext, DenseEqualsOneRank) {
   expect_context_equals_one_rank(small("dense", "decode"), small_site());
 }
 
+// One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
+constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
+
+// Keys of the gate (8 features a key head and block) to all that come later, a bit a block to all, and the
+// blocks that somebody chose.
+TEST(SeerContext, SendsKeysOfTheGateBitsAndChosenBlocks) {
+  for (const int ranks : {2, 3, 4})
+    for (const bool all : {false, true}) {
+      SeerConfig config = small("sparse", "decode");
+      config.selection = "threshold";
+      config.threshold = all ? 0.0 : 1.0;
+      const auto traffic = context_traffic(config, small_site(),
+                                           {{0, static_cast<int32_t>(kOwn * ranks)}, ranks, Balance::none});
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const auto& [forward, backward] = traffic[static_cast<size_t>(rank)];
+        const int64_t later = ranks - 1 - rank, of_gate = kOwn / 16 * 2 * 8 * 4;
+        EXPECT_EQ(bytes_of(forward, "keys of the gate"), later * of_gate);
+        EXPECT_EQ(bytes_of(forward, "chosen blocks"), (ranks - 1) * kOwn * ranks / 16 / 8);
+        EXPECT_EQ(bytes_of(forward, "keys"), all ? later * kOwn * kRow : 0);
+        EXPECT_EQ(bytes_of(backward, "keys of the gate gradients"), rank * of_gate);
+        EXPECT_EQ(bytes_of(backward, "keys gradients"), all ? rank * kOwn * kRow : 0);
+      }
+    }
+}
+
+// Distilling, dense attention fetches keys and values, and the truth keys once more.
+TEST(SeerContext, DistillingSendsKeysOfTheTruth) {
+  const auto traffic =
+      context_traffic(small("distill", "decode"), small_site(), {{0, 3 * kOwn}, 3, Balance::none});
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(bytes_of(traffic[static_cast<size_t>(rank)].forward, "keys"), (2 - rank) * kOwn * kRow);
+    EXPECT_EQ(bytes_of(traffic[static_cast<size_t>(rank)].forward, "keys of the truth"),
+              (2 - rank) * kOwn * kRow / 2);
+  }
+}
+
 }  // namespace
 }  // namespace longreach::test
