@@ -36,39 +36,23 @@ void OptimizerConfig::fields(FieldVisitor& visit) {
        .allowed = real_between(0, 1e6)});
 }
 
-GradientNorm gradient_norm(const NamedParameters& parameters) {
-  GradientNorm result;
-  double squares = 0;
-  for (const auto& [name, parameter] : parameters) {
-    const at::Tensor gradient = parameter.grad();
-    if (!gradient.defined()) continue;
-    const double norm = gradient.detach().norm().item<double>();
-    if (!std::isfinite(norm) && result.first_nonfinite.empty()) result.first_nonfinite = name;
-    squares += norm * norm;
-  }
-  result.norm = std::sqrt(squares);
-  return result;
-}
-
-double clip_gradients(const NamedParameters& parameters, double norm, double max_norm) {
-  if (max_norm <= 0 || norm <= max_norm) return norm;
-  const double factor = max_norm / norm;
+std::vector<Run> whole_runs(const NamedParameters& parameters) {
+  std::vector<Run> runs;
   for (const auto& [name, parameter] : parameters)
-    if (parameter.grad().defined()) parameter.grad().detach().mul_(factor);
-  return max_norm;
+    runs.push_back({.name = name, .shape = parameter.sizes().vec(), .values = parameter});
+  return runs;
 }
 
-AdamW::AdamW(NamedParameters parameters, const std::set<std::string>& undecayed,
-             const OptimizerConfig& config)
-    : config_(config) {
-  for (auto& [name, parameter] : parameters) {
-    const at::Tensor data = parameter.detach();
-    slots_.push_back({.name = name,
-                      .parameter = parameter,
+AdamW::AdamW(const std::vector<Run>& runs, const std::set<std::string>& undecayed,
+             const OptimizerConfig& config, OverRanks largest)
+    : config_(config), largest_(std::move(largest)) {
+  for (const Run& run : runs) {
+    const at::Tensor data = run.values.detach();
+    slots_.push_back({.run = run,
                       .exp_avg = at::zeros_like(data),
                       .exp_avg_sq = at::zeros_like(data),
                       .step = at::zeros({}, data.options().dtype(at::kFloat)),
-                      .decays = undecayed.count(name) == 0});
+                      .decays = undecayed.count(run.name) == 0});
   }
 }
 
@@ -77,7 +61,7 @@ bool AdamW::step(double lr, double gradient_norm) {
   if (stays_finite(lr, gradient_norm)) {
     update(lr);
     largest_average_ = std::max(largest_average_, gradient_norm);
-    largest_parameter_ = largest_magnitude(parameters());
+    largest_parameter_ = over_ranks(largest_magnitude(parameters()));
     if (!std::isfinite(largest_parameter_))
       throw TrainingError("a parameter is not finite, and no update made it so");
     return true;
@@ -85,7 +69,7 @@ bool AdamW::step(double lr, double gradient_norm) {
   std::vector<at::Tensor> before;
   for (const at::Tensor& tensor : tensors()) before.push_back(tensor.clone());
   update(lr);
-  const bool finite = std::isfinite(largest_magnitude(tensors()));
+  const bool finite = std::isfinite(over_ranks(largest_magnitude(tensors())));
   if (!finite)
     for (size_t i = 0; i < before.size(); ++i) tensors()[i].copy_(before[i]);
   measure();
@@ -107,13 +91,13 @@ bool AdamW::stays_finite(double lr, double gradient_norm) const {
 void AdamW::measure() {
   std::vector<at::Tensor> averages;
   for (const auto& slot : slots_) averages.push_back(slot.exp_avg);
-  largest_average_ = largest_magnitude(averages);
-  largest_parameter_ = largest_magnitude(parameters());
+  largest_average_ = over_ranks(largest_magnitude(averages));
+  largest_parameter_ = over_ranks(largest_magnitude(parameters()));
 }
 
 std::vector<at::Tensor> AdamW::parameters() const {
   std::vector<at::Tensor> all;
-  for (const auto& slot : slots_) all.push_back(slot.parameter.detach());
+  for (const auto& slot : slots_) all.push_back(slot.run.values.detach());
   return all;
 }
 
@@ -126,7 +110,7 @@ std::vector<at::Tensor> AdamW::tensors() const {
 void AdamW::update(double lr) {
   std::vector<Slot*> decayed, plain;
   for (auto& slot : slots_)
-    if (slot.parameter.grad().defined()) (slot.decays ? decayed : plain).push_back(&slot);
+    if (slot.run.values.grad().defined()) (slot.decays ? decayed : plain).push_back(&slot);
   update_group(decayed, lr, config_.weight_decay);
   update_group(plain, lr, 0.0);
 }
@@ -136,41 +120,62 @@ void AdamW::update_group(const std::vector<Slot*>& slots, double lr, double weig
   std::vector<at::Tensor> parameters, gradients, averages, squares, steps;
   for (Slot* slot : slots) {
     slot->step.add_(1);
-    parameters.push_back(slot->parameter.detach());
-    gradients.push_back(slot->parameter.grad().detach());
+    if (slot->run.values.numel() == 0) continue;
+    parameters.push_back(slot->run.values.detach());
+    gradients.push_back(slot->run.values.grad().detach());
     averages.push_back(slot->exp_avg);
     squares.push_back(slot->exp_avg_sq);
     steps.push_back(slot->step);
   }
+  if (parameters.empty()) return;
   at::_fused_adamw_(parameters, gradients, averages, squares, /*max_exp_avg_sqs=*/{}, steps, lr,
                     config_.beta1, config_.beta2, weight_decay, config_.eps, /*amsgrad=*/false,
                     /*maximize=*/false);
 }
 
 void AdamW::zero_grad() {
-  for (auto& slot : slots_) slot.parameter.mutable_grad() = at::Tensor();
+  for (auto& slot : slots_) slot.run.values.mutable_grad() = at::Tensor();
 }
 
-NamedParameters AdamW::state() const {
+NamedParameters AdamW::state(const Whole& whole) const {
+  std::vector<at::Tensor> averages, squares;
+  for (const Slot& slot : slots_) {
+    averages.push_back(slot.exp_avg);
+    squares.push_back(slot.exp_avg_sq);
+  }
+  averages = whole(averages);
+  squares = whole(squares);
   NamedParameters state;
-  for (const auto& slot : slots_) {
-    state.emplace_back(slot.name + ".exp_avg", slot.exp_avg);
-    state.emplace_back(slot.name + ".exp_avg_sq", slot.exp_avg_sq);
-    state.emplace_back(slot.name + ".step", slot.step);
+  for (size_t i = 0; i < averages.size(); ++i) {
+    const std::string& name = slots_[i].run.name;
+    state.emplace_back(name + ".exp_avg", averages[i]);
+    state.emplace_back(name + ".exp_avg_sq", squares[i]);
+    state.emplace_back(name + ".step", slots_[i].step);
   }
   return state;
 }
 
 void AdamW::load(const NamedParameters& state) {
-  std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
-  const NamedParameters own = this->state();
-  for (const auto& [name, tensor] : own) {
+  const std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // own, given
+  const auto find = [&](const std::string& name, at::IntArrayRef shape) {
     const auto found = by_name.find(name);
     check<CheckpointError>(found != by_name.end(), "optimizer: the checkpoint holds no ", name);
-    check<CheckpointError>(found->second.sizes() == tensor.sizes(), "optimizer: ", name, ": shape ",
-                           found->second.sizes(), ", expected ", tensor.sizes());
+    check<CheckpointError>(found->second.sizes() == shape, "optimizer: ", name, ": shape ",
+                           found->second.sizes(), ", expected ", shape);
+    return found->second;
+  };
+  for (const Slot& slot : slots_) {
+    const Run& run = slot.run;
+    const auto part = [&](const char* what, const at::Tensor& own) {
+      const at::Tensor whole = find(run.name + what, run.shape);
+      copies.emplace_back(own, whole.reshape({-1}).narrow(0, run.begin, own.numel()).view_as(own));
+    };
+    part(".exp_avg", slot.exp_avg);
+    part(".exp_avg_sq", slot.exp_avg_sq);
+    copies.emplace_back(slot.step, find(run.name + ".step", {}));
   }
-  for (const auto& [name, tensor] : own) tensor.copy_(by_name.at(name));
+  for (const auto& [own, given] : copies) own.copy_(given);
   largest_parameter_ = -1;
 }
 

@@ -1,14 +1,17 @@
-// AdamW (arXiv 1711.05101) over named parameters, by ATen's fused kernel; global-norm clipping.
+// AdamW (arXiv 1711.05101) over runs of parameters, by ATen's fused kernel. What a run becomes does not
+// depend on how its parameter is cut.
 #pragma once
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/fields.h"
+#include "distributed/run.h"
 
 namespace longreach {
 
@@ -22,20 +25,18 @@ struct OptimizerConfig {
 
 using NamedParameters = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Gradients of a set of parameters, seen as one vector.
-struct GradientNorm {
-  double norm = 0.0;
-  std::string first_nonfinite;  // the first parameter whose gradient is not finite; empty when all are
-};
-GradientNorm gradient_norm(const NamedParameters& parameters);
-// Multiplies every gradient by max_norm / norm when norm is larger (max_norm 0: never). Returns the norm that
-// is left.
-double clip_gradients(const NamedParameters& parameters, double norm, double max_norm);
+// Parameters that are one rank's alone: each a run.
+std::vector<Run> whole_runs(const NamedParameters& parameters);
 
 class AdamW {
  public:
-  // undecayed: names among the parameters (undecayed_parameters of layers/basic/module.h).
-  AdamW(NamedParameters parameters, const std::set<std::string>& undecayed, const OptimizerConfig& config);
+  // The largest of what all ranks have, for decisions that they must take alike.
+  using OverRanks = std::function<double(double)>;
+
+  // undecayed: names among the parameters (undecayed_parameters of layers/basic/module.h). largest: where
+  // each rank has runs of its own.
+  AdamW(const std::vector<Run>& runs, const std::set<std::string>& undecayed, const OptimizerConfig& config,
+        OverRanks largest = nullptr);
 
   // One update from the gradients, whose norm is given, at the given learning rate; a parameter without a
   // gradient is left alone. Returns false, every bit as before, when the update would leave a number that is
@@ -43,15 +44,18 @@ class AdamW {
   [[nodiscard]] bool step(double lr, double gradient_norm);
   void zero_grad();
 
-  // State by name ("NAME.exp_avg", "NAME.exp_avg_sq", "NAME.step"), for checkpoints. load() throws
-  // CheckpointError naming a missing tensor or a wrong shape before anything is changed.
-  NamedParameters state() const;
+  // State by name ("NAME.exp_avg", "NAME.exp_avg_sq", "NAME.step"), for checkpoints, of whole parameters:
+  // `whole` makes them of what runs have (DataParallel::gathered), on one rank; empty on others.
+  using Whole = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
+  NamedParameters state(const Whole& whole) const;
+  // Takes its part of whole tensors. Throws CheckpointError naming a missing tensor or a wrong shape before
+  // anything is changed.
   void load(const NamedParameters& state);
 
  private:
   struct Slot {
-    std::string name;
-    at::Tensor parameter, exp_avg, exp_avg_sq;
+    Run run;
+    at::Tensor exp_avg, exp_avg_sq;
     at::Tensor step;  // float32 on the device of the parameter, where the fused kernel reads it
     bool decays;
   };
@@ -63,7 +67,10 @@ class AdamW {
   std::vector<at::Tensor> tensors() const;  // all that an update changes
   void measure();
 
+  double over_ranks(double largest) const { return largest_ ? largest_(largest) : largest; }
+
   OptimizerConfig config_;
+  OverRanks largest_;
   std::vector<Slot> slots_;
   // Bounds on what the slots hold, for stays_finite; negative: not measured yet.
   double largest_parameter_ = -1, largest_average_ = -1;

@@ -80,7 +80,7 @@ void ParallelConfig::fields(FieldVisitor& visit) {
   degree("data_parallel_replicate_degree", data_parallel_replicate_degree,
          "data ranks that hold the whole model; -1, of one degree: what the others leave of WORLD_SIZE");
   degree("data_parallel_shard_degree", data_parallel_shard_degree,
-         "data ranks that share the model's state (in this version each holds all of it)");
+         "data ranks that share the model's state, by zero_stage");
   degree("context_parallel_degree", context_parallel_degree, "ranks that share the rows of a micro-batch");
   visit.field(
       "context_parallel_load_balancer", context_parallel_load_balancer,
@@ -88,6 +88,11 @@ void ParallelConfig::fields(FieldVisitor& visit) {
            "how a row is dealt out to them: ptrr (pieces by their cost), headtail (a piece from the front "
            "with one from the back), none (one piece each)",
        .allowed = one_of({"ptrr", "headtail", "none"})});
+  visit.field("zero_stage", zero_stage,
+              {.help = "what ranks of the shard degree share instead of each having all of it: 0 nothing; 1 "
+                       "optimizer state; 2 gradients too, which are then summed after each micro-batch; 3 "
+                       "parameters too, which are then gathered layer by layer, twice a micro-batch",
+               .allowed = between(0, 3)});
 }
 
 void CommSection::fields(FieldVisitor& visit) {

@@ -152,11 +152,13 @@ class Step {
 
 }  // namespace
 
-StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
-                            const RunConfig& config, const LossOptions& options, const Mesh& mesh) {
+StepLosses backward_of_step(Transformer& model, DataParallel& parallel, const StepData& data,
+                            int64_t steps_done, const RunConfig& config, const LossOptions& options,
+                            const Mesh& mesh) {
   Step step(model, data, config, options, mesh);
   int64_t number = steps_done * data.plan.micro_batches + data.plan.first;  // among all of the run
   for (const ModelInput& micro : data.micro_batches) {
+    parallel.begin_micro_batch(&micro == &data.micro_batches.back());
     // Ranks that share a micro-batch draw masks of dropout of their own.
     const int64_t pass = number * size_of(mesh.context) + rank_in(mesh.context);
     if (config.adapter.present()) begin_pass(model, static_cast<uint64_t>(pass));

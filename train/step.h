@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "distributed/data_parallel.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
 #include "train/step_data.h"
@@ -17,12 +18,13 @@ struct StepLosses {
   std::vector<double> seconds;  // of each data rank: its data's and its passes', without waiting for others
 };
 
-// Leaves in the parameters, which hold none before, this rank's part of the step's gradient; the parts of all
-// ranks add up to it. Everything is divided by what the whole step counts, so that its cut into
-// micro-batches and ranks changes nothing. The losses are those of the whole step, the same on all ranks:
-// with one micro-batch each, bit for bit what one rank gets of all of them. steps_done: how many steps went
-// before, from which masks of dropout follow.
-StepLosses backward_of_step(Transformer& model, const StepData& data, int64_t steps_done,
-                            const RunConfig& config, const LossOptions& options, const Mesh& mesh);
+// Between begin_step() and finish() of `parallel`: leaves there this rank's part of the step's gradient; the
+// parts of all ranks add up to it. Everything is divided by what the whole step counts, so that its cut
+// into micro-batches and ranks changes nothing. The losses are those of the whole step, the same on all
+// ranks: with one micro-batch each, bit for bit what one rank gets of all of them. steps_done: how many steps
+// went before, from which masks of dropout follow.
+StepLosses backward_of_step(Transformer& model, DataParallel& parallel, const StepData& data,
+                            int64_t steps_done, const RunConfig& config, const LossOptions& options,
+                            const Mesh& mesh);
 
 }  // namespace longreach

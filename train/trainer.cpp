@@ -13,7 +13,6 @@
 
 #include "checkpoints/folders.h"
 #include "core/verbose.h"
-#include "distributed/gradients.h"
 #include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
@@ -49,12 +48,6 @@ void write_text(const std::string& path, const std::string& contents) {
   file.close();
   check<ConfigError>(file.good(), path, ": cannot be written");
   fs::rename(path + ".tmp", path);
-}
-
-std::vector<at::Tensor> tensors_of(const NamedParameters& parameters) {
-  std::vector<at::Tensor> tensors;
-  for (const auto& [name, tensor] : parameters) tensors.push_back(tensor);
-  return tensors;
 }
 
 // "train/0/tokens: 52319", one number or text a line
@@ -104,9 +97,11 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
   add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   if (distilling()) freeze_all_but_gates(*model_);
-  for (const auto& item : model_->named_parameters())
-    if (item.value().requires_grad()) parameters_.emplace_back(item.key(), item.value());
-  optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(*model_), config_.optimizer);
+  parallel_ = std::make_unique<DataParallel>(*model_, model_->units(), ranks_.mesh,
+                                             static_cast<int>(config_.parallel.zero_stage));
+  model_->set_unit_guard(parallel_.get());
+  optimizer_ = std::make_unique<AdamW>(parallel_->runs(), undecayed_parameters(*model_), config_.optimizer,
+                                       [this](double largest) { return parallel_->largest(largest); });
   expect_same_on_all(ranks_, lines_of(nlohmann::ordered_json::parse(data_identity_)), "their data");
   resume_or_start();
   if (ranks_.first()) write_text(config_.job.dump_folder + "/config.toml", to_toml(fields_of(config_)));
@@ -124,6 +119,7 @@ std::optional<CheckpointContents> Trainer::load_newest(int64_t load_step, int64_
 }
 
 void Trainer::resume_or_start() {
+  const DataParallel::Whole here(*parallel_);
   if (auto found = load_newest(config_.checkpoint.load_step, std::numeric_limits<int64_t>::max())) {
     compare_with_checkpoint(*found, config_, *corpus_.tokenizer, data_identity_);
     go_on_from(*found);
@@ -132,6 +128,7 @@ void Trainer::resume_or_start() {
     load_base_model(*model_, config_, *corpus_.tokenizer);
   }
   if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
+  parallel_->take_shares();
 }
 
 void Trainer::go_on_from(const CheckpointContents& contents) {
@@ -145,8 +142,10 @@ void Trainer::go_on_from(const CheckpointContents& contents) {
 }
 
 void Trainer::restore(const CheckpointContents& contents) {
+  const DataParallel::Whole here(*parallel_);
   expect_finite<CheckpointError>(contents, contents.path);
   load_model_tensors(*model_, contents.model, contents.path);
+  parallel_->take_shares();
   optimizer_->load(contents.optimizer);
   const auto state = run_state(contents);
   step_ = saved_step_ = contents.step;
@@ -167,13 +166,13 @@ StepRecord Trainer::train_step(const StepData& data) {
     note_step_without_labels();
     return record;
   }
-  optimizer_->zero_grad();
-  StepLosses losses = backward_of_step(*model_, data, step_, config_, loss_options_, ranks_.mesh);
-  sum_gradients(tensors_of(parameters_), ranks_.world());
+  parallel_->begin_step();
+  StepLosses losses = backward_of_step(*model_, *parallel_, data, step_, config_, loss_options_, ranks_.mesh);
+  parallel_->finish();
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
   record.seconds_of_ranks = std::move(losses.seconds);
-  const GradientNorm gradients = gradient_norm(parameters_);
+  const GradientNorm gradients = gradient_norm(*parallel_, ranks_.world());
   record.gradient_norm = gradients.norm;
   record.skipped = skip_steps_.count(step_ + 1) > 0 || !apply(record, gradients);
   return record;
@@ -189,9 +188,11 @@ void Trainer::note_step_without_labels() {
 
 bool Trainer::apply(const StepRecord& record, const GradientNorm& gradients) {
   const bool finite = std::isfinite(*record.loss) && std::isfinite(gradients.norm);
-  if (finite && optimizer_->step(record.learning_rate,
-                                 clip_gradients(parameters_, gradients.norm, config_.training.max_norm)))
+  if (finite && optimizer_->step(record.learning_rate, clip_gradients(parallel_->runs(), gradients.norm,
+                                                                      config_.training.max_norm))) {
+    parallel_->publish();
     return true;
+  }
   refuse_step(
       text("step ", step_ + 1, ": loss ", *record.loss, ", gradient norm ", gradients.norm,
            gradients.first_nonfinite.empty() ? "" : ", first in " + gradients.first_nonfinite,
@@ -248,7 +249,7 @@ RunOutcome Trainer::run() {
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
     record.flops = training_flops_per_token(config_, *model_) * static_cast<double>(record.tokens);
-    record.traffic = take_traffic(ranks_.mesh);
+    record.traffic = taken_traffic();
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;
     log_->step(record, held_out_after_step());
@@ -256,6 +257,7 @@ RunOutcome Trainer::run() {
   }
   if (saved_step_ != step_) save();
   say_steps_without_labels();
+  trained_.emplace(*parallel_);
   log_->finish();
   if (stop_requested()) return RunOutcome::kInterrupted;
   return step_ >= config_.training.steps ? RunOutcome::kFinished : RunOutcome::kStoppedAt;
@@ -273,6 +275,7 @@ std::optional<Evaluation> Trainer::held_out_after_step() {
   const bool last = config_.validation.final && step_ == config_.training.steps;
   if (!last && !due(config_.validation.freq)) return std::nullopt;
   const Stage stage(text("evaluation after step ", step_));
+  const DataParallel::Whole here(*parallel_);  // ranks may evaluate unequal numbers of batches
   model_->eval();
   // Who asks the run to stop waits for its checkpoint, not for these figures; the final ones would not come
   // again.
@@ -329,11 +332,16 @@ std::string save_below(const RunConfig& config, const CheckpointContents& conten
 
 }  // namespace
 
-std::string Trainer::write_checkpoint() {
+Traffic Trainer::taken_traffic() {
+  Traffic all = take_traffic(ranks_.mesh);
+  add(all, parallel_->take_traffic());
+  return all;
+}
+
+std::string Trainer::write_checkpoint(const NamedParameters& optimizer) {
   const Stage stage(text("checkpoint of step ", step_));
   log_->sync();
-  CheckpointContents contents{
-      .step = step_, .model = model_tensors(*model_), .optimizer = optimizer_->state()};
+  CheckpointContents contents{.step = step_, .model = model_tensors(*model_), .optimizer = optimizer};
   expect_finite<TrainingError>(contents, text("no checkpoint of step ", step_, " is written"));
   contents.texts = tokenizer_texts(config_.data.tokenizer);
   contents.texts["state.json"] = state_json();
@@ -346,7 +354,10 @@ std::string Trainer::write_checkpoint() {
 
 void Trainer::save() {
   if (!config_.checkpoint.enable_checkpoint) return;
-  on_first_rank(ranks_.world(), [&] { newest_checkpoint_ = write_checkpoint(); });
+  const DataParallel::Whole here(*parallel_);
+  const NamedParameters optimizer = optimizer_->state(
+      [this](const std::vector<at::Tensor>& parts) { return parallel_->gathered(parts, "checkpoint"); });
+  on_first_rank(ranks_.world(), [&] { newest_checkpoint_ = write_checkpoint(optimizer); });
   saved_step_ = step_;
 }
 

@@ -11,9 +11,11 @@
 #include "checkpoints/retention.h"
 #include "data/loader.h"
 #include "data/prefetch.h"
+#include "distributed/data_parallel.h"
 #include "models/transformer.h"
 #include "train/evaluate.h"
 #include "train/fault.h"
+#include "train/gradient_norm.h"
 #include "train/model_input.h"
 #include "train/optimizer.h"
 #include "train/ranks.h"
@@ -60,7 +62,8 @@ class Trainer {
   void roll_back();
   std::optional<Evaluation> held_out_after_step();
   void save();
-  std::string write_checkpoint();
+  std::string write_checkpoint(const NamedParameters& optimizer);
+  Traffic taken_traffic();
   std::string state_json() const;
   bool due(int64_t interval) const { return interval > 0 && step_ % interval == 0; }
 
@@ -72,8 +75,9 @@ class Trainer {
   data::TrainLoader train_loader_;
   data::ValidLoader valid_loader_;
   std::shared_ptr<Transformer> model_;
-  NamedParameters parameters_;
+  std::unique_ptr<DataParallel> parallel_;  // shares what the optimizer updates
   std::unique_ptr<AdamW> optimizer_;
+  std::optional<DataParallel::Whole> trained_;  // after the last step all of the model is on every rank
   std::unique_ptr<RunLog> log_;
   const std::string data_identity_;
   Retention retention_;

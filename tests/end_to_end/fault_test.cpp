@@ -110,9 +110,14 @@ TEST_F(Fault, StartedAgainTheRunIsTheOneThatWasNotKilled) {
 class NanFault : public Fault {
  protected:
   // On 2 ranks, and on one that trains as much.
-  ProgramResult train_both(const std::string& policy) const {
+  ProgramResult train_both(const std::string& policy, const char* zero_stage) const {
     const Words more = {"--training.nonfinite", policy, "--checkpoint.interval", "2"};
-    Words several = {"--fault.inject", "nan:rank=1:step=7", "--training.gradient_accumulation_steps", "1"},
+    Words several = {"--fault.inject",
+                     "nan:rank=1:step=7",
+                     "--training.gradient_accumulation_steps",
+                     "1",
+                     "--parallel.zero_stage",
+                     zero_stage},
           alone = {"--fault.inject", "nan:rank=0:step=7"};
     for (Words* words : {&several, &alone}) words->insert(words->end(), more.begin(), more.end());
     const ProgramResult one = train(1, policy + "-alone", alone), result = train(2, policy, several);
@@ -132,14 +137,14 @@ class NanFault : public Fault {
 };
 
 TEST_F(NanFault, StopsAllRanks) {
-  const ProgramResult result = train_both("stop");
+  const ProgramResult result = train_both("stop", "2");
   EXPECT_EQ(result.code, 1);
   EXPECT_EQ(lines_with(result.err, "error: step 7: loss nan"), 2u) << result.err;
   EXPECT_THAT(newest_checkpoint("stop"), HasSubstr("step-00000006"));
 }
 
 TEST_F(NanFault, IsSkippedByAllRanks) {
-  const ProgramResult result = train_both("skip");
+  const ProgramResult result = train_both("skip", "1");
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(lines_with(result.err, "warning: step 7: loss nan"), 1u) << result.err;
   EXPECT_EQ(lines_with(log_of_rank_1("skip"), "warning: step 7: loss nan"), 1u);
@@ -153,7 +158,7 @@ TEST_F(NanFault, IsSkippedByAllRanks) {
 }
 
 TEST_F(NanFault, RollsAllRanksBack) {
-  const ProgramResult result = train_both("rollback");
+  const ProgramResult result = train_both("rollback", "3");
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(lines_with(result.out, "rolled back to step 6"), 1u) << result.out;
   EXPECT_EQ(lines_with(log_of_rank_1("rollback"), "rolled back to step 6"), 1u) << log_of_rank_1("rollback");

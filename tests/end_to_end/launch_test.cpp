@@ -15,15 +15,21 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 TEST_F(Launch, RanksTrainWhatAccumulationTrains) {
-  for (const int ranks : {2, 3, 4}) {
+  struct Case {
+    int ranks;
+    const char *stage, *replicate;
+  };
+  for (const auto& [ranks, stage, replicate] :
+       {Case{2, "3", "1"}, {3, "2", "1"}, {4, "1", "1"}, {4, "3", "2"}}) {
     SCOPED_TRACE(ranks);
     const Words steps = {"--training.steps", "6", "--validation.freq", "3"};
-    const std::string several = "ranks-" + std::to_string(ranks), alone = several + "-alone";
+    const std::string several = "ranks-" + std::to_string(ranks) + "-" + stage, alone = several + "-alone";
     Words one = steps, each = steps;
     for (const std::string& word :
          {std::string("--training.gradient_accumulation_steps"), std::to_string(ranks)})
       one.push_back(word);
-    each.insert(each.end(), {"--training.gradient_accumulation_steps", "1"});
+    each.insert(each.end(), {"--training.gradient_accumulation_steps", "1", "--parallel.zero_stage", stage,
+                             "--parallel.data_parallel_replicate_degree", replicate});
     const ProgramResult result = train(ranks, several, each);
     ASSERT_EQ(result.code, 0) << result.err;
     ASSERT_EQ(train(1, alone, one).code, 0);
@@ -55,9 +61,14 @@ TEST_F(Launch, TheNumberOfRanksChangesNoSample) {
 }
 
 TEST_F(Launch, GoesOnFromWhereItStopped) {
-  ASSERT_EQ(train(2, "whole").code, 0);
-  ASSERT_EQ(train(2, "parts", {"--training.stop_at", "5"}).code, 0);
-  const ProgramResult rest = train(2, "parts");
+  const auto train_at = [&](const char* zero_stage, const std::string& run, const char* stop_at) {
+    return train(2, run,
+                 {"--training.gradient_accumulation_steps", "1", "--parallel.zero_stage", zero_stage,
+                  "--training.stop_at", stop_at});
+  };
+  ASSERT_EQ(train_at("1", "whole", "0").code, 0);
+  ASSERT_EQ(train_at("3", "parts", "5").code, 0);
+  const ProgramResult rest = train_at("0", "parts", "0");
   ASSERT_EQ(rest.code, 0) << rest.err;
   EXPECT_THAT(rest.out, HasSubstr("after step 5"));
   expect_same_run("whole", "parts");

@@ -8,15 +8,22 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "core/error.h"
 #include "tests/support/random_tensors.h"
 #include "train/finite.h"
+#include "train/gradient_norm.h"
 
 namespace longreach {
 namespace {
 
 using test::normal;
+
+// The state of what is one rank's alone.
+NamedParameters state_of(const AdamW& optimizer) {
+  return optimizer.state([](const std::vector<at::Tensor>& parts) { return parts; });
+}
 
 struct Expected {
   at::Tensor p, m, v;
@@ -33,7 +40,7 @@ struct Expected {
 TEST(AdamW, FollowsTheFormulaAndDecaysMatricesOnly) {
   const OptimizerConfig config{.weight_decay = 0.3};
   at::Tensor matrix = normal({7, 9}, 1, at::kFloat, true), vector = normal({33}, 2, at::kFloat, true);
-  AdamW optimizer({{"matrix", matrix}, {"vector", vector}}, {"vector"}, config);
+  AdamW optimizer(whole_runs({{"matrix", matrix}, {"vector", vector}}), {"vector"}, config);
   const auto start = [](const at::Tensor& t) {
     const at::Tensor p = t.detach().to(at::kDouble);
     return Expected{p, p * 0, p * 0};
@@ -52,15 +59,15 @@ TEST(AdamW, FollowsTheFormulaAndDecaysMatricesOnly) {
 
 TEST(AdamW, ContinuesFromItsState) {
   at::Tensor one = normal({4, 4}, 1, at::kFloat, true), two = one.detach().clone().requires_grad_(true);
-  AdamW first({{"w", one}}, {}, {}), second({{"w", two}}, {}, {});
+  AdamW first(whole_runs({{"w", one}}), {}, {}), second(whole_runs({{"w", two}}), {}, {});
   const auto step = [](AdamW& optimizer, at::Tensor& parameter, uint64_t seed) {
     parameter.mutable_grad() = normal({4, 4}, seed, at::kFloat);
     EXPECT_TRUE(optimizer.step(0.1, 10));
   };
   step(first, one, 5);
   step(second, two, 5);
-  AdamW restored({{"w", two}}, {}, {});
-  restored.load(second.state());
+  AdamW restored(whole_runs({{"w", two}}), {}, {});
+  restored.load(state_of(second));
   step(first, one, 6);
   step(restored, two, 6);
   EXPECT_TRUE(one.equal(two));
@@ -69,14 +76,14 @@ TEST(AdamW, ContinuesFromItsState) {
 std::vector<at::Tensor> bits_of(const std::vector<at::Tensor>& parameters, const AdamW& optimizer) {
   std::vector<at::Tensor> all;
   for (const at::Tensor& parameter : parameters) all.push_back(parameter.detach().clone());
-  for (const auto& [name, tensor] : optimizer.state()) all.push_back(tensor.clone());
+  for (const auto& [name, tensor] : state_of(optimizer)) all.push_back(tensor.clone());
   return all;
 }
 
 // A state that fits in part, so that what is copied before it is refused would show.
 TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   at::Tensor a = normal({4, 4}, 1, at::kFloat, true), b = normal({3}, 2, at::kFloat, true);
-  AdamW optimizer({{"a", a}, {"b", b}}, {"b"}, {});
+  AdamW optimizer(whole_runs({{"a", a}, {"b", b}}), {"b"}, {});
   const auto step = [](AdamW& stepped, at::Tensor& first, at::Tensor& second, uint64_t seed) {
     first.mutable_grad() = normal(first.sizes(), seed, at::kFloat);
     second.mutable_grad() = normal(second.sizes(), seed + 1, at::kFloat);
@@ -95,10 +102,10 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
     for (size_t i = 0; i < before.size(); ++i) EXPECT_TRUE(before[i].equal(after[i])) << named << ", " << i;
   };
   at::Tensor other = normal({4, 4}, 5, at::kFloat, true), longer = normal({5}, 6, at::kFloat, true);
-  AdamW wrong({{"a", other}, {"b", longer}}, {"b"}, {});
+  AdamW wrong(whole_runs({{"a", other}, {"b", longer}}), {"b"}, {});
   step(wrong, other, longer, 7);
-  expect_refused(wrong.state(), "b.exp_avg: shape [5], expected [3]");
-  NamedParameters cut = wrong.state();
+  expect_refused(state_of(wrong), "b.exp_avg: shape [5], expected [3]");
+  NamedParameters cut = state_of(wrong);
   cut.resize(4);
   cut.back().second = cut.back().second.narrow(0, 0, 3);
   expect_refused(cut, "b.exp_avg_sq");
@@ -125,7 +132,7 @@ TEST(AdamW, AnUpdateThatIsNotFiniteChangesNothing) {
     at::Tensor one = normal({6, 5}, 1, at::kFloat, true), two = one.detach().clone().requires_grad_(true);
     if (broken.what == std::string("decay"))
       for (at::Tensor* x : {&one, &two}) x->detach().mul_(1e15);
-    AdamW tried({{"w", one}}, {}, config), other({{"w", two}}, {}, config);
+    AdamW tried(whole_runs({{"w", one}}), {}, config), other(whole_runs({{"w", two}}), {}, config);
     const auto sound = [](AdamW& optimizer, at::Tensor& parameter, uint64_t seed) {
       parameter.mutable_grad() = normal({6, 5}, seed, at::kFloat);
       EXPECT_TRUE(optimizer.step(1e-3, 10));
@@ -146,10 +153,34 @@ TEST(AdamW, AnUpdateThatIsNotFiniteChangesNothing) {
 // Large but finite: the update is made, and is the formula's.
 TEST(AdamW, AnUpdateThatIsFiniteIsMade) {
   at::Tensor parameter = normal({4, 4}, 1, at::kFloat, true);
-  AdamW optimizer({{"w", parameter}}, {}, {.weight_decay = 0.0});
+  AdamW optimizer(whole_runs({{"w", parameter}}), {}, {.weight_decay = 0.0});
   parameter.mutable_grad() = at::ones({4, 4});
   EXPECT_TRUE(optimizer.step(1e30, 4));
   EXPECT_LT(test::relative_error(parameter, at::full({4, 4}, -1e30)), 1e-6);
+}
+
+// A run is a part of a parameter: the same numbers as in the whole one, and its part of a whole state.
+TEST(AdamW, DoesNotDependOnTheCut) {
+  const at::Tensor whole = normal({6, 7}, 1, at::kFloat), cut = whole.clone().view({-1});
+  std::vector<longreach::Run> runs;
+  for (const auto& [begin, end] : {std::pair{0, 5}, {5, 5}, {5, 42}})
+    runs.push_back(
+        {.name = "w", .shape = {6, 7}, .begin = begin, .values = cut.narrow(0, begin, end - begin)});
+  AdamW one(whole_runs({{"w", whole}}), {}, {});
+  std::vector<AdamW> parts;
+  for (const auto& run : runs)
+    parts.emplace_back(std::vector<longreach::Run>{run}, std::set<std::string>{}, OptimizerConfig{});
+  for (uint64_t step = 1; step <= 3; ++step) {
+    const at::Tensor gradient = normal({6, 7}, 10 + step, at::kFloat);
+    whole.mutable_grad() = gradient;
+    EXPECT_TRUE(one.step(0.01, 10));
+    for (size_t i = 0; i < runs.size(); ++i) {
+      runs[i].values.mutable_grad() = gradient.view({-1}).narrow(0, runs[i].begin, runs[i].values.numel());
+      EXPECT_TRUE(parts[i].step(0.01, 10));
+      if (step == 2) parts[i].load(state_of(one));
+    }
+    EXPECT_TRUE(cut.view({6, 7}).equal(whole)) << step;
+  }
 }
 
 TEST(Finite, NamesTheFirstTensorThatIsNot) {
@@ -172,8 +203,8 @@ TEST(Finite, NamesTheFirstTensorThatIsNot) {
 // to see where it is.
 TEST(AdamW, KeepsItsStateWhereTheParametersAre) {
   const at::Device meta(at::kMeta);
-  AdamW optimizer({{"w", at::empty({4, 4}, at::TensorOptions(meta))}}, {}, {});
-  for (const auto& [name, tensor] : optimizer.state()) {
+  AdamW optimizer(whole_runs({{"w", at::empty({4, 4}, at::TensorOptions(meta))}}), {}, {});
+  for (const auto& [name, tensor] : state_of(optimizer)) {
     EXPECT_EQ(tensor.device(), meta) << name;
     EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
   }
@@ -183,7 +214,7 @@ TEST(Gradients, NormAndClipping) {
   at::Tensor a = normal({30}, 1, at::kFloat, true), b = normal({5, 5}, 2, at::kFloat, true);
   a.mutable_grad() = normal({30}, 3, at::kFloat);
   b.mutable_grad() = normal({5, 5}, 4, at::kFloat);
-  const NamedParameters parameters = {{"a", a}, {"b", b}};
+  const auto parameters = whole_runs({{"a", a}, {"b", b}});
   const double expected = std::sqrt(a.grad().to(at::kDouble).pow(2).sum().item<double>() +
                                     b.grad().to(at::kDouble).pow(2).sum().item<double>());
   EXPECT_NEAR(gradient_norm(parameters).norm, expected, 1e-5);

@@ -14,6 +14,7 @@
 #include "train/bench/measure.h"
 #include "train/bench/peer_process.h"
 #include "train/bench/statistics.h"
+#include "train/gradient_norm.h"
 #include "train/optimizer.h"
 
 namespace longreach::bench {
@@ -41,7 +42,8 @@ class OurTraining : public Timed {
   explicit OurTraining(const TrainingSetting& setting)
       : model_(model_of(setting), 1), options_{.autocast_bf16 = setting.dtype == "bfloat16"} {
     for (const auto& item : model_.named_parameters()) parameters_.emplace_back(item.key(), item.value());
-    optimizer_ = std::make_unique<AdamW>(parameters_, undecayed_parameters(model_), OptimizerConfig{});
+    runs_ = whole_runs(parameters_);
+    optimizer_ = std::make_unique<AdamW>(runs_, undecayed_parameters(model_), OptimizerConfig{});
     const at::Tensor text = at::randint(setting.vocab_size, {setting.batch, setting.tokens + 1}, at::kLong);
     tokens_ = text.narrow(1, 0, setting.tokens).contiguous();
     labels_ = text.narrow(1, 1, setting.tokens).contiguous();
@@ -53,8 +55,8 @@ class OurTraining : public Timed {
     const LossOutput out = model_.loss(tokens_, labels_, batch_, options_);
     const auto labels = static_cast<double>(out.tokens);
     (out.loss_sum / labels).backward();
-    const double norm = gradient_norm(parameters_).norm;
-    check<Error>(optimizer_->step(kRate, clip_gradients(parameters_, norm, kMaxNorm)),
+    const double norm = gradient_norm(runs_).norm;
+    check<Error>(optimizer_->step(kRate, clip_gradients(runs_, norm, kMaxNorm)),
                  "a training step is not finite: gradient norm ", norm);
     return out.nll_sum.item<double>() / labels;
   }
@@ -74,6 +76,7 @@ class OurTraining : public Timed {
   Transformer model_;
   LossOptions options_;
   NamedParameters parameters_;
+  std::vector<Run> runs_;
   std::unique_ptr<AdamW> optimizer_;
   at::Tensor tokens_, labels_;
   Batch batch_;

@@ -19,6 +19,7 @@
 #include "layers/attention/nsa/nsa.h"
 #include "layers/basic/initialization.h"
 #include "layers/basic/norm.h"
+#include "train/gradient_norm.h"
 #include "train/optimizer.h"
 
 namespace longreach {
@@ -160,7 +161,7 @@ struct Phase {
 void train(Model& model, const std::vector<Phase>& phases) {
   constexpr int64_t kMean = 1;
   constexpr double kRate = 3e-3;
-  const NamedParameters parameters = model.parameters();
+  const std::vector<Run> parameters = whole_runs(model.parameters());
   AdamW optimizer(parameters, {}, {.lr = kRate, .weight_decay = 0.0});
   Source source(7);
   for (const Phase& phase : phases) {
