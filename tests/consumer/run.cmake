@@ -1,5 +1,5 @@
 # Installs the package of the build folder BUILD into a temporary prefix, builds tests/consumer of SOURCE against it, and
-# runs it: the installed package, and nothing of the tree, must do.
+# runs it, one of its programs as two processes: the installed package, and nothing of the tree, must do.
 set(work ${BUILD}/consumer)
 file(REMOVE_RECURSE ${work})
 function(run)
@@ -12,3 +12,8 @@ run(${CMAKE_COMMAND} -G Ninja -S ${SOURCE}/tests/consumer -B ${work}/build -DCMA
     -DCMAKE_BUILD_TYPE=Release)
 run(${CMAKE_COMMAND} --build ${work}/build)
 run(${work}/build/consumer)
+string(RANDOM LENGTH 4 ALPHABET 0123456789 digits)
+math(EXPR port "20000 + 1${digits} - 10000")
+set(ranks WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=${port})
+run(${CMAKE_COMMAND} -E env RANK=0 ${ranks} ${work}/build/ranks COMMAND
+    ${CMAKE_COMMAND} -E env RANK=1 ${ranks} ${work}/build/ranks)
