@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <mutex>
 
 namespace longreach {
 namespace {
@@ -18,21 +19,27 @@ at::Tensor copy_of(const std::vector<T>& values, at::IntArrayRef shape, at::Scal
 
 namespace {
 
-// What the first n tokens of a document cost by the model's own count, remembered: spans ask again and again.
+// What the first n tokens of a document cost by the model's own count, remembered: spans ask again and again,
+// those of the next step beside those of an evaluation.
 class ModelCost {
  public:
   explicit ModelCost(std::shared_ptr<Transformer> model) : model_(std::move(model)) {}
 
   double operator()(int64_t tokens) const {
     if (tokens == 0) return 0;
-    const auto [found, is_new] = known_->try_emplace(tokens);
+    const std::lock_guard lock(known_->mutex);
+    const auto [found, is_new] = known_->costs.try_emplace(tokens);
     if (is_new) found->second = static_cast<double>(tokens) * model_->flops_per_token(tokens);
     return found->second;
   }
 
  private:
+  struct Known {
+    std::mutex mutex;
+    std::map<int64_t, double> costs;
+  };
   std::shared_ptr<Transformer> model_;
-  std::shared_ptr<std::map<int64_t, double>> known_ = std::make_shared<std::map<int64_t, double>>();
+  std::shared_ptr<Known> known_ = std::make_shared<Known>();
 };
 
 Balance balance_of(const std::string& name) {

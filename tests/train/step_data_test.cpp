@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -60,6 +61,11 @@ TEST(StepData, TheNumberOfRanksChangesNoSample) {
   EXPECT_EQ(seen_by(4), one);
 }
 
+void add_pairs(const ModelInput& micro, std::vector<std::pair<int64_t, int64_t>>& pairs) {
+  for (int64_t i = 0; i < micro.tokens.numel(); ++i)
+    pairs.emplace_back(micro.tokens.const_data_ptr<int64_t>()[i], micro.labels.const_data_ptr<int64_t>()[i]);
+}
+
 TEST(StepData, CountsTheWholeStep) {
   const StepData whole = load_step(loader(), training(), step_plan(training(), nullptr), {}, 0);
   run_ranks(2, [&](const Group& group) {
@@ -69,6 +75,34 @@ TEST(StepData, CountsTheWholeStep) {
     EXPECT_EQ(part.tokens, whole.tokens);
     EXPECT_EQ(part.labelled, whole.labelled);
   });
+}
+
+// Of the row that they share each has spans at multiples of the grain within documents; what a step is
+// divided by counts all of it.
+TEST(StepData, RanksThatShareARowHaveItsTokensBetweenThem) {
+  const StepPlan plan = step_plan(training(), nullptr);
+  const StepData whole = load_step(loader(), training(), plan, {}, 0);
+  for (const Balance balance : {Balance::none, Balance::ptrr}) {
+    std::vector<std::pair<int64_t, int64_t>> shared, expected;  // token and label, sorted
+    std::mutex mutex;
+    run_ranks(3, [&](const Group& group) {
+      const ContextPlan context{.ranks = group, .grain = 4, .balance = balance};
+      const StepData part = load_step(loader(), training(), plan, context, 0);
+      EXPECT_EQ(part.tokens, whole.tokens);
+      EXPECT_EQ(part.labelled, whole.labelled);
+      const std::lock_guard lock(mutex);
+      for (const ModelInput& micro : part.micro_batches) {
+        EXPECT_EQ(micro.tokens.size(0), 1);
+        EXPECT_EQ(micro.tokens.size(1), micro.batch.context->tokens());
+        EXPECT_EQ(micro.batch.positions.sizes(), micro.tokens.sizes());
+        add_pairs(micro, shared);
+      }
+    });
+    for (const ModelInput& micro : whole.micro_batches) add_pairs(micro, expected);
+    std::sort(shared.begin(), shared.end());
+    std::sort(expected.begin(), expected.end());
+    EXPECT_EQ(shared, expected);
+  }
 }
 
 TEST(StepPlan, RefusesWhatDoesNotDivide) {
