@@ -73,8 +73,8 @@ TEST(Help, NamesTheProgramAndDefaultsAndFitsTheTerminal) {
 TEST(Info, SaysWhatAKindCanAndCannotDo) {
   for (const char* kind : {"dense", "nsa", "seer", "lightning"}) {
     const std::string out = run_program({"info", kind}).out;
-    for (const char* part : {"can be pre-trained", "generate text", "cannot split a sequence over ranks",
-                             "in this version a rank trains whole rows", "cannot be imported or exported"})
+    for (const char* part : {"can be pre-trained", "generate text", "share a sequence over ranks",
+                             "cannot be imported or exported"})
       EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
   }
   EXPECT_NE(run_program({"info", "seer"}).out.find("--format gates"), std::string::npos);

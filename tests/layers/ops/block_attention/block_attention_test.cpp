@@ -217,7 +217,7 @@ TEST(BlockAttention, KernelsWriteEveryElement) {
         params.block_max = largest.data_ptr<float>(), params.block_sum = sum.data_ptr<float>();
         softmax_tile::set_tensors(params, q, k, k, o, lse);
         block::forward_cpu(params);
-        block::backward_cpu(params, {params.q, nullptr, strided(dq), strided(dk), strided(dv)});
+        block::backward_cpu(params, {params.q, nullptr, strided(dq), strided(dk), strided(dv), params.dtype});
         for (const auto& written : {o, lse, dq, dk, dv, largest, sum})
           EXPECT_FALSE(written.isnan().any().item<bool>()) << size << ' ' << keys << ' ' << dtype;
       }

@@ -172,7 +172,8 @@ TEST(IntervalAttention, KernelsWriteEveryElement) {
       params.documents = 1;
       softmax_tile::set_tensors(params, q, k, k, o, lse);
       interval::forward_cpu(params);
-      interval::backward_cpu(params, {params.q, nullptr, strided(dq), strided(dk), strided(dv)});
+      interval::backward_cpu(params,
+                             {params.q, nullptr, strided(dq), strided(dk), strided(dv), params.dtype});
       for (const auto& written : {o, lse, dq, dk, dv}) EXPECT_FALSE(written.isnan().any().item<bool>());
     }
 }
