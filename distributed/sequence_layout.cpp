@@ -96,9 +96,14 @@ void SequenceLayout::give_to_the_least_loaded(int per_rank, const Cost& cost) {
   }
 }
 
-Interval SequenceLayout::document_of(int64_t token) const {
+size_t SequenceLayout::document_number(int64_t token) const {
   const auto next = std::upper_bound(cu_seqlens_.begin(), cu_seqlens_.end(), token);
-  return {*(next - 1), *next};
+  return static_cast<size_t>(next - cu_seqlens_.begin()) - 1;
+}
+
+Interval SequenceLayout::document_of(int64_t token) const {
+  const size_t document = document_number(token);
+  return {cu_seqlens_[document], cu_seqlens_[document + 1]};
 }
 
 double SequenceLayout::cost_of(const Span& span, const Cost& cost) const {
@@ -170,8 +175,7 @@ SequenceLayout SequenceLayout::counted(const std::function<int64_t(int64_t)>& co
     counted.cu_seqlens_.push_back(
         static_cast<int32_t>(counted.cu_seqlens_.back() + count(cu_seqlens_[d + 1] - cu_seqlens_[d])));
   const auto rows_before = [&](int64_t token) {
-    const auto next = std::upper_bound(cu_seqlens_.begin(), cu_seqlens_.end(), token);
-    const auto document = static_cast<size_t>(next - cu_seqlens_.begin()) - 1;
+    const size_t document = document_number(token);
     return counted.cu_seqlens_[document] + count(token - cu_seqlens_[document]);
   };
   for (const Span& span : spans_)

@@ -31,6 +31,7 @@ struct Piece {
   std::vector<int32_t> cu_seqlens;  // fresh: bounds of its documents, from 0; empty documents are left out
 
   bool continued() const { return history_begin < begin; }
+  int64_t before() const { return begin - history_begin; }  // tokens of its document that come earlier
 };
 
 // How spans are dealt out. none: contiguous. headtail: one from the front with one from the back. ptrr: by
@@ -58,7 +59,8 @@ class SequenceLayout {
   std::vector<Interval> owned(int rank) const;
   std::vector<Piece> pieces(int rank) const;
   int64_t tokens(int rank) const;
-  // Which document holds a token; position in it.
+  // Which document holds a token: its number (of the row's end: how many there are), and its tokens.
+  size_t document_number(int64_t token) const;
   Interval document_of(int64_t token) const;
   int64_t longest_document() const;
   // Cost of the dearest rank over the mean.

@@ -1,11 +1,12 @@
 #include "train/model_input.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <map>
 #include <mutex>
+
+#include "layers/attention/common/context/places.h"
 
 namespace longreach {
 namespace {
@@ -46,18 +47,12 @@ Balance balance_of(const std::string& name) {
   return name == "none" ? Balance::none : name == "headtail" ? Balance::headtail : Balance::ptrr;
 }
 
-at::Tensor own_part(const at::Tensor& row, const ContextGroup& context) {
-  std::vector<at::Tensor> parts{row.narrow(1, 0, 0)};
-  for (const Interval& own : context.layout().owned(context.rank()))
-    parts.push_back(row.narrow(1, own.begin, own.size()));
-  return at::cat(parts, 1);
-}
-
 ModelInput shared(const data::TokenBatch& batch, const ContextPlan& plan) {
   const auto context = std::make_shared<const ContextGroup>(
       plan.ranks, SequenceLayout(batch.cu_seqlens, plan.ranks->size(), plan.grain, plan.balance, plan.cost));
+  const at::Tensor tokens = own_tokens(*context);
   const auto own = [&](const std::vector<int64_t>& values) {
-    return own_part(copy_of(values, {1, static_cast<int64_t>(values.size())}, at::kLong), *context);
+    return copy_of(values, {1, static_cast<int64_t>(values.size())}, at::kLong).index_select(1, tokens);
   };
   ModelInput input{.tokens = own(batch.tokens), .labels = own(batch.labels)};
   input.batch = {.positions = own(batch.positions), .context = context};

@@ -1,6 +1,4 @@
 // One sequence over several ranks: means of regions come from all, then the regions that somebody chose.
-#include <ATen/ops/tensor.h>
-
 #include "layers/attention/biformer/module.h"
 #include "layers/attention/common/context/chosen_blocks.h"
 #include "layers/attention/common/context/places.h"
@@ -18,9 +16,8 @@ at::Tensor BiformerAttention::attend_context(const Heads& heads,
   std::vector<BlockLists> lists;
   for (const Piece& piece : context->pieces()) {
     BlockLists& of_piece = lists.emplace_back(BlockLists{.query_block = region, .key_block = region});
-    if (!piece.continued())
-      of_piece.cu_seqlens_q = of_piece.cu_seqlens_k = at::tensor(piece.cu_seqlens, at::kInt);
-    const int64_t before = piece.begin - piece.history_begin;
+    of_piece.cu_seqlens_q = of_piece.cu_seqlens_k = cu_seqlens_of(piece);
+    const int64_t before = piece.before();
     const Interval seen = rows.of(piece);
     of_piece.indices = biformer_regions(heads.q.narrow(1, piece.local, piece.tokens),
                                         means.narrow(1, seen.begin, seen.size()), before + piece.tokens,

@@ -55,7 +55,7 @@ Rotation SoftmaxAttention::rotation_at(const at::Tensor& positions, const at::Te
 }
 
 Rotation SoftmaxAttention::rotation_of(const Batch& batch, const at::Tensor& x) const {
-  if (!batch.context) return rotation_at(batch.positions, x);
+  if (!batch.context || !rotary_->depends_on_length()) return rotation_at(batch.positions, x);
   return rotation_in(*batch.context, batch.positions, own_tokens(*batch.context), x);
 }
 

@@ -17,12 +17,6 @@
 namespace longreach::nsa {
 namespace {
 
-at::Tensor bounds_of(const Piece& piece) {
-  return piece.continued() ? at::Tensor() : at::tensor(piece.cu_seqlens, at::kInt);
-}
-
-int64_t before(const Piece& piece) { return piece.begin - piece.history_begin; }
-
 // Windows that the first `tokens` tokens of a document complete.
 int64_t windows_within(const NsaOptions& options, int64_t tokens) {
   return window_count(nsa_windows(options), tokens);
@@ -32,7 +26,7 @@ int64_t windows_within(const NsaOptions& options, int64_t tokens) {
 // stride.
 int64_t first_token(const NsaOptions& options, const Piece& piece) {
   const int64_t lead = options.compress_block - options.compress_stride;
-  return std::max<int64_t>(before(piece) - lead, 0) / options.compress_stride * options.compress_stride;
+  return std::max<int64_t>(piece.before() - lead, 0) / options.compress_stride * options.compress_stride;
 }
 
 // Operators of lists of blocks for which block_attention has no tiles.
@@ -76,17 +70,16 @@ at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v,
   for (const Piece& piece : context->pieces()) {
     int64_t end = piece.local + piece.tokens, lead = 0, dropped = 0;
     if (overlapping) {
-      const PieceCall place = tokens->call(piece, nullptr);
-      end = place.key + place.keys;
+      end = tokens->of(piece).end;
     }
     if (piece.continued()) {
       const int64_t first = first_token(options_, piece);
-      lead = before(piece) - first;
-      dropped = windows_within(options_, before(piece)) - first / options_.compress_stride;
+      lead = piece.before() - first;
+      dropped = windows_within(options_, piece.before()) - first / options_.compress_stride;
     }
     const at::Tensor seen = all.narrow(1, end - piece.tokens - lead, piece.tokens + lead).to(k.scalar_type());
     const auto compressed = [&](int64_t part, const NsaCompression& phi) {
-      return nsa_compress(seen.narrow(3, part * size, size), phi, options_, bounds_of(piece));
+      return nsa_compress(seen.narrow(3, part * size, size), phi, options_, cu_seqlens_of(piece));
     };
     const at::Tensor windows = at::cat({compressed(0, key_phi()), compressed(1, value_phi())}, 3);
     parts.push_back(windows.slice(1, std::max<int64_t>(dropped, 0)));
@@ -104,8 +97,8 @@ at::Tensor NsaAttention::placed_windows(const at::Tensor& k_cmp, const ContextGr
   };
   for (const Piece& piece : context.pieces()) {
     if (piece.continued())
-      add(piece.history_begin, windows_within(options_, before(piece)),
-          windows_within(options_, before(piece) + piece.tokens));
+      add(piece.history_begin, windows_within(options_, piece.before()),
+          windows_within(options_, piece.before() + piece.tokens));
     for (size_t i = 0; i + 1 < piece.cu_seqlens.size(); ++i)
       add(piece.begin + piece.cu_seqlens[i], 0,
           windows_within(options_, piece.cu_seqlens[i + 1] - piece.cu_seqlens[i]));
@@ -120,12 +113,12 @@ NsaInput NsaAttention::of_piece(const Piece& piece, const Heads& turned, const a
   const int64_t size = site_.head_dim;
   const at::Tensor none = at::empty({1, 1, site_.num_kv_heads, size}, turned.k.options())
                               .zero_()
-                              .expand({1, before(piece) + piece.tokens, site_.num_kv_heads, size});
+                              .expand({1, piece.before() + piece.tokens, site_.num_kv_heads, size});
   NsaInput in{.q = turned.q.narrow(1, piece.local, piece.tokens), .k = none, .v = none};
   if (options_.form == NsaForm::lucidrains) in.q_cmp = plain_q.narrow(1, piece.local, piece.tokens);
   in.k_cmp = windows.narrow(3, 0, size);
   in.v_cmp = windows.narrow(3, size, size);
-  in.cu_seqlens = bounds_of(piece);
+  in.cu_seqlens = cu_seqlens_of(piece);
   set_memory(in);
   return in;
 }
@@ -160,8 +153,8 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
     lists.push_back({.indices = chosen.selection.indices,
                      .query_block = 1,
                      .key_block = options_.block_size,
-                     .cu_seqlens_q = bounds_of(piece),
-                     .cu_seqlens_k = bounds_of(piece)});
+                     .cu_seqlens_q = cu_seqlens_of(piece),
+                     .cu_seqlens_k = cu_seqlens_of(piece)});
   }
   NsaOutput out{.o_cmp = at::cat(o_cmp, 1)};
   const BlocksOf blocks = share_chosen_blocks(*context, lists, options_.block_size);

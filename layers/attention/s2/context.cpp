@@ -1,9 +1,6 @@
 // One sequence over several ranks: the pattern says which blocks a piece reads, so nobody has to ask.
-#include <ATen/ops/tensor.h>
-
-#include <algorithm>
-
 #include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/places.h"
 #include "layers/attention/s2/module.h"
 #include "layers/ops/document.h"
 
@@ -12,7 +9,7 @@ namespace {
 
 // Blocks before a continued piece that some head of some of its rows keeps.
 std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Piece& piece) {
-  const int64_t first = (piece.begin - piece.history_begin) / pattern.block_size,
+  const int64_t first = piece.before() / pattern.block_size,
                 rows = ceil_div(piece.tokens, pattern.block_size);
   const auto read = [&](int64_t block) {
     for (int64_t head = 0; head < pattern.heads; ++head)
@@ -34,8 +31,8 @@ at::Tensor S2Attention::attend_context(const Heads& heads,
   std::vector<BlockLists> lists;
   for (const Piece& piece : context->pieces()) {
     BlockLists& own = lists.emplace_back(BlockLists{.query_block = size, .key_block = size});
-    if (!piece.continued()) own.cu_seqlens_q = own.cu_seqlens_k = at::tensor(piece.cu_seqlens, at::kInt);
-    const int64_t before = piece.begin - piece.history_begin;
+    own.cu_seqlens_q = own.cu_seqlens_k = cu_seqlens_of(piece);
+    const int64_t before = piece.before();
     own.indices =
         s2_lists(pattern_, before + piece.tokens, before, size, own.cu_seqlens_q).to(heads.q.device());
   }

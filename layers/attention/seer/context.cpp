@@ -49,8 +49,8 @@ std::vector<Part> parts_of(const ContextGroup& context) {
   for (size_t i = 0; i < context.pieces().size(); ++i) {
     const Piece& piece = context.pieces()[i];
     if (piece.continued())
-      parts.push_back(begun(i, piece.local, piece.tokens, context.layout().document_of(piece.begin),
-                            piece.begin - piece.history_begin));
+      parts.push_back(
+          begun(i, piece.local, piece.tokens, context.layout().document_of(piece.begin), piece.before()));
     else
       add_fresh(context.layout(), piece, i, parts);
   }
@@ -58,10 +58,6 @@ std::vector<Part> parts_of(const ContextGroup& context) {
 }
 
 at::Tensor of(const Part& part, const at::Tensor& own) { return own.narrow(1, part.local, part.tokens); }
-
-at::Tensor bounds_of(const Piece& piece) {
-  return piece.continued() ? at::Tensor() : at::tensor(piece.cu_seqlens, at::kInt);
-}
 
 // Lists of a piece from those of its parts, one behind the other.
 at::Tensor joined(const std::vector<at::Tensor>& lists) {
@@ -133,15 +129,13 @@ namespace {
 // Keys of whole documents, up to the end of each part: what the truth is made of. No gradient.
 std::vector<at::Tensor> keys_of_parts(const std::shared_ptr<const ContextGroup>& context,
                                       const std::vector<Part>& parts, const at::Tensor& k) {
-  const PieceKeys keys(context, [](int, const Piece& piece) {
-    return std::vector<Interval>{{piece.history_begin, piece.begin}};
-  });
+  const PieceKeys keys(context, history_of({}));
   const at::Tensor all = keys.exchange()->fetch(k.detach()[0].contiguous(), "keys of the truth").unsqueeze(0);
   std::vector<at::Tensor> of_parts;
   for (const Part& part : parts) {
     const Piece& piece = context->pieces()[part.piece];
     const int64_t first = piece.continued() ? 0 : part.begin - piece.begin;
-    of_parts.push_back(all.narrow(1, keys.call(piece, nullptr).key + first, part.end - part.begin));
+    of_parts.push_back(all.narrow(1, keys.of(piece).begin + first, part.end - part.begin));
   }
   return of_parts;
 }
@@ -172,7 +166,7 @@ AttentionOutput SeerAttention::context_sparse(const ContextGate& gate, const Hea
         seer_choose(form_, rule_, gate.queries(i), gate.keys(i), parts[i].places, site_.implementation));
   std::vector<BlockLists> lists;
   for (size_t p = 0; p < chosen.size(); ++p) {
-    const at::Tensor bounds = bounds_of(context->pieces()[p]);
+    const at::Tensor bounds = cu_seqlens_of(context->pieces()[p]);
     lists.push_back({.indices = joined(chosen[p]).to(heads.q.device()),
                      .query_block = form_.query_block(),
                      .key_block = form_.block_size,

@@ -2,12 +2,12 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 #include "layers/attention/common/context/intervals.h"
+#include "layers/attention/common/context/places.h"
 #include "layers/ops/common/autograd.h"
 
 namespace longreach {
@@ -113,7 +113,7 @@ std::vector<Interval> wanted_by(const SequenceLayout& layout, int rank, const Hi
 constexpr int64_t kTile = 64;
 
 std::vector<Interval> interval_history(const Piece& piece, const IntervalMask& mask) {
-  const int64_t document = piece.history_begin, before = piece.begin - document;
+  const int64_t document = piece.history_begin, before = piece.before();
   const int64_t recent =
       mask.window == 0 ? 0 : std::max<int64_t>(before - (mask.window - 1), 0) / kTile * kTile;
   const int64_t sinks = (mask.sinks + kTile - 1) / kTile * kTile;
@@ -144,11 +144,16 @@ std::vector<Interval> PieceKeys::tokens_of(const Piece& piece) const {
   return tokens;
 }
 
+Interval PieceKeys::of(const Piece& piece) const {
+  return {count_in(wanted_, 0, piece.history_begin), count_in(wanted_, 0, piece.begin + piece.tokens)};
+}
+
 PieceCall PieceKeys::call(const Piece& piece, std::shared_ptr<const SoftmaxOperator> attend) const {
+  const Interval keys = of(piece);
   return {.query = piece.local,
           .queries = piece.tokens,
-          .key = count_in(wanted_, 0, piece.history_begin),
-          .keys = count_in(wanted_, piece.history_begin, piece.begin + piece.tokens),
+          .key = keys.begin,
+          .keys = keys.size(),
           .attend = std::move(attend)};
 }
 
@@ -167,7 +172,7 @@ at::Tensor attend_in_context(const std::shared_ptr<const ContextGroup>& context,
   std::vector<PieceCall> calls;
   for (const Piece& piece : context->pieces()) {
     IntervalMask own = mask;
-    if (!piece.continued()) own.cu_seqlens_q = own.cu_seqlens_k = at::tensor(piece.cu_seqlens, at::kInt);
+    own.cu_seqlens_q = own.cu_seqlens_k = cu_seqlens_of(piece);
     calls.push_back(keys.call(piece, interval_operator(implementation, own)));
   }
   return attend_pieces(keys.exchange(), std::move(calls), heads).o;

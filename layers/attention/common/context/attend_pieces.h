@@ -41,6 +41,8 @@ class PieceKeys {
   const std::shared_ptr<const RowExchange>& exchange() const { return exchange_; }
   // Tokens of the row that the piece's run of keys consists of.
   std::vector<Interval> tokens_of(const Piece& piece) const;
+  // Where that run lies among what has come.
+  Interval of(const Piece& piece) const;
   // The call for a piece.
   PieceCall call(const Piece& piece, std::shared_ptr<const SoftmaxOperator> attend) const;
 

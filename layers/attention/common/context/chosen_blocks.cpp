@@ -3,9 +3,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-#include <utility>
-
 #include "layers/ops/document.h"
 
 namespace longreach {
@@ -37,41 +34,6 @@ std::vector<Interval> tokens_of_blocks(const Piece& piece, const std::vector<int
   return tokens;
 }
 
-// The blocks before a piece that its lists name.
-std::vector<int64_t> blocks_before(const Piece& piece, const BlockLists& lists) {
-  const int64_t before = (piece.begin - piece.history_begin) / lists.key_block;
-  std::vector<bool> named(static_cast<size_t>(before), false);
-  const at::Tensor indices = lists.indices.to(at::kCPU).contiguous();
-  const auto* entry = indices.const_data_ptr<int32_t>();
-  for (int64_t i = 0; i < indices.numel(); ++i)
-    if (entry[i] >= 0 && entry[i] < before) named[static_cast<size_t>(entry[i])] = true;
-  std::vector<int64_t> blocks;
-  for (int64_t block = 0; block < before; ++block)
-    if (named[static_cast<size_t>(block)]) blocks.push_back(block);
-  return blocks;
-}
-
-// Blocks of a row that a rank has chosen, a bit each, as they travel.
-class ChosenBlocks {
- public:
-  ChosenBlocks(const SequenceLayout& layout, int64_t block_size)
-      : bounds_(layout.cu_seqlens()),
-        first_blocks_(layout.blocks(block_size).cu_seqlens()),
-        bytes_(ceil_div(first_blocks_.back(), 8)) {}
-
-  int64_t bytes() const { return bytes_; }
-
-  // Where a block of the document that begins at a token stands in the row.
-  int64_t bit(int64_t document, int64_t block) const {
-    const auto at = std::upper_bound(bounds_.begin(), bounds_.end(), document) - bounds_.begin() - 1;
-    return first_blocks_[static_cast<size_t>(at)] + block;
-  }
-
- private:
-  std::vector<int32_t> bounds_, first_blocks_;  // of documents: tokens, blocks
-  int64_t bytes_;
-};
-
 }  // namespace
 
 AttendedPieces attend_blocks_in_context(const std::shared_ptr<const ContextGroup>& context,
@@ -97,26 +59,32 @@ OperatorOf block_operators(Implementation implementation, const BlockAttentionOp
 
 BlocksOf share_chosen_blocks(const ContextGroup& context, const std::vector<BlockLists>& lists,
                              int64_t block_size) {
-  const ChosenBlocks places(context.layout(), block_size);
-  const at::Tensor own = at::zeros({places.bytes()}, at::kByte),
-                   all = at::empty({places.bytes() * context.layout().ranks()}, at::kByte);
+  const SequenceLayout &layout = context.layout(), blocks = layout.blocks(block_size);
+  const int64_t bytes = ceil_div(blocks.total(), 8);
+  // Where the blocks of each document begin among those of the row.
+  const auto first_block = [begins = blocks.cu_seqlens(), layout](const Piece& piece) {
+    return int64_t{begins[layout.document_number(piece.history_begin)]};
+  };
+  const at::Tensor own = at::zeros({bytes}, at::kByte), all = at::empty({bytes * layout.ranks()}, at::kByte);
   auto* bits = own.mutable_data_ptr<uint8_t>();
   for (size_t i = 0; i < lists.size(); ++i) {
     const Piece& piece = context.pieces()[i];
     if (!piece.continued()) continue;
-    for (const int64_t block : blocks_before(piece, lists[i])) {
-      const int64_t bit = places.bit(piece.history_begin, block);
-      bits[bit / 8] = static_cast<uint8_t>(bits[bit / 8] | 1U << bit % 8);
-    }
+    const int64_t first = first_block(piece), before = piece.before() / block_size;
+    const at::Tensor indices = lists[i].indices.to(at::kCPU).contiguous();
+    const auto* entry = indices.const_data_ptr<int32_t>();
+    for (int64_t e = 0; e < indices.numel(); ++e)
+      if (const int64_t bit = first + entry[e]; entry[e] >= 0 && entry[e] < before)
+        bits[bit / 8] = static_cast<uint8_t>(bits[bit / 8] | 1U << bit % 8);
   }
   context.ranks().all_gather(all, own, "chosen blocks").wait();
-  return [places, all, block_size](int rank, const Piece& piece) {
-    const auto* of_rank = all.const_data_ptr<uint8_t>() + rank * places.bytes();
-    std::vector<int64_t> blocks;
-    for (int64_t block = 0; block < (piece.begin - piece.history_begin) / block_size; ++block)
-      if (const int64_t bit = places.bit(piece.history_begin, block); of_rank[bit / 8] >> bit % 8 & 1)
-        blocks.push_back(block);
-    return blocks;
+  return [=](int rank, const Piece& piece) {
+    const auto* of_rank = all.const_data_ptr<uint8_t>() + rank * bytes;
+    const int64_t first = first_block(piece);
+    std::vector<int64_t> chosen;
+    for (int64_t block = 0; block < piece.before() / block_size; ++block)
+      if (const int64_t bit = first + block; of_rank[bit / 8] >> bit % 8 & 1) chosen.push_back(block);
+    return chosen;
   };
 }
 

@@ -22,6 +22,10 @@ at::Tensor own_cu_seqlens(const ContextGroup& context) {
   return at::tensor(bounds, at::kInt);
 }
 
+at::Tensor cu_seqlens_of(const Piece& piece) {
+  return piece.continued() ? at::Tensor() : at::tensor(piece.cu_seqlens, at::kInt);
+}
+
 at::Tensor own_tokens(const ContextGroup& context) {
   std::vector<at::Tensor> parts{at::arange(0, at::kLong)};
   for (const Interval& own : context.layout().owned(context.rank()))

@@ -11,6 +11,9 @@ namespace longreach {
 at::Tensor whole_cu_seqlens(const ContextGroup& context);
 // int32 [M+1] on the CPU: bounds of the own documents, and parts of documents, among the own tokens.
 at::Tensor own_cu_seqlens(const ContextGroup& context);
+// int32 [M+1] on the CPU: bounds of a fresh piece's documents, from 0; undefined for a continued piece, which
+// has one.
+at::Tensor cu_seqlens_of(const Piece& piece);
 // int64 [n]: the own tokens, counted along the row.
 at::Tensor own_tokens(const ContextGroup& context);
 

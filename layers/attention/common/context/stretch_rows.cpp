@@ -1,7 +1,5 @@
 #include "layers/attention/common/context/stretch_rows.h"
 
-#include <algorithm>
-
 #include "layers/attention/common/context/intervals.h"
 
 namespace longreach {
@@ -16,9 +14,9 @@ StretchRows::StretchRows(std::shared_ptr<const ContextGroup> context,
           std::make_shared<RowExchange>(context_, counted_, [this](int rank) { return wanted_by(rank); })) {}
 
 int64_t StretchRows::row(int64_t token) const {
-  const std::vector<int32_t>& bounds = context_->layout().cu_seqlens();
-  const auto next = std::upper_bound(bounds.begin(), bounds.end(), token);
-  return counted_.cu_seqlens()[static_cast<size_t>(next - bounds.begin()) - 1] + count_(token - *(next - 1));
+  const SequenceLayout& layout = context_->layout();
+  const size_t document = layout.document_number(token);
+  return counted_.cu_seqlens()[document] + count_(token - layout.cu_seqlens()[document]);
 }
 
 std::vector<Interval> StretchRows::wanted_by(int rank) const {
