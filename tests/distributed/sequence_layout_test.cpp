@@ -107,7 +107,8 @@ TEST(SequenceLayout, SharesOutByCost) {
     while (bounds.back() < 131072)
       bounds.push_back(
           std::min<int32_t>(131072, bounds.back() + 1 + static_cast<int32_t>(below(random, 4000))));
-    EXPECT_LE(SequenceLayout(bounds, 8, 64, Balance::ptrr, causal_pairs).imbalance(causal_pairs), 1.05) << draw;
+    EXPECT_LE(SequenceLayout(bounds, 8, 64, Balance::ptrr, causal_pairs).imbalance(causal_pairs), 1.05)
+        << draw;
   }
 }
 

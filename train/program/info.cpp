@@ -25,9 +25,9 @@ namespace {
 void describe_abilities(const AttentionConfig& config, std::ostream& out) {
   const std::vector<Limitation> limits = limitations_of(config);
   std::vector<std::string> able;
-  for (const Ability ability : {Ability::pretraining, Ability::packed_documents, Ability::bfloat16,
-                                Ability::activation_checkpoint, Ability::decoding,
-                                Ability::context_parallel}) {
+  for (const Ability ability :
+       {Ability::pretraining, Ability::packed_documents, Ability::bfloat16, Ability::activation_checkpoint,
+        Ability::decoding, Ability::context_parallel}) {
     const bool limited = std::any_of(limits.begin(), limits.end(),
                                      [&](const Limitation& limit) { return limit.ability == ability; });
     std::string words(inability(ability));
