@@ -1,6 +1,7 @@
 // The ranks that share one sequence, and which of them owns which of its tokens: what a batch carries under
 // context parallelism.
 #pragma once
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -9,23 +10,48 @@
 
 namespace longreach {
 
+class ContextGroup;
+
+// Some neighbouring ranks of a group that may share out a layer's heads: each then has all their tokens for
+// some of the heads.
+struct HeadGroup {
+  Group neighbours;
+  Group across;  // this rank and those with its number among other neighbours; null: there are no others
+};
+
+struct SharedHeads {
+  Group neighbours;
+  std::shared_ptr<const ContextGroup> tokens;  // the row as `across` shares it
+};
+
+// Which way a layer goes: keys are fetched; heads are shared out among all ranks; or, layer by layer, among
+// so many neighbours, or none, that the fewest bytes are planned.
+enum class ContextMethod { fetch, heads, automatic };
+
 class ContextGroup {
  public:
-  // ranks: as many as the layout has.
-  ContextGroup(Group ranks, SequenceLayout layout)
-      : ranks_(std::move(ranks)), layout_(std::move(layout)), pieces_(layout_.pieces(rank())) {}
+  // ranks: as many as the layout has; null: this one alone. heads: ways to share out heads, by rising numbers
+  // of neighbours; none: keys are fetched.
+  ContextGroup(Group ranks, SequenceLayout layout, ContextMethod method = ContextMethod::fetch,
+               const std::vector<HeadGroup>& heads = {});
 
+  // Of more than one.
   Communicator& ranks() const { return *ranks_; }
-  int rank() const { return ranks_->rank(); }
+  bool alone() const { return !ranks_; }
+  int rank() const { return rank_in(ranks_); }
   const SequenceLayout& layout() const { return layout_; }
   // Of this rank.
   const std::vector<Piece>& pieces() const { return pieces_; }
   int64_t tokens() const { return layout_.tokens(rank()); }
+  ContextMethod method() const { return method_; }
+  const std::vector<SharedHeads>& shared_heads() const { return shared_heads_; }
 
  private:
   Group ranks_;
   SequenceLayout layout_;
   std::vector<Piece> pieces_;
+  ContextMethod method_;
+  std::vector<SharedHeads> shared_heads_;
 };
 
 }  // namespace longreach

@@ -54,14 +54,19 @@ FetchPlan plan_fetch(const SequenceLayout& layout, int rank,
                  .send_rows = Splits(ranks, 0),
                  .receive_rows = Splits(ranks, 0)};
   std::vector<Part> own;
-  for (int wanting = 0; wanting < layout.ranks(); ++wanting)
-    for (const Interval& interval : wants(wanting))
+  for (int wanting = 0; wanting < layout.ranks(); ++wanting) {
+    int64_t wanted = 0;
+    for (const Interval& interval : wants(wanting)) {
+      wanted += interval.size();
       for (const Part& part : owners.parts_of(interval)) {
         if (wanting == rank) own.push_back(part);
         if (part.owner != rank) continue;
         plan.send[static_cast<size_t>(wanting)].push_back({part.local, part.local + part.tokens});
         plan.send_rows[static_cast<size_t>(wanting)] += part.tokens;
       }
+    }
+    plan.most_wanted = std::max(plan.most_wanted, wanted);
+  }
   for (const Part& part : own) plan.receive_rows[static_cast<size_t>(part.owner)] += part.tokens;
   Splits next(ranks, 0);  // where each rank's next part lies in what arrives
   for (size_t r = 1; r < ranks; ++r) next[r] = next[r - 1] + plan.receive_rows[r - 1];

@@ -15,7 +15,8 @@ struct FetchPlan {
   // Of what arrives (rank 0's rows first): the pieces that put it into the order in which it was wanted.
   std::vector<Interval> take;
 
-  int64_t wanted = 0;  // tokens that arrive, own ones included
+  int64_t wanted = 0;       // tokens that arrive, own ones included
+  int64_t most_wanted = 0;  // by any rank
 };
 
 // wants(rank): tokens of the whole row, in the order in which they shall lie; own tokens too, if they are

@@ -196,7 +196,14 @@ SequenceLayout SequenceLayout::merged(int neighbours) const {
                     neighbours);
   SequenceLayout layout = *this;
   layout.ranks_ = ranks_ / neighbours;
-  for (Span& span : layout.spans_) span.owner /= neighbours;
+  layout.spans_.clear();
+  for (const Span& span : spans_) {
+    const int owner = span.owner / neighbours;
+    if (!layout.spans_.empty() && layout.spans_.back().owner == owner)
+      layout.spans_.back().end = span.end;
+    else
+      layout.spans_.push_back({span.begin, span.end, owner});
+  }
   return layout;
 }
 

@@ -71,7 +71,7 @@ class SequenceLayout {
   SequenceLayout counted(const std::function<int64_t(int64_t)>& count) const;
   // In blocks of each document, the last one short; size divides the grain.
   SequenceLayout blocks(int64_t size) const;
-  // Owners are groups of so many neighbouring ranks.
+  // Owners are groups of so many neighbouring ranks; spans of one owner that touch are one.
   SequenceLayout merged(int neighbours) const;
 
  private:

@@ -148,6 +148,16 @@ TEST(SequenceLayout, CountsBlocksAndMergesRanks) {
   EXPECT_THROW(SequenceLayout({0, 100}, 2, 64, Balance::none, causal_pairs).blocks(48), ShapeError);
 }
 
+// What two neighbours have of the front and of the back is one span each, or one for both.
+TEST(SequenceLayout, MergedSpansThatTouchAreOne) {
+  const SequenceLayout layout({0, 512}, 4, 64, Balance::headtail, causal_pairs);
+  ASSERT_EQ(layout.spans().size(), 8u);
+  const SequenceLayout pairs = layout.merged(2), one = layout.merged(4);
+  EXPECT_EQ(pairs.spans().size(), 3u);
+  EXPECT_EQ(pairs.owned(0), (std::vector<Interval>{{0, 128}, {384, 512}}));
+  EXPECT_EQ(one.owned(0), (std::vector<Interval>{{0, 512}}));
+}
+
 TEST(SequenceLayout, RefusesBoundsThatAreNone) {
   EXPECT_THROW(SequenceLayout({}, 2, 64, Balance::none, causal_pairs), ShapeError);
   EXPECT_THROW(SequenceLayout({1, 5}, 2, 64, Balance::none, causal_pairs), ShapeError);

@@ -42,29 +42,43 @@ class KeyRows {
   int64_t key_heads_, key_size_, value_heads_, value_size_, split_, width_;
 };
 
+// Some of the heads: kv heads [first, first + count) of kv_heads, and the queries' heads that read them.
+struct HeadGroup {
+  int64_t first, count, kv_heads;
+
+  // Of x [1, T, heads, D], or of statistics [1, heads, T].
+  at::Tensor of(const at::Tensor& x, int64_t dim = 2) const {
+    const int64_t each = x.size(dim) / kv_heads;
+    return x.narrow(dim, first * each, count * each);
+  }
+};
+
 class AttendPieces final : public FusedOp {
  public:
-  AttendPieces(std::shared_ptr<const RowExchange> exchange, std::vector<PieceCall> calls)
-      : exchange_(std::move(exchange)), calls_(std::move(calls)) {}
+  AttendPieces(std::shared_ptr<const RowExchange> exchange, std::vector<PieceCall> calls, int64_t streams)
+      : exchange_(std::move(exchange)), calls_(std::move(calls)), streams_(streams) {}
 
   std::string name() const override { return "attend_pieces"; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor &q = inputs[0], &k = inputs[1], &v = inputs[2];
-    const KeyRows rows(k, v);
-    const at::Tensor fetched = exchange_->fetch(KeyRows::joined(k, v), kLabel);
-    const at::Tensor keys = rows.keys(fetched), values = rows.values(fetched);
     const at::Tensor o = at::empty({1, q.size(1), q.size(2), v.size(3)}, q.options());
-    saved = {q, k, v, o};
+    std::vector<Tensors> lse(calls_.size());
     Tensors outputs{o};
-    for (const PieceCall& call : calls_) {
-      const auto out =
-          call.attend->forward(q.narrow(1, call.query, call.queries), keys.narrow(1, call.key, call.keys),
-                               values.narrow(1, call.key, call.keys));
-      o.narrow(1, call.query, call.queries).copy_(out.o);
-      saved.push_back(out.lse);
-      if (out.block_max.defined()) outputs.push_back(out.block_max);
+    for (const HeadGroup& group : groups(k)) {
+      const KeyRows rows(group.of(k), group.of(v));
+      const at::Tensor fetched = exchange_->fetch(KeyRows::joined(group.of(k), group.of(v)), kLabel);
+      for (size_t i = 0; i < calls_.size(); ++i) {
+        const Views call(calls_[i]);
+        const auto out = calls_[i].attend->forward(call.queries(group.of(q)), call.keys(rows.keys(fetched)),
+                                                   call.keys(rows.values(fetched)));
+        call.queries(group.of(o)).copy_(out.o);
+        lse[i].push_back(out.lse);
+        if (out.block_max.defined()) outputs.push_back(out.block_max);
+      }
     }
+    saved = {q, k, v, o};
+    for (const Tensors& parts : lse) saved.push_back(parts.size() == 1 ? parts[0] : at::cat(parts, 1));
     return outputs;
   }
 
@@ -73,30 +87,61 @@ class AttendPieces final : public FusedOp {
     // An undefined gradient is none of this rank; the others have theirs.
     const at::Tensor d_o =
         grads[0].defined() ? grads[0].to(q.scalar_type()) : at::zeros(o.sizes(), o.options());
-    const KeyRows rows(k, v);
-    const at::Tensor fetched = exchange_->fetch(KeyRows::joined(k, v), kLabel);
-    const at::Tensor keys = rows.keys(fetched), values = rows.values(fetched);
-    const auto sums = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const at::Tensor d_fetched = at::zeros({fetched.size(0), rows.width()}, q.options().dtype(sums));
-    const at::Tensor dk = rows.keys(d_fetched), dv = rows.values(d_fetched);
-    const at::Tensor dq = at::empty(q.sizes(), q.options());
-    for (size_t i = 0; i < calls_.size(); ++i) {
-      const PieceCall& call = calls_[i];
-      const auto of_queries = [&](const at::Tensor& x) { return x.narrow(1, call.query, call.queries); };
-      const auto of_keys = [&](const at::Tensor& x) { return x.narrow(1, call.key, call.keys); };
-      const auto found = call.attend->backward(of_queries(q), of_keys(keys), of_keys(values),
-                                               {of_queries(o), saved[4 + i], {}}, of_queries(d_o));
-      of_queries(dq).copy_(found.dq);
-      of_keys(dk).add_(found.dk);
-      of_keys(dv).add_(found.dv);
+    const at::Tensor dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
+                     dv = at::empty(v.sizes(), v.options());
+    for (const HeadGroup& group : groups(k)) {
+      const KeyRows rows(group.of(k), group.of(v));
+      const at::Tensor home = exchange_->give_back(gradients_of_fetched(saved, group, d_o, dq),
+                                                   std::string(kLabel) + " gradients");
+      group.of(dk).copy_(rows.keys(home));
+      group.of(dv).copy_(rows.values(home));
     }
-    const at::Tensor home = exchange_->give_back(d_fetched, std::string(kLabel) + " gradients");
-    return {dq, rows.keys(home).to(k.scalar_type()), rows.values(home).to(v.scalar_type())};
+    return {dq, dk, dv};
   }
 
  private:
+  // A call's part of the queries, and of the keys.
+  struct Views {
+    explicit Views(const PieceCall& call) : call(call) {}
+    at::Tensor queries(const at::Tensor& x) const { return x.narrow(1, call.query, call.queries); }
+    at::Tensor keys(const at::Tensor& x) const { return x.narrow(1, call.key, call.keys); }
+    const PieceCall& call;
+  };
+
+  // One after the other, so that keys of the whole row are here for some heads at a time.
+  std::vector<HeadGroup> groups(const at::Tensor& k) const {
+    const int64_t kv_heads = k.size(2), each = (kv_heads + streams_ - 1) / streams_;
+    if (streams_ == 1) return {{0, kv_heads, kv_heads}};
+    std::vector<HeadGroup> all;
+    for (int64_t first = 0; first < kv_heads; first += each)
+      all.push_back({first, std::min(each, kv_heads - first), kv_heads});
+    return all;
+  }
+
+  // [wanted, width] of keys and values that were fetched for a group of heads; their dq is left in dq.
+  at::Tensor gradients_of_fetched(const Tensors& saved, const HeadGroup& group, const at::Tensor& d_o,
+                                  const at::Tensor& dq) const {
+    const at::Tensor q = group.of(saved[0]), k = group.of(saved[1]), v = group.of(saved[2]),
+                     o = group.of(saved[3]);
+    const KeyRows rows(k, v);
+    const at::Tensor fetched = exchange_->fetch(KeyRows::joined(k, v), kLabel);
+    const auto sums = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const at::Tensor d_fetched = at::zeros({fetched.size(0), rows.width()}, q.options().dtype(sums));
+    for (size_t i = 0; i < calls_.size(); ++i) {
+      const Views call(calls_[i]);
+      const auto found = calls_[i].attend->backward(
+          call.queries(q), call.keys(rows.keys(fetched)), call.keys(rows.values(fetched)),
+          {call.queries(o), group.of(saved[4 + i], 1), {}}, call.queries(group.of(d_o)));
+      call.queries(group.of(dq)).copy_(found.dq);
+      call.keys(rows.keys(d_fetched)).add_(found.dk);
+      call.keys(rows.values(d_fetched)).add_(found.dv);
+    }
+    return d_fetched;
+  }
+
   std::shared_ptr<const RowExchange> exchange_;
   std::vector<PieceCall> calls_;
+  int64_t streams_;
 };
 
 std::vector<Interval> wanted_by(const SequenceLayout& layout, int rank, const HistoryOf& history) {
@@ -144,6 +189,12 @@ std::vector<Interval> PieceKeys::tokens_of(const Piece& piece) const {
   return tokens;
 }
 
+int64_t PieceKeys::streams(int64_t kv_heads) const {
+  const SequenceLayout& layout = context_->layout();
+  if (layout.total() == 0) return 1;
+  return std::clamp<int64_t>(exchange_->most_wanted() * layout.ranks() / layout.total(), 1, kv_heads);
+}
+
 Interval PieceKeys::of(const Piece& piece) const {
   return {count_in(wanted_, 0, piece.history_begin), count_in(wanted_, 0, piece.begin + piece.tokens)};
 }
@@ -158,9 +209,9 @@ PieceCall PieceKeys::call(const Piece& piece, std::shared_ptr<const SoftmaxOpera
 }
 
 AttendedPieces attend_pieces(const std::shared_ptr<const RowExchange>& exchange, std::vector<PieceCall> calls,
-                             const Heads& heads) {
-  const Tensors outputs =
-      differentiable(std::make_shared<AttendPieces>(exchange, std::move(calls)), {heads.q, heads.k, heads.v});
+                             const Heads& heads, int64_t streams) {
+  const Tensors outputs = differentiable(std::make_shared<AttendPieces>(exchange, std::move(calls), streams),
+                                         {heads.q, heads.k, heads.v});
   AttendedPieces attended{outputs[0], {}};
   for (size_t i = 1; i < outputs.size(); ++i) attended.block_max.push_back(outputs[i].detach());
   return attended;
@@ -175,7 +226,7 @@ at::Tensor attend_in_context(const std::shared_ptr<const ContextGroup>& context,
     own.cu_seqlens_q = own.cu_seqlens_k = cu_seqlens_of(piece);
     calls.push_back(keys.call(piece, interval_operator(implementation, own)));
   }
-  return attend_pieces(keys.exchange(), std::move(calls), heads).o;
+  return attend_pieces(keys.exchange(), std::move(calls), heads, keys.streams(heads.k.size(2))).o;
 }
 
 }  // namespace longreach

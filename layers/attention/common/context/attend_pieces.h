@@ -39,6 +39,9 @@ class PieceKeys {
 
   const ContextGroup& context() const { return *context_; }
   const std::shared_ptr<const RowExchange>& exchange() const { return exchange_; }
+  // In how many streams keys of the row should come: in so many as the rank that wants most wants more keys
+  // than a rank has on average, and at most one a head.
+  int64_t streams(int64_t kv_heads) const;
   // Tokens of the row that the piece's run of keys consists of.
   std::vector<Interval> tokens_of(const Piece& piece) const;
   // Where that run lies among what has come.
@@ -59,8 +62,10 @@ struct AttendedPieces {
 
 // q [1, n, H, D], k [1, n, HK, D], v [1, n, HV, Dv] of own tokens. Calls cover all own queries.
 // Differentiable; gradients of keys are float32 until they are home. Called by all ranks.
+// streams: keys come, and are let go, for so many groups of heads one after the other. More than one: HK = HV,
+// and the operators are the same for every head and leave no statistics.
 AttendedPieces attend_pieces(const std::shared_ptr<const RowExchange>& exchange, std::vector<PieceCall> calls,
-                             const Heads& heads);
+                             const Heads& heads, int64_t streams = 1);
 
 // The fused operator or its reference over every piece; mask: causal, with a window and sinks alone.
 at::Tensor attend_in_context(const std::shared_ptr<const ContextGroup>& context, const Heads& heads,

@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <utility>
+
 #include "layers/ops/common/autograd.h"
 #include "layers/ops/common/check.h"
 
@@ -44,7 +46,9 @@ class FetchOp final : public FusedOp {
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor x = inputs[0].squeeze(0);
     saved = {at::empty(with_rows(x, 0), x.options())};
-    return {exchange_->fetch(x, label_).unsqueeze(0).to(sums_of(x))};
+    const at::Tensor rows = exchange_->fetch(x, label_);
+    // A rank that is alone may have been given its own rows as they lie; an output is a tensor of its own.
+    return {rows.unsqueeze(0).to(sums_of(x), /*non_blocking=*/false, /*copy=*/rows.is_alias_of(x))};
   }
 
   // An undefined gradient is none of this rank; the others have theirs.
@@ -77,23 +81,39 @@ at::Tensor RowExchange::fetch(const at::Tensor& x, std::string_view label) const
   check<ShapeError>(x.size(0) == own_, label, ": ", x.size(0), " rows, expected the rank's own ", own_);
   std::vector<Interval> sent;
   for (const auto& intervals : plan_.send) sent.insert(sent.end(), intervals.begin(), intervals.end());
-  const at::Tensor in = rows_of(x, sent),
-                   out = at::empty(with_rows(x, sum_of(plan_.receive_rows)), x.options());
+  at::Tensor in = rows_of(x, sent);
+  if (context_->alone()) return in;
+  const at::Tensor out = at::empty(with_rows(x, sum_of(plan_.receive_rows)), x.options());
   context_->ranks().all_to_all(out, in, plan_.receive_rows, plan_.send_rows, label).wait();
-  const bool in_order = plan_.take.size() <= 1;
-  return in_order ? out : rows_of(out, plan_.take);
+  in.reset();
+  return in_order() ? out : rows_of(out, plan_.take);
+}
+
+bool RowExchange::in_order() const {
+  int64_t at = 0;
+  for (const Interval& rows : plan_.take)
+    if (std::exchange(at, rows.end) != rows.begin) return false;
+  return true;
+}
+
+at::Tensor RowExchange::as_they_came(const at::Tensor& d) const {
+  at::Tensor rows_of_ranks = at::empty(with_rows(d, plan_.wanted), d.options());
+  int64_t at = 0;
+  for (const Interval& rows : plan_.take) {
+    rows_of_ranks.narrow(0, rows.begin, rows.size()).copy_(d.narrow(0, at, rows.size()));
+    at += rows.size();
+  }
+  return rows_of_ranks;
 }
 
 at::Tensor RowExchange::give_back(const at::Tensor& d, std::string_view label) const {
   check<ShapeError>(d.size(0) == plan_.wanted, label, ": ", d.size(0), " rows, expected ", plan_.wanted);
-  const at::Tensor in = at::empty(with_rows(d, plan_.wanted), d.options()),
-                   out = at::empty(with_rows(d, sum_of(plan_.send_rows)), d.options());
-  int64_t at = 0;
-  for (const Interval& rows : plan_.take) {
-    in.narrow(0, rows.begin, rows.size()).copy_(d.narrow(0, at, rows.size()));
-    at += rows.size();
+  at::Tensor in = in_order() ? d : as_they_came(d), out = in;
+  if (!context_->alone()) {
+    out = at::empty(with_rows(d, sum_of(plan_.send_rows)), d.options());
+    context_->ranks().all_to_all(out, in, plan_.send_rows, plan_.receive_rows, label).wait();
   }
-  context_->ranks().all_to_all(out, in, plan_.send_rows, plan_.receive_rows, label).wait();
+  in.reset();
   const at::Tensor sum = at::zeros(with_rows(d, own_), d.options());
   const auto add_of = [&](size_t rank) {
     int64_t from = 0;

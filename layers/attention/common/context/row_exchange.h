@@ -22,11 +22,13 @@ class RowExchange {
 
   // Rows that arrive, own ones included.
   int64_t wanted() const { return plan_.wanted; }
+  // By the rank that wants most.
+  int64_t most_wanted() const { return plan_.most_wanted; }
 
   // Rows that leave for others, in one direction.
   int64_t sent() const;
 
-  // x [n, ...] of own rows -> [wanted, ...]. Called by all ranks.
+  // x [n, ...] of own rows -> [wanted, ...]. Called by all ranks. A group of one moves nothing.
   at::Tensor fetch(const at::Tensor& x, std::string_view label) const;
 
   // The way back: d [wanted, ...] of what arrived -> [n, ...]: the sum over all who wanted an own row, this
@@ -34,6 +36,11 @@ class RowExchange {
   at::Tensor give_back(const at::Tensor& d, std::string_view label) const;
 
  private:
+  // What arrives, the rows of rank 0 first, is as it was wanted.
+  bool in_order() const;
+  // d [wanted, ...] in the order of ranks.
+  at::Tensor as_they_came(const at::Tensor& d) const;
+
   std::shared_ptr<const ContextGroup> context_;
   int64_t own_;
   FetchPlan plan_;
