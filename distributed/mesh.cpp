@@ -1,5 +1,6 @@
 #include "distributed/mesh.h"
 
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -87,6 +88,22 @@ Mesh make_mesh(const Group& world, const ParallelDegrees& degrees) {
   return mesh;
 }
 
+std::vector<HeadGroup> head_groups(const Group& context, ContextMethod method) {
+  std::vector<HeadGroup> groups;
+  if (!context || method == ContextMethod::fetch) return groups;
+  const int ranks = context->size(), rank = context->rank();
+  for (int neighbours = 2; neighbours < ranks && method == ContextMethod::automatic; ++neighbours) {
+    if (ranks % neighbours != 0) continue;
+    std::vector<int> beside(static_cast<size_t>(neighbours)), across;
+    std::iota(beside.begin(), beside.end(), rank / neighbours * neighbours);
+    for (int other = rank % neighbours; other < ranks; other += neighbours) across.push_back(other);
+    const Group near = context->split(beside);
+    groups.push_back({near, context->split(across)});
+  }
+  groups.push_back({context, nullptr});
+  return groups;
+}
+
 Mesh own_groups(const Mesh& mesh, bool joined) {
   Mesh own{.world = copy_of(mesh.world)};
   own.shard = mesh.shard == mesh.world && joined ? own.world : copy_of(mesh.shard);
@@ -96,7 +113,10 @@ Mesh own_groups(const Mesh& mesh, bool joined) {
 
 Traffic take_traffic(const Mesh& mesh) {
   Traffic all;
-  for (const auto& group : {mesh.world, mesh.context, mesh.data, mesh.shard, mesh.replicate}) {
+  std::vector<Group> groups{mesh.world, mesh.context, mesh.data, mesh.shard, mesh.replicate};
+  for (const HeadGroup& heads : mesh.heads)
+    if (heads.neighbours != mesh.context) groups.insert(groups.end(), {heads.neighbours, heads.across});
+  for (const Group& group : groups) {
     if (!group) continue;
     add(all, group->traffic());
     group->forget_traffic();

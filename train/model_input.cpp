@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "layers/attention/common/context/places.h"
+#include "train/ranks.h"
 
 namespace longreach {
 namespace {
@@ -49,7 +50,8 @@ Balance balance_of(const std::string& name) {
 
 ModelInput shared(const data::TokenBatch& batch, const ContextPlan& plan) {
   const auto context = std::make_shared<const ContextGroup>(
-      plan.ranks, SequenceLayout(batch.cu_seqlens, plan.ranks->size(), plan.grain, plan.balance, plan.cost));
+      plan.ranks, SequenceLayout(batch.cu_seqlens, plan.ranks->size(), plan.grain, plan.balance, plan.cost),
+      plan.method, plan.heads);
   const at::Tensor tokens = own_tokens(*context);
   const auto own = [&](const std::vector<int64_t>& values) {
     return copy_of(values, {1, static_cast<int64_t>(values.size())}, at::kLong).index_select(1, tokens);
@@ -62,11 +64,13 @@ ModelInput shared(const data::TokenBatch& batch, const ContextPlan& plan) {
 }  // namespace
 
 ContextPlan context_plan(const RunConfig& config, const std::shared_ptr<Transformer>& model,
-                         const Group& ranks) {
-  return {.ranks = ranks,
+                         const Mesh& mesh) {
+  return {.ranks = mesh.context,
           .grain = context_grain(config.model.attention),
           .balance = balance_of(config.parallel.context_parallel_load_balancer),
-          .cost = ModelCost(model)};
+          .cost = ModelCost(model),
+          .method = context_method(config),
+          .heads = mesh.heads};
 }
 
 ModelInput to_model_input(const data::TokenBatch& batch, const ContextPlan& plan) {

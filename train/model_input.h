@@ -4,6 +4,7 @@
 
 #include "data/loader.h"
 #include "distributed/context_group.h"
+#include "distributed/mesh.h"
 #include "layers/attention/attention.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
@@ -22,11 +23,13 @@ struct ContextPlan {
   int64_t grain = 1;
   Balance balance = Balance::ptrr;
   Cost cost = causal_pairs;
+  ContextMethod method = ContextMethod::fetch;
+  std::vector<HeadGroup> heads;
 };
 
 // By what the model computes for a token, at every place of its document.
 ContextPlan context_plan(const RunConfig& config, const std::shared_ptr<Transformer>& model,
-                         const Group& ranks);
+                         const Mesh& mesh);
 
 // Rows that are one document each stay [rows, seq_len]; packed rows become one row [1, rows * seq_len] with
 // cu_seqlens. Shared rows become one row of this rank's own tokens; `labelled` counts those of all.

@@ -39,6 +39,24 @@ std::string shared_keys(RunConfig config) {
 
 }  // namespace
 
+ContextMethod context_method(const RunConfig& config) {
+  const std::string& name = config.parallel.context_parallel_method;
+  return name == "heads" ? ContextMethod::heads : ContextMethod::fetch;
+}
+
+void expect_heads_for_all(const RunConfig& config, int64_t ranks) {
+  if (context_method(config) != ContextMethod::heads) return;
+  const ModelConfig& model = config.model;
+  const int64_t kv_heads =
+      model.num_key_value_heads == 0 ? model.num_attention_heads : model.num_key_value_heads;
+  for (const AttentionEntry& entry : model.attention) {
+    const int64_t heads = key_heads(entry.config, model.num_attention_heads, kv_heads);
+    check<ConfigError>(heads >= ranks, "parallel.context_parallel_method = \"heads\": `", entry.kind(),
+                       "` has ", heads, " key heads for parallel.context_parallel_degree = ", ranks,
+                       ", expected at least one for each rank; use \"fetch\"");
+  }
+}
+
 int threads_of_rank(const Environment& environment, int64_t asked) {
   return asked > 0 ? static_cast<int>(asked) : std::max(1, num_threads() / environment.local_world);
 }
@@ -62,7 +80,9 @@ Ranks join_ranks(const Environment& environment, const RunConfig& config, const 
                                            .shard = config.parallel.data_parallel_shard_degree,
                                            .context = config.parallel.context_parallel_degree},
                                           environment.world);
+  expect_heads_for_all(config, degrees.context);
   ranks.mesh = make_mesh(ranks.world(), degrees);
+  ranks.mesh.heads = head_groups(ranks.mesh.context, context_method(config));
   return ranks;
 }
 

@@ -53,6 +53,7 @@ struct ParallelConfig {
   int64_t data_parallel_shard_degree = -1;
   int64_t context_parallel_degree = 1;
   std::string context_parallel_load_balancer = "ptrr";
+  std::string context_parallel_method = "fetch";
   int64_t zero_stage = 1;
   void fields(FieldVisitor& visit);
 };

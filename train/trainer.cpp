@@ -93,7 +93,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
                    .activation_checkpoint = config_.activation_checkpoint,
                    .autocast_bf16 = config_.training.mixed_precision_param == "bfloat16"};
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
-  context_ = context_plan(config_, model_, ranks_.mesh.context);
+  context_ = context_plan(config_, model_, ranks_.mesh);
   add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   if (distilling()) freeze_all_but_gates(*model_);

@@ -127,6 +127,15 @@ int64_t context_grain(const std::vector<AttentionEntry>& entries) {
   return grain;
 }
 
+int64_t key_heads(const AttentionConfig& config, int64_t num_heads, int64_t num_kv_heads) {
+  return std::visit(
+      [&](const auto& kind) {
+        if constexpr (requires { kind.grouped_heads; }) return kind.grouped_heads ? num_kv_heads : num_heads;
+        return num_kv_heads;
+      },
+      config);
+}
+
 std::optional<Requirement> requirement_of(const AttentionConfig& config) {
   return std::visit(
       [](const auto& kind) -> std::optional<Requirement> {

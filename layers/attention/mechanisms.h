@@ -60,6 +60,10 @@ std::vector<Limitation> limitations_of(const AttentionConfig& config);
 int64_t grain_of(const AttentionConfig& config);
 int64_t context_grain(const std::vector<AttentionEntry>& entries);
 
+// Heads with keys of their own, which ranks may share out: the model's num_key_value_heads, but for kinds
+// whose every head has (`grouped_heads = false`).
+int64_t key_heads(const AttentionConfig& config, int64_t num_heads, int64_t num_kv_heads);
+
 // What options of a config need of the run around it (layers/attention/requirement.h), and a config without
 // such options.
 std::optional<Requirement> requirement_of(const AttentionConfig& config);

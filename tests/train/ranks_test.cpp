@@ -22,5 +22,24 @@ TEST(Ranks, TheFirstThatDiffersIsNamedOnAll) {
   });
 }
 
+// Heads that queries share count once; lightning's have keys of their own.
+TEST(Ranks, ARankWithoutAHeadIsRefused) {
+  const auto with = [](const std::string& kind, const std::string& method) {
+    return parse_run_config(
+        "[model]\nnum_attention_heads = 4\nnum_key_value_heads = 2\n"
+        "[[model.attention]]\nkind = \"" +
+            kind + "\"\n[data]\ntrain = [\"x.txt\"]\n[parallel]\n" + "context_parallel_method = \"" + method +
+            "\"\n",
+        "run.toml");
+  };
+  EXPECT_NO_THROW(expect_heads_for_all(with("dense", "heads"), 2));
+  EXPECT_NO_THROW(expect_heads_for_all(with("dense", "fetch"), 4));
+  EXPECT_NO_THROW(expect_heads_for_all(with("lightning", "heads"), 4));
+  test::expect_error<ConfigError>(
+      "parallel.context_parallel_method = \"heads\": `dense` has 2 key heads for "
+      "parallel.context_parallel_degree = 4, expected at least one for each rank",
+      [&] { expect_heads_for_all(with("dense", "heads"), 4); });
+}
+
 }  // namespace
 }  // namespace longreach

@@ -111,6 +111,8 @@ TEST(RunConfig, DegreesAreCountsOrWhatOthersLeave) {
   }
   test::expect_error<ConfigError>("expected one of ptrr, headtail, none",
                                   [&] { read("context_parallel_load_balancer", "\"zigzag\""); });
+  test::expect_error<ConfigError>("expected one of fetch, heads",
+                                  [&] { read("context_parallel_method", "\"ring\""); });
 }
 
 }  // namespace

@@ -1,13 +1,17 @@
 // One sequence over several ranks: means of regions come from all, then the regions that somebody chose.
 #include "layers/attention/biformer/module.h"
 #include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/attention/common/context/stretch_rows.h"
 
 namespace longreach::biformer {
 
-at::Tensor BiformerAttention::attend_context(const Heads& heads,
-                                             const std::shared_ptr<const ContextGroup>& context) const {
+at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
+                                             const std::shared_ptr<const ContextGroup>& ranks) const {
+  const HeadShare share(ranks, site_.num_kv_heads);
+  const auto& context = share.context();
+  const Heads heads = share.to_heads(all_heads);
   const int64_t region = routing_.region;
   const StretchRows rows(context, [region](int64_t tokens) { return tokens / region; });
   const at::Tensor own =
@@ -23,9 +27,10 @@ at::Tensor BiformerAttention::attend_context(const Heads& heads,
                                         means.narrow(1, seen.begin, seen.size()), before + piece.tokens,
                                         before, routing_, of_piece.cu_seqlens_q, site_.implementation);
   }
-  return attend_blocks_in_context(context, heads, lists, region, share_chosen_blocks(*context, lists, region),
-                                  block_operators(site_.implementation))
-      .o;
+  return share.to_tokens(attend_blocks_in_context(context, heads, lists, region,
+                                                  share_chosen_blocks(*context, lists, region),
+                                                  block_operators(site_.implementation))
+                             .o);
 }
 
 }  // namespace longreach::biformer

@@ -26,6 +26,7 @@ struct LightningConfig {
   static constexpr std::string_view source =
       "Qin et al., arXiv 2401.04658; TransNormerLLM, 2307.14995; MiniMax-01, 2501.08313";
   static constexpr std::array<std::string_view, 1> vectors{"lightning"};
+  static constexpr bool grouped_heads = false;  // every head has keys of its own
   std::string form = "transnormer";
   std::string decay = "auto";
   std::string lrpe = "auto";

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/attention/common/context/stretch_rows.h"
 #include "layers/attention/nsa/branches.h"
@@ -42,6 +43,12 @@ OperatorOf small_block_operators(Implementation implementation, const NsaOptions
   };
 }
 
+NsaCompression of_own_heads(const HeadShare& share, NsaCompression phi) {
+  if (phi.kind == "weighted" || phi.kind == "linear") phi.weight = share.own(phi.weight, 0);
+  phi.positions = share.own(phi.positions, 0);
+  return phi;
+}
+
 // The compressed branch and the lists of one piece. The reference computes the other branches as well, of
 // keys that are none.
 Chosen chosen_by(Implementation implementation, const NsaInput& in, const NsaOptions& options) {
@@ -53,9 +60,26 @@ Chosen chosen_by(Implementation implementation, const NsaInput& in, const NsaOpt
 
 }  // namespace
 
+// What the branches read, of this rank's heads. Of what is before the rotary embedding phi reads keys, but
+// where it reads them after it, and lucidrains' form queries.
+NsaAttention::OwnHeads NsaAttention::own_heads(const HeadShare& share, const Tokens& all,
+                                               const at::Tensor& gate) const {
+  const bool plain_q = options_.form == NsaForm::lucidrains, plain_k = !compress_turned_;
+  std::vector<at::Tensor> x{all.turned.q, all.turned.k, all.plain.v,
+                            gate.expand({-1, -1, site_.num_heads, -1})};
+  if (plain_q) x.push_back(all.plain.q);
+  if (plain_k) x.push_back(all.plain.k);
+  const std::vector<at::Tensor> own = share.all_to_heads(x);
+  OwnHeads heads{{.plain = {{}, {}, own[2]}, .turned = {own[0], own[1], own[2]}}, own[3]};
+  if (plain_q) heads.of.plain.q = own[4];
+  if (plain_k) heads.of.plain.k = own.back();
+  return heads;
+}
+
 // Keys and values of own windows side by side, [1, M, HK, 2 D], before the positions of windows.
-at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v,
-                                     const std::shared_ptr<const ContextGroup>& context) const {
+at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v, const HeadShare& share) const {
+  const auto& context = share.context();
+  const NsaCompression phi_k = of_own_heads(share, key_phi()), phi_v = of_own_heads(share, value_phi());
   const int64_t size = site_.head_dim;
   const at::Tensor own = at::cat({k, v}, 3);
   const bool overlapping = options_.compress_block > options_.compress_stride;
@@ -81,7 +105,7 @@ at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v,
     const auto compressed = [&](int64_t part, const NsaCompression& phi) {
       return nsa_compress(seen.narrow(3, part * size, size), phi, options_, cu_seqlens_of(piece));
     };
-    const at::Tensor windows = at::cat({compressed(0, key_phi()), compressed(1, value_phi())}, 3);
+    const at::Tensor windows = at::cat({compressed(0, phi_k), compressed(1, phi_v)}, 3);
     parts.push_back(windows.slice(1, std::max<int64_t>(dropped, 0)));
   }
   return at::cat(parts, 1);
@@ -109,26 +133,31 @@ at::Tensor NsaAttention::placed_windows(const at::Tensor& k_cmp, const ContextGr
 // windows: of the piece's documents, keys and values side by side. Keys and values of tokens are none, as the
 // choice reads how many there are and no more.
 NsaInput NsaAttention::of_piece(const Piece& piece, const Heads& turned, const at::Tensor& plain_q,
-                                const at::Tensor& windows) const {
-  const int64_t size = site_.head_dim;
-  const at::Tensor none = at::empty({1, 1, site_.num_kv_heads, size}, turned.k.options())
+                                const at::Tensor& windows, const HeadShare& share) const {
+  const int64_t size = site_.head_dim, kv_heads = turned.k.size(2);
+  const at::Tensor none = at::empty({1, 1, kv_heads, size}, turned.k.options())
                               .zero_()
-                              .expand({1, piece.before() + piece.tokens, site_.num_kv_heads, size});
+                              .expand({1, piece.before() + piece.tokens, kv_heads, size});
   NsaInput in{.q = turned.q.narrow(1, piece.local, piece.tokens), .k = none, .v = none};
   if (options_.form == NsaForm::lucidrains) in.q_cmp = plain_q.narrow(1, piece.local, piece.tokens);
   in.k_cmp = windows.narrow(3, 0, size);
   in.v_cmp = windows.narrow(3, size, size);
   in.cu_seqlens = cu_seqlens_of(piece);
   set_memory(in);
+  in.memory_k = share.own(in.memory_k, 0);
+  in.memory_v = share.own(in.memory_v, 0);
   return in;
 }
 
 at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch) const {
-  const auto& context = batch.context;
-  const Heads plain = split_heads(x);
-  const Rotation rotation = rotation_of(batch, plain.q);
-  const Heads turned{turn(plain.q, rotation), turn(plain.k, rotation), plain.v};
-  const at::Tensor own = own_windows(compress_turned_ ? turned.k : plain.k, plain.v, context);
+  const HeadShare share(batch.context, site_.num_kv_heads);
+  const auto& context = share.context();
+  const Heads all = split_heads(x);
+  const Rotation rotation = rotation_of(batch, all.q);
+  const auto [of, gates] =
+      own_heads(share, {all, {turn(all.q, rotation), turn(all.k, rotation), all.v}}, gate(x));
+  const auto& [plain, turned] = of;
+  const at::Tensor own = own_windows(compress_turned_ ? turned.k : plain.k, plain.v, share);
   const int64_t size = site_.head_dim;
   const StretchRows rows(context, [this](int64_t tokens) { return windows_within(options_, tokens); });
   const at::Tensor windows =
@@ -140,14 +169,14 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
   std::vector<at::Tensor> o_cmp{windows.narrow(1, 0, 0)
                                     .narrow(3, size, size)
                                     .repeat_interleave(site_.num_heads / site_.num_kv_heads, 2)
-                                    .to(plain.q.scalar_type())};
+                                    .to(turned.q.scalar_type())};
   std::vector<BlockLists> lists;
   for (const Piece& piece : context->pieces()) {
     const Interval seen = rows.of(piece);
     const Chosen chosen =
         chosen_by(site_.implementation,
                   of_piece(piece, turned, plain.q,
-                           windows.narrow(1, seen.begin, seen.size()).to(plain.q.scalar_type())),
+                           windows.narrow(1, seen.begin, seen.size()).to(turned.q.scalar_type()), share),
                   options_);
     o_cmp.push_back(chosen.o_cmp);
     lists.push_back({.indices = chosen.selection.indices,
@@ -163,8 +192,8 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
                                    : small_block_operators(site_.implementation, options_);
   out.o_slc = attend_blocks_in_context(context, turned, lists, options_.block_size, blocks, operators).o;
   out.o_win = attend_in_context(context, turned, {.window = options_.window}, site_.implementation);
-  add_branches(gate(x), out);
-  return merge(out.o);
+  add_branches(gates, out);
+  return merge(share.to_tokens(out.o));
 }
 
 }  // namespace longreach::nsa

@@ -5,6 +5,10 @@
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/nsa/nsa.h"
 
+namespace longreach {
+class HeadShare;
+}
+
 namespace longreach::nsa {
 
 inline constexpr std::array<double, 3> kAllBranches{1.0, 1.0, 1.0};
@@ -38,11 +42,15 @@ class NsaAttention : public SoftmaxAttention {
   void set_memory(NsaInput& in) const;
   // One sequence over several ranks, context.cpp.
   at::Tensor forward_context(const at::Tensor& x, const Batch& batch) const;
-  at::Tensor own_windows(const at::Tensor& k, const at::Tensor& v,
-                         const std::shared_ptr<const ContextGroup>& context) const;
+  at::Tensor own_windows(const at::Tensor& k, const at::Tensor& v, const HeadShare& share) const;
   at::Tensor placed_windows(const at::Tensor& k_cmp, const ContextGroup& context) const;
+  struct OwnHeads {
+    Tokens of;
+    at::Tensor gate;
+  };
+  OwnHeads own_heads(const HeadShare& share, const Tokens& all, const at::Tensor& gate) const;
   NsaInput of_piece(const Piece& piece, const Heads& turned, const at::Tensor& plain_q,
-                    const at::Tensor& windows) const;
+                    const at::Tensor& windows, const HeadShare& share) const;
   // The rest of the layer: attention, gates, output projection.
   NsaProbe finish(const at::Tensor& x, NsaInput in, const std::array<double, 3>& branches) const;
 

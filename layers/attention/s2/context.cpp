@@ -1,5 +1,6 @@
 // One sequence over several ranks: the pattern says which blocks a piece reads, so nobody has to ask.
 #include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/attention/s2/module.h"
 #include "layers/ops/document.h"
@@ -7,12 +8,12 @@
 namespace longreach::s2 {
 namespace {
 
-// Blocks before a continued piece that some head of some of its rows keeps.
-std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Piece& piece) {
+// Blocks before a continued piece that one of `heads` of some of its rows keeps.
+std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Interval& heads, const Piece& piece) {
   const int64_t first = piece.before() / pattern.block_size,
                 rows = ceil_div(piece.tokens, pattern.block_size);
   const auto read = [&](int64_t block) {
-    for (int64_t head = 0; head < pattern.heads; ++head)
+    for (int64_t head = heads.begin; head < heads.end; ++head)
       for (int64_t row = first; row < first + rows; ++row)
         if (pattern.keeps(head, row, block)) return true;
     return false;
@@ -27,19 +28,23 @@ std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Piece& piece) {
 
 at::Tensor S2Attention::attend_context(const Heads& heads,
                                        const std::shared_ptr<const ContextGroup>& context) const {
+  const HeadShare share(context, site_.num_kv_heads);
+  const Heads own_heads = share.to_heads(heads);
   const int64_t size = pattern_.block_size;
   std::vector<BlockLists> lists;
-  for (const Piece& piece : context->pieces()) {
+  for (const Piece& piece : share.context()->pieces()) {
     BlockLists& own = lists.emplace_back(BlockLists{.query_block = size, .key_block = size});
     own.cu_seqlens_q = own.cu_seqlens_k = cu_seqlens_of(piece);
     const int64_t before = piece.before();
-    own.indices =
-        s2_lists(pattern_, before + piece.tokens, before, size, own.cu_seqlens_q).to(heads.q.device());
+    own.indices = share.own(s2_lists(pattern_, before + piece.tokens, before, size, own.cu_seqlens_q), 1)
+                      .to(heads.q.device());
   }
-  const auto blocks_of = [this](int, const Piece& piece) { return blocks_read(pattern_, piece); };
-  return attend_blocks_in_context(context, heads, lists, size, blocks_of,
-                                  block_operators(site_.implementation))
-      .o;
+  const auto blocks_of = [&](int, const Piece& piece) {
+    return blocks_read(pattern_, share.own(pattern_.heads), piece);
+  };
+  return share.to_tokens(attend_blocks_in_context(share.context(), own_heads, lists, size, blocks_of,
+                                                  block_operators(site_.implementation))
+                             .o);
 }
 
 }  // namespace longreach::s2

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "layers/attention/common/context/chosen_blocks.h"
+#include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/attention/common/context/stretch_rows.h"
 #include "layers/attention/seer/module.h"
@@ -69,32 +70,51 @@ at::Tensor joined(const std::vector<at::Tensor>& lists) {
   return at::cat(padded, 2);
 }
 
+SeerGateForm of_own_heads(const HeadShare& share, SeerGateForm form) {
+  form.heads = share.own(form.heads).size();
+  form.kv_heads = share.own(form.kv_heads).size();
+  return form;
+}
+
+SeerGateWeights of_own_heads(const HeadShare& share, SeerGateWeights weights) {
+  weights.q = share.own(weights.q, 0);
+  weights.k = share.own(weights.k, 0);
+  return weights;
+}
+
 }  // namespace
 
-// The gate over what a rank has of a row.
+// The gate over what a rank has of a row: tokens, and heads.
 class ContextGate {
  public:
   ContextGate(const SeerGateForm& form, const SeerGateWeights& weights, RotaryEmbedding* rotary,
-              Implementation implementation, std::shared_ptr<const ContextGroup> context)
-      : form_(form),
-        weights_(weights),
+              Implementation implementation, const HeadShare& share)
+      : share_(share),
+        form_(of_own_heads(share, form)),
+        weights_(of_own_heads(share, weights)),
         rotary_(rotary),
         implementation_(implementation),
-        parts_(parts_of(*context)),
-        rows_(std::move(context), [form](int64_t tokens) {
+        parts_(parts_of(*share.context())),
+        rows_(share.context(), [form](int64_t tokens) {
           return form.decode ? tokens / form.block_size : ceil_div(tokens, form.block_size);
         }) {}
 
+  const HeadShare& share() const { return share_; }
+  const std::shared_ptr<const ContextGroup>& context() const { return share_.context(); }
+  const SeerGateForm& form() const { return form_; }
   const std::vector<Part>& parts() const { return parts_; }
 
   // Of every part. The keys are fetched: called by all ranks.
-  void read(const Heads& plain, const at::Tensor& positions) {
+  void read(const at::Tensor& plain_q, const at::Tensor& plain_k, const at::Tensor& own_positions) {
+    const std::vector<at::Tensor> x = share_.all_to_heads({plain_q.detach(), plain_k.detach()});
+    const Heads plain{x[0], x[1], {}};
+    const at::Tensor positions = share_.positions(own_positions);
     std::vector<at::Tensor> keys{empty_keys(plain)};
     for (const Part& part : parts_) {
-      queries_.push_back(seer_gate_queries(form_, weights_, of(part, plain.q).detach(), rotary_,
-                                           of(part, positions), part.places, implementation_));
-      keys.push_back(seer_gate_keys(form_, weights_, of(part, plain.k).detach(), rotary_, part.places,
-                                    implementation_, part.places.offset / form_.block_size));
+      queries_.push_back(seer_gate_queries(form_, weights_, of(part, plain.q), rotary_, of(part, positions),
+                                           part.places, implementation_));
+      keys.push_back(seer_gate_keys(form_, weights_, of(part, plain.k), rotary_, part.places, implementation_,
+                                    part.places.offset / form_.block_size));
     }
     keys_ = fetch(rows_.exchange(), at::cat(keys, 1), "keys of the gate");
   }
@@ -106,16 +126,19 @@ class ContextGate {
   }
   // A zero that depends on the keys: ranks whose rows teach nothing have fetched as well.
   at::Tensor nothing() const { return keys_.narrow(1, 0, 0).sum(); }
+  // Losses are means over heads.
+  at::Tensor of_all_heads(const at::Tensor& loss) const { return loss * share_.fraction(); }
 
  private:
   // Of no block, and yet of the gate's weights: its gradient goes where that of others goes.
   at::Tensor empty_keys(const Heads& plain) const {
     SeerPlaces none;
-    return seer_gate_keys(form_, weights_, plain.k.narrow(1, 0, 0).detach(), rotary_, none, implementation_);
+    return seer_gate_keys(form_, weights_, plain.k.narrow(1, 0, 0), rotary_, none, implementation_);
   }
 
-  const SeerGateForm& form_;
-  const SeerGateWeights& weights_;
+  const HeadShare& share_;
+  const SeerGateForm form_;
+  const SeerGateWeights weights_;
   RotaryEmbedding* rotary_;
   Implementation implementation_;
   std::vector<Part> parts_;
@@ -142,28 +165,27 @@ std::vector<at::Tensor> keys_of_parts(const std::shared_ptr<const ContextGroup>&
 
 }  // namespace
 
-at::Tensor SeerAttention::context_distillation(const ContextGate& gate, const Heads& heads,
-                                               const std::shared_ptr<const ContextGroup>& context) const {
-  const std::vector<at::Tensor> keys = keys_of_parts(context, gate.parts(), heads.k);
+at::Tensor SeerAttention::context_distillation(const ContextGate& gate, const Heads& heads) const {
+  const std::vector<at::Tensor> keys = keys_of_parts(gate.context(), gate.parts(), heads.k);
   at::Tensor loss = gate.nothing();
   for (size_t i = 0; i < gate.parts().size(); ++i) {
     const Part& part = gate.parts()[i];
     // Maxima do not depend on the values.
-    loss = loss + seer_distillation_loss(form_, of(part, heads.q), keys[i], keys[i], gate.queries(i),
+    loss = loss + seer_distillation_loss(gate.form(), of(part, heads.q), keys[i], keys[i], gate.queries(i),
                                          gate.keys(i), part.places, config_.loss_slice_ratio,
                                          site_.implementation);
   }
-  return loss;
+  return gate.of_all_heads(loss);
 }
 
 AttentionOutput SeerAttention::context_sparse(const ContextGate& gate, const Heads& heads,
-                                              const std::shared_ptr<const ContextGroup>& context,
                                               bool learning) const {
+  const auto& context = gate.context();
   const std::vector<Part>& parts = gate.parts();
   std::vector<std::vector<at::Tensor>> chosen(context->pieces().size());
   for (size_t i = 0; i < parts.size(); ++i)
-    chosen[parts[i].piece].push_back(
-        seer_choose(form_, rule_, gate.queries(i), gate.keys(i), parts[i].places, site_.implementation));
+    chosen[parts[i].piece].push_back(seer_choose(gate.form(), rule_, gate.queries(i), gate.keys(i),
+                                                 parts[i].places, site_.implementation));
   std::vector<BlockLists> lists;
   for (size_t p = 0; p < chosen.size(); ++p) {
     const at::Tensor bounds = cu_seqlens_of(context->pieces()[p]);
@@ -178,7 +200,7 @@ AttentionOutput SeerAttention::context_sparse(const ContextGate& gate, const Hea
   const AttendedPieces attended = attend_blocks_in_context(
       context, heads, lists, form_.block_size, share_chosen_blocks(*context, lists, form_.block_size),
       block_operators(site_.implementation, options));
-  AttentionOutput out{merge(attended.o), {}};
+  AttentionOutput out{merge(gate.share().to_tokens(attended.o)), {}};
   if (!learning) return out;
   at::Tensor loss = gate.nothing();
   std::vector<int64_t> row(chosen.size(), 0);  // where the piece's next part begins
@@ -186,29 +208,32 @@ AttentionOutput SeerAttention::context_sparse(const ContextGate& gate, const Hea
     const at::Tensor& indices = lists[parts[i].piece].indices;
     const int64_t rows = gate.queries(i).size(1),
                   first = std::exchange(row[parts[i].piece], row[parts[i].piece] + rows);
-    loss = loss + gate_loss({gate.queries(i), gate.keys(i)},
+    loss = loss + gate_loss(gate.form(), {gate.queries(i), gate.keys(i)},
                             attended.block_max[parts[i].piece].narrow(2, first, rows),
                             indices.narrow(2, first, rows), parts[i].places);
   }
-  out.losses.emplace_back("gate", loss);
+  out.losses.emplace_back("gate", gate.of_all_heads(loss));
   return out;
 }
 
 AttentionOutput SeerAttention::forward_context(const Heads& plain, const Heads& heads, const Batch& batch) {
   check<ConfigError>(!trial_ && !maps_, "seer: other choices of blocks are tried on one rank");
-  const auto& context = batch.context;
+  const HeadShare share(batch.context, site_.num_kv_heads);
+  const Heads own = share.to_heads(heads);
   const bool distils = config_.mode == "distill" && is_training();
-  const auto dense = [&] { return merge(attend_in_context(context, heads, {}, site_.implementation)); };
+  const auto dense = [&] {
+    return merge(share.to_tokens(attend_in_context(share.context(), own, {}, site_.implementation)));
+  };
   if (config_.mode == "dense") return {dense(), {}};
   const bool learning = distils || (config_.mode == "sparse" && config_.gate_loss && is_training());
-  ContextGate gate(form_, gate_->weights(), gate_rotary_.get(), site_.implementation, context);
+  ContextGate gate(form_, gate_->weights(), gate_rotary_.get(), site_.implementation, share);
   {
     const at::AutoGradMode tape(learning && at::GradMode::is_enabled());
-    gate.read(plain, batch.positions);
+    gate.read(plain.q, plain.k, batch.positions);
   }
-  if (!distils) return context_sparse(gate, heads, context, learning);
+  if (!distils) return context_sparse(gate, own, learning);
   AttentionOutput out{dense(), {}};
-  out.losses.emplace_back("gate", context_distillation(gate, heads, context));
+  out.losses.emplace_back("gate", context_distillation(gate, own));
   return out;
 }
 

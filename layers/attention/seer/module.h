@@ -49,13 +49,11 @@ class SeerAttention : public SoftmaxAttention, public GatedLayer {
   AttentionOutput sparse(const Heads& plain, const Heads& heads, const Batch& batch);
   // One sequence over several ranks, context.cpp.
   AttentionOutput forward_context(const Heads& plain, const Heads& heads, const Batch& batch);
-  at::Tensor context_distillation(const ContextGate& gate, const Heads& heads,
-                                  const std::shared_ptr<const ContextGroup>& context) const;
-  AttentionOutput context_sparse(const ContextGate& gate, const Heads& heads,
-                                 const std::shared_ptr<const ContextGroup>& context, bool learning) const;
+  at::Tensor context_distillation(const ContextGate& gate, const Heads& heads) const;
+  AttentionOutput context_sparse(const ContextGate& gate, const Heads& heads, bool learning) const;
   Features features(const Heads& plain, const at::Tensor& positions, const SeerPlaces& places) const;
-  at::Tensor gate_loss(const Features& gate, const at::Tensor& block_max, const at::Tensor& indices,
-                       const SeerPlaces& places) const;
+  at::Tensor gate_loss(const SeerGateForm& form, const Features& gate, const at::Tensor& block_max,
+                       const at::Tensor& indices, const SeerPlaces& places) const;
   at::Tensor trial_blocks(const Features& gate, const Heads& heads, const SeerPlaces& places) const;
   at::Tensor true_maxima(const Heads& heads, const SeerPlaces& places) const;
   void count(const at::Tensor& indices, const SeerPlaces& places);

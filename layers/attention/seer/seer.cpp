@@ -82,10 +82,11 @@ Features SeerAttention::features(const Heads& plain, const at::Tensor& positions
                          site_.implementation)};
 }
 
-at::Tensor SeerAttention::gate_loss(const Features& gate, const at::Tensor& block_max,
-                                    const at::Tensor& indices, const SeerPlaces& places) const {
-  const at::Tensor target = seer_gate_target(form_, block_max, indices, places);
-  return seer_gate_loss(form_, gate.q, gate.k, target, indices, places, config_.loss_slice_ratio);
+at::Tensor SeerAttention::gate_loss(const SeerGateForm& form, const Features& gate,
+                                    const at::Tensor& block_max, const at::Tensor& indices,
+                                    const SeerPlaces& places) const {
+  const at::Tensor target = seer_gate_target(form, block_max, indices, places);
+  return seer_gate_loss(form, gate.q, gate.k, target, indices, places, config_.loss_slice_ratio);
 }
 
 AttentionOutput SeerAttention::distilling(const Heads& plain, const Heads& heads, const Batch& batch) {
@@ -109,7 +110,7 @@ AttentionOutput SeerAttention::sparse(const Heads& plain, const Heads& heads, co
   if (!is_training()) count(indices, places);
   if (maps_) leave_maps(gate, heads, indices, places);
   AttentionOutput out{merge(attended.o), {}};
-  if (learning) out.losses.emplace_back("gate", gate_loss(gate, attended.block_max, indices, places));
+  if (learning) out.losses.emplace_back("gate", gate_loss(form_, gate, attended.block_max, indices, places));
   return out;
 }
 

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <map>
 
+#include "distributed/mesh.h"
 #include "distributed/threads.h"
 #include "layers/attention/attention.h"
 #include "layers/attention/common/context/places.h"
@@ -65,9 +66,9 @@ std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site, 
   return module;
 }
 
-// forward: null, or where to leave what was sent until the backward pass.
+// between: what to do between the two passes.
 Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy, const Batch& batch,
-            Traffic* forward = nullptr) {
+            const std::function<void()>& between = nullptr) {
   const at::Tensor x = x_of_row.detach().clone().requires_grad_(true);
   const AttentionOutput out = module.forward(x, batch);
   at::Tensor total = (out.y.to(at::kDouble) * dy.to(at::kDouble)).sum();
@@ -76,10 +77,7 @@ Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy,
     total = total + loss.to(at::kDouble);
     outcome.losses += loss.item<double>();
   }
-  if (forward != nullptr) {
-    *forward = batch.context->ranks().traffic();
-    batch.context->ranks().forget_traffic();
-  }
+  if (between) between();
   total.backward();
   outcome.y = out.y.detach();
   outcome.dx = x.grad();
@@ -116,21 +114,32 @@ class Comparison {
     std::vector<at::Tensor> tokens(parts.size());
     run_all(case_.ranks, [&](const Group& ranks) {
       const auto rank = static_cast<size_t>(ranks->rank());
+      const Mesh mesh{.context = ranks, .heads = groups_of_heads(ranks)};
       const int64_t grain = context_grain({{.config = config_}});
       const auto context = std::make_shared<const ContextGroup>(
-          ranks, SequenceLayout(case_.cu_seqlens, case_.ranks, grain, case_.balance, causal_pairs));
+          ranks, SequenceLayout(case_.cu_seqlens, case_.ranks, grain, case_.balance, causal_pairs),
+          case_.neighbours > 1 ? ContextMethod::heads : ContextMethod::fetch, mesh.heads);
       tokens[rank] = own_tokens(*context);
       const auto own = [&](const at::Tensor& x) { return x.index_select(1, tokens[rank]); };
       const auto module = build(config_, site_, numbers);
       parts[rank] = run(*module, own(x_.to(numbers.inputs)), own(dy_.to(numbers.inputs)),
-                        {.positions = own(document_positions(cu_seqlens_)), .context = context},
-                        traffic ? &(*traffic)[rank].forward : nullptr);
-      if (traffic) (*traffic)[rank].backward = ranks->traffic();
+                        {.positions = own(document_positions(cu_seqlens_)), .context = context}, [&] {
+                          if (traffic) (*traffic)[rank].forward = take_traffic(mesh);
+                        });
+      if (traffic) (*traffic)[rank].backward = take_traffic(mesh);
     });
     return joined(parts, tokens);
   }
 
  private:
+  std::vector<HeadGroup> groups_of_heads(const Group& ranks) const {
+    std::vector<HeadGroup> groups;
+    if (case_.neighbours == 1) return groups;
+    for (const HeadGroup& group : head_groups(ranks, ContextMethod::automatic))
+      if (group.neighbours->size() == case_.neighbours) groups.push_back(group);
+    return groups;
+  }
+
   Outcome joined(const std::vector<Outcome>& parts, const std::vector<at::Tensor>& tokens) const {
     Outcome whole{.y = at::zeros(x_.sizes(), parts[0].y.options()),
                   .dx = at::zeros(x_.sizes(), parts[0].dx.options())};
@@ -217,7 +226,8 @@ std::vector<int32_t> bounds_of(const std::vector<int32_t>& lengths) {
 }
 
 std::string described(const ContextCase& a_case) {
-  std::string name = text(a_case.ranks, " ranks, balance ", static_cast<int>(a_case.balance), ", bounds");
+  std::string name = text(a_case.ranks, " ranks, heads shared by ", a_case.neighbours, ", balance ",
+                          static_cast<int>(a_case.balance), ", bounds");
   for (const int32_t bound : a_case.cu_seqlens) name += text(" ", bound);
   return name;
 }
@@ -244,6 +254,12 @@ std::vector<ContextCase> some_context_cases() {
   return {{bounds_of({63}), 2, Balance::none}, {kOneDocument, 2, Balance::headtail},
           {kOneDocument, 4, Balance::none},    {kRows, 3, Balance::headtail},
           {kPacked, 2, Balance::none},         {kPacked, 4, Balance::ptrr}};
+}
+
+std::vector<ContextCase> head_context_cases() {
+  return {{bounds_of({63}), 2, Balance::none, 2},
+          {kPacked, 2, Balance::ptrr, 2},
+          {kOneDocument, 4, Balance::headtail, 2}};
 }
 
 void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSite& site,

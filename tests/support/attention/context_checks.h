@@ -15,6 +15,7 @@ struct ContextCase {
   std::vector<int32_t> cu_seqlens;
   int ranks = 2;
   Balance balance = Balance::none;
+  int neighbours = 1;  // that share out heads; 1: keys are fetched
 };
 
 // One document, rows of a batch, packed documents of odd lengths, documents of one token, an empty one, fewer
@@ -22,6 +23,9 @@ struct ContextCase {
 std::vector<ContextCase> all_context_cases();
 // One of each kind, for options that are the same code but for a branch.
 std::vector<ContextCase> some_context_cases();
+
+// Heads shared out: among all of two ranks, and among two of four.
+std::vector<ContextCase> head_context_cases();
 
 struct ContextTolerance {
   bool same_bits = true;  // of outputs in float32 and bfloat16: softmax kinds

@@ -265,37 +265,44 @@ class Row {
     for (const auto& [step, loss] : recomputed) EXPECT_EQ(loss, whole.at(step)) << "step " << step;
   }
 
-  // Two ranks that share every row train what one does: packed documents, recomputed where that can be, and
-  // bfloat16.
+  // Two ranks that share every row, its tokens or the heads, train what one does: packed documents,
+  // recomputed where that can be, and bfloat16.
   void expect_shared() const {
     SCOPED_TRACE("context parallelism");
     if (reason(Ability::context_parallel))
       return expect_refused(Ability::context_parallel, {"--parallel.context_parallel_degree", "2"});
-    expect_shared_losses("float32", {}, 1e-5, 1e-5);
+    expect_shared_losses("float32", {}, {"fetch", "heads"}, 1e-5, 1e-5);
     if (!reason(Ability::bfloat16))
       expect_shared_losses("bfloat16",
                            {"--training.mixed_precision_param", "bfloat16", "--training.varlen", "false"},
-                           1e-4, 2e-3);
+                           {"heads"}, 1e-4, 2e-3);
   }
 
   // Losses within `first` at step 1 and `last` at the last. At the rate at which the other runs learn, twenty
   // steps make 1e-2 of the last bit of a bfloat16 number.
-  void expect_shared_losses(const std::string& name, Words overrides, double first, double last) const {
+  void expect_shared_losses(const std::string& name, Words overrides, const Words& methods, double first,
+                            double last) const {
     SCOPED_TRACE(name);
     overrides.insert(overrides.end(), {"--optimizer.lr", "1e-3"});
     if (!train("one_" + name, overrides)) return;
+    const auto one = losses(folder_.path("one_" + name));
     overrides.insert(overrides.end(), {"--parallel.context_parallel_degree", "2"});
     if (!reason(Ability::activation_checkpoint))
       overrides.insert(overrides.end(), {"--activation_checkpoint.mode", "full"});
-    Words words = {"launch", "--nproc", "2"};
-    const Words shared = train_words("two_" + name, overrides);
-    words.insert(words.end(), shared.begin(), shared.end());
-    const ProgramResult result = run_program(words);
-    ASSERT_EQ(result.code, 0) << result.err;
-    const auto one = losses(folder_.path("one_" + name)), two = losses(folder_.path("two_" + name));
-    ASSERT_EQ(two.size(), one.size());
-    EXPECT_NEAR(two.at(1), one.at(1), first);
-    EXPECT_NEAR(two.at(kSteps), one.at(kSteps), last);
+    for (const std::string& method : methods) {
+      SCOPED_TRACE(method);
+      const std::string run = "two_" + name + "_" + method;
+      Words words = {"launch", "--nproc", "2"};
+      const Words shared = train_words(run, overrides);
+      words.insert(words.end(), shared.begin(), shared.end());
+      words.insert(words.end(), {"--parallel.context_parallel_method", method});
+      const ProgramResult result = run_program(words);
+      ASSERT_EQ(result.code, 0) << result.err;
+      const auto two = losses(folder_.path(run));
+      ASSERT_EQ(two.size(), one.size());
+      EXPECT_NEAR(two.at(1), one.at(1), first);
+      EXPECT_NEAR(two.at(kSteps), one.at(kSteps), last);
+    }
   }
 
   const TemporaryFolder folder_;

@@ -77,7 +77,10 @@ BlocksOf share_chosen_blocks(const ContextGroup& context, const std::vector<Bloc
       if (const int64_t bit = first + entry[e]; entry[e] >= 0 && entry[e] < before)
         bits[bit / 8] = static_cast<uint8_t>(bits[bit / 8] | 1U << bit % 8);
   }
-  context.ranks().all_gather(all, own, "chosen blocks").wait();
+  if (context.alone())
+    all.copy_(own);
+  else
+    context.ranks().all_gather(all, own, "chosen blocks").wait();
   return [=](int rank, const Piece& piece) {
     const auto* of_rank = all.const_data_ptr<uint8_t>() + rank * bytes;
     const int64_t first = first_block(piece);

@@ -16,6 +16,10 @@ TEST(BiformerContext, SmallRegionsEqualOneRank) {
   expect_context_equals_one_rank(BiformerConfig{.region = 16, .topk = 4}, small_site());
 }
 
+TEST(BiformerContext, HeadsEqualOneRank) {
+  expect_context_equals_one_rank(BiformerConfig{.region = 16, .topk = 4}, small_site(), head_context_cases());
+}
+
 TEST(BiformerContext, OverGloo) {
   expect_context_over_gloo(BiformerConfig{.region = 16, .topk = 4}, small_site());
 }

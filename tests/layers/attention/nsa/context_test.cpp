@@ -47,6 +47,16 @@ TEST(NsaContext, OtherSizesEqualOneRank) {
   expect_context_equals_one_rank(config, small_site(), some_context_cases(), kRounding);
 }
 
+TEST(NsaContext, HeadsEqualOneRank) {
+  expect_context_equals_one_rank(small("fla", "mean"), small_site(), head_context_cases(), kBits);
+  for (const char* compress : {"weighted", "linear"}) {
+    SCOPED_TRACE(compress);
+    expect_context_equals_one_rank(small("xunhaolai", compress), small_site(), head_context_cases(),
+                                   kRounding);
+  }
+  expect_context_equals_one_rank(small("lucidrains", "mlp"), small_site(), head_context_cases(), kRounding);
+}
+
 // One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
 constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
 

@@ -21,6 +21,13 @@ TEST(S2Context, OtherPatternsEqualOneRank) {
     expect_context_equals_one_rank(config, small_site());
 }
 
+TEST(S2Context, HeadsEqualOneRank) {
+  for (const S2Config& config :
+       {kConfig, S2Config{.block_size = 16, .local_blocks = 2, .vert_stride = 5, .pattern_per = "query_head"},
+        S2Config{.block_size = 32, .local_blocks = 1, .vert_stride = 4, .homo_head = true}})
+    expect_context_equals_one_rank(config, small_site(), head_context_cases());
+}
+
 // One document, n tokens a rank, in order; bytes of a token's keys and values in float32.
 constexpr int64_t kOwn = 128, kRow = 2 * 2 * 8 * 4;
 

@@ -46,6 +46,14 @@ TEST(SeerContext, OtherRulesEqualOneRank) {
     }
 }
 
+TEST(SeerContext, HeadsEqualOneRank) {
+  for (const char* mode : {"sparse", "distill", "dense"})
+    for (const char* form : {"decode", "prefill"}) {
+      SCOPED_TRACE(std::string(mode) + " " + form);
+      expect_context_equals_one_rank(small(mode, form), small_site(), head_context_cases());
+    }
+}
+
 TEST(SeerContext, DenseEqualsOneRank) {
   expect_context_equals_one_rank(small("dense", "decode"), small_site());
 }

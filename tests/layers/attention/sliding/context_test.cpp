@@ -18,6 +18,11 @@ TEST(SlidingContext, OtherWindowsEqualOneRank) {
     expect_context_equals_one_rank(config, small_site());
 }
 
+TEST(SlidingContext, HeadsEqualOneRank) {
+  expect_context_equals_one_rank(SlidingConfig{.window = 100, .sinks = 3}, small_site(),
+                                 head_context_cases());
+}
+
 TEST(SlidingContext, OverGloo) {
   expect_context_over_gloo(SlidingConfig{.window = 100, .sinks = 3}, small_site());
 }
