@@ -30,8 +30,8 @@ ParallelDegrees resolve(const ParallelDegrees& degrees, int64_t world);
 // Called by all ranks of `world`.
 Mesh make_mesh(const Group& world, const ParallelDegrees& degrees);
 
-// The ways to share out heads that a method may take, by rising numbers of neighbours: all ranks of `context`,
-// or (automatic) every divisor of their number. Called by all ranks of `context`; null: none.
+// The ways to share out heads that a method may take, by rising numbers of neighbours: all ranks of the
+// group, or (automatic) every divisor of their number. Called by all ranks of `context`; null: none.
 std::vector<HeadGroup> head_groups(const Group& context, ContextMethod method);
 
 // World, shard and replicate anew, for a thread of their own: a group is used by one thread at a time.

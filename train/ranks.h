@@ -32,9 +32,9 @@ void expect_heads_for_all(const RunConfig& config, int64_t context_ranks);
 Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience);
 
 // One rank where nobody started more. Throws ConfigError when a fault is one of a rank that is not there, the
-// device has no exchange, a layer has fewer key heads than ranks that are to share them out, ranks differ in `versions` of the program or in a key of the config (threads and
-// faults may), or the degrees of [parallel] do not give so many ranks; RankError when ranks do not come
-// within comm.init_timeout_seconds.
+// device has no exchange, ranks differ in `versions` of the program or in a key of the config (threads and
+// faults may), the degrees of [parallel] do not give so many ranks, or a layer has fewer key heads than ranks
+// that are to share them out; RankError when ranks do not come within comm.init_timeout_seconds.
 Ranks join_ranks(const Environment& environment, const RunConfig& config, const std::string& versions);
 
 // Throws ConfigError on all ranks naming the first thing that differs between them and both values. `what` is

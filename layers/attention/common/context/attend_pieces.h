@@ -62,8 +62,8 @@ struct AttendedPieces {
 
 // q [1, n, H, D], k [1, n, HK, D], v [1, n, HV, Dv] of own tokens. Calls cover all own queries.
 // Differentiable; gradients of keys are float32 until they are home. Called by all ranks.
-// streams: keys come, and are let go, for so many groups of heads one after the other. More than one: HK = HV,
-// and the operators are the same for every head and leave no statistics.
+// streams: keys come, and are let go, for so many groups of heads one after the other. More than one: HK is
+// HV, and the operators are the same for every head and leave no statistics.
 AttendedPieces attend_pieces(const std::shared_ptr<const RowExchange>& exchange, std::vector<PieceCall> calls,
                              const Heads& heads, int64_t streams = 1);
 

@@ -36,7 +36,7 @@ class HeadShare {
   at::Tensor positions(const at::Tensor& own) const;
 
   // Each [1, n, heads, size] of own tokens, heads a multiple of the kv heads -> [1, N, own heads, size], the
-  // tokens of context() in the order of the row. One exchange; differentiable; one dtype. Called by all ranks.
+  // tokens of context() in the row's order. One exchange; differentiable; one dtype. Called by all ranks.
   std::vector<at::Tensor> all_to_heads(const std::vector<at::Tensor>& x) const;
   Heads to_heads(const Heads& heads) const;
   // The way back: o [1, N, own heads, size] -> [1, n, heads, size].
