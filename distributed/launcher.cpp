@@ -72,6 +72,7 @@ class Attempt {
   void reap(Rank& rank);
   void note_failure(const Rank& rank);
   std::set<std::string> who_repeats_an_error() const;
+  bool all_ask_the_user() const;
   std::string kill_what_stands_still();
   int milliseconds_to_deadline() const;
   void meet_deadlines();
@@ -134,7 +135,7 @@ void Attempt::watch() {
   }
   for (const CaughtSignal& caught : signals_.wait(0)) take(caught);
   relay_.finish(who_repeats_an_error());
-  if (failure_) std::cerr << "error: " << verdict_ << std::endl;
+  if (failure_ && !all_ask_the_user()) std::cerr << "error: " << verdict_ << std::endl;
 }
 
 // What the user must mend is the same on all ranks that say so: the first of them speaks for the others.
@@ -147,6 +148,12 @@ std::set<std::string> Attempt::who_repeats_an_error() const {
     said = true;
   }
   return silenced;
+}
+
+// Then it has been said, and which rank came first says nothing.
+bool Attempt::all_ask_the_user() const {
+  return std::all_of(ranks_.begin(), ranks_.end(),
+                     [](const Rank& rank) { return rank.ending->code == kUserError; });
 }
 
 void Attempt::take(const CaughtSignal& caught) {

@@ -29,9 +29,10 @@ struct LaunchOptions {
 // the first is the same wish (`timeout` signals twice), a later one also begins `last_patience`.
 //
 // A rank fails when it ends with a code that is neither 0 nor 128 + a signal that asks a run to stop. The
-// first to fail is named on standard error when all have ended, and its code is returned (128 + N of one
-// that signal N killed). Then all begin anew, at most `max_restarts` times, unless the code is 2, the
-// user's to mend, or somebody has stopped the run. Else the code is that of a rank that was stopped, or 0.
+// first to fail is named on standard error when all have ended, unless all end with code 2, and its code is
+// returned (128 + N of one that signal N killed). Then all begin anew, at most `max_restarts` times, unless
+// the code is 2, the user's to mend, or somebody has stopped the run. Else the code is that of a rank that
+// was stopped, or 0.
 //
 // Throws Error when a rank cannot be started.
 int launch(const LaunchOptions& options);

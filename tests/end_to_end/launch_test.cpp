@@ -134,6 +134,7 @@ TEST_F(Launch, SaysWhatDoesNotFit) {
     const ProgramResult result = train(ranks, "bad", overrides);
     EXPECT_EQ(result.code, 2) << part;
     EXPECT_THAT(result.err, HasSubstr(part));
+    EXPECT_EQ(lines_with(result.err, ""), 1u) << result.err;
     EXPECT_FALSE(fs::exists(folder_.path("bad"))) << part;
   };
   expect(2, {"--parallel.data_parallel_shard_degree", "3"}, "1 x 3 x 1, expected a product of 2");
