@@ -5,35 +5,20 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include "distributed/lost_exchange.h"
+
 namespace longreach {
 namespace {
 
 using std::chrono::milliseconds;
-
-// Survivors wait so long for each other before they name who is missing.
-constexpr milliseconds kRollCall{2000};
-// How often a rank that waits looks whether another has called the roll.
-constexpr milliseconds kLook{500};
 
 // What all groups of this rank have in common.
 struct Transport {
   std::shared_ptr<Rendezvous> rendezvous;
   std::shared_ptr<::gloo::transport::Device> device;
 
-  // The error of an exchange that has failed.
   RankError lost(const std::string& label, const CommConfig& config, const std::string& why) const {
-    const bool late = why.find("imed out") != std::string::npos || why.find("imeout") != std::string::npos;
-    const std::string reason =
-        late ? text("within ", config.timeout.count() / 1000, " s (comm.train_timeout_seconds)")
-             : "(connection lost)";
-    const auto roll = rendezvous->roll_call(kRollCall, reason);
-    if (!roll)
-      return RankError(text(rendezvous->environment().store_is_held ? "the launcher" : "rank 0",
-                            " (it kept the store) was lost in \"", label, "\""));
-    if (roll->missing.empty())
-      return RankError(text("all ranks are alive, but \"", label, "\" did not end ", roll->reason, ": ",
-                            why.substr(0, why.find('\n'))));
-    return RankError(text(named_ranks(roll->missing), " did not come to \"", label, "\" ", roll->reason));
+    return lost_exchange(*rendezvous, label, config, why);
   }
 };
 

@@ -18,12 +18,16 @@ void* open_library(const char* name, const char* way_out) {
   throw UserError(text("CUDA: ", one_line(::dlerror(), 300), "; ", way_out));
 }
 
+void* look_up(const char* name) {
+  void* plugin = open_library("liblongreach_cuda.so", "it is built on machines with nvcc");
+  void* found = ::dlsym(plugin, name);
+  check<UserError>(found != nullptr, "CUDA: liblongreach_cuda.so is not of this version: no ", name);
+  return found;
+}
+
 template <class Function>
 Function find_in_plugin(const char* name) {
-  void* plugin = open_library("liblongreach_cuda.so", "it is built on machines with nvcc");
-  void* function = ::dlsym(plugin, name);
-  check<UserError>(function != nullptr, "CUDA: liblongreach_cuda.so is not of this version: no ", name);
-  return reinterpret_cast<Function>(function);
+  return reinterpret_cast<Function>(look_up(name));
 }
 
 MakeBackend load_libraries() {
@@ -53,6 +57,11 @@ Backend& backend() {
 }
 
 std::string libraries() { return find_in_plugin<Libraries>(kLibraries)(); }
+
+void* exported(const char* name) {
+  load();
+  return look_up(name);
+}
 
 std::string static_table() { return find_in_plugin<StaticTable>(kStaticTable)(); }
 

@@ -50,4 +50,8 @@ bool backend_is_replaced();
 std::string static_table();
 std::string libraries();
 
+// What the plug-in exports under that name, for who knows what it is. Loads both libraries. Throws UserError
+// where one of them, or the name, is missing.
+void* exported(const char* name);
+
 }  // namespace longreach::cuda
