@@ -86,10 +86,14 @@ void write_json(const std::string& path, const nlohmann::ordered_json& json) {
   check(file.flush().good(), path, ": cannot be written");
 }
 
-// Ranks of one machine share its cores.
-Ranks meet() {
+// Ranks of one machine share its cores. context: how many share a row.
+Ranks meet(int64_t context) {
   Ranks ranks{.environment = read_environment()};
-  ranks.mesh.world = ranks.mesh.data = join_world(ranks.environment, {}, std::chrono::seconds(300));
+  const int world = ranks.environment.world;
+  check(world % context == 0, "--context-parallel-degree ", context, ": ", world,
+        " ranks cannot be dealt out in groups of so many");
+  const Group all = join_world(ranks.environment, {}, std::chrono::seconds(300));
+  ranks.mesh = make_mesh(all, {.shard = world / context, .context = context});
   if (ranks.world()) set_num_threads(threads_of_rank(ranks.environment, 0));
   return ranks;
 }
@@ -100,7 +104,7 @@ int eval_verb(const Arguments& arguments) {
   std::string checkpoint, json_file, dtype = "float32", tasks = "ppl";
   std::vector<std::string> files;
   std::vector<int64_t> percents{10, 20, 30, 50};
-  int64_t seq_len = 0, rows = 0, batch_size = 1;
+  int64_t seq_len = 0, rows = 0, batch_size = 1, context = 1;
   CLI::App app("perplexity of held-out text, by position in the document or under gates", "eval");
   app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
   app.add_option("--tasks", tasks,
@@ -116,24 +120,32 @@ int eval_verb(const Arguments& arguments) {
   app.add_option("--batch-size", batch_size, "rows a forward pass")->check(CLI::PositiveNumber);
   app.add_option("--dtype", dtype, "dtype of matmuls and attention")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--context-parallel-degree", context,
+                 "ranks that share a row, under `launch` and its like; the others have rows of their own")
+      ->check(CLI::PositiveNumber);
   app.add_option("--json", json_file, "write the figures here too");
   if (!parse_arguments(app, arguments)) return 0;
 
-  const Ranks ranks = meet();
+  Ranks ranks = meet(context);
   check(tasks == "ppl" || !ranks.world(), "--tasks gates runs on one rank, not on ", ranks.environment.world);
   SavedModel saved = load_saved_model(checkpoint);
   if (dtype == "bfloat16")
     expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
+  if (context > 1) {
+    expect_ability(saved.config.model.attention, Ability::context_parallel, "--context-parallel-degree");
+    expect_heads_for_all(saved.config, context);
+    ranks.mesh.heads = head_groups(ranks.mesh.context, context_method(saved.config));
+  }
   const data::Corpus corpus =
       first_rank_first(ranks.world(), [&] { return held_out_corpus(saved, files); });  // it may tokenize
   const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
                                           .seed = static_cast<uint64_t>(saved.config.training.seed),
                                           .varlen = saved.config.training.varlen});
-  expect_same_on_all(
-      ranks,
-      text("step ", saved.step, "\nrows ", loader.num_rows(), "\ntext of bytes ", loader.num_bytes(),
-           "\n--rows ", rows, "\n--batch-size ", batch_size, "\n--dtype ", dtype),
-      "what they evaluate");
+  expect_same_on_all(ranks,
+                     text("step ", saved.step, "\nrows ", loader.num_rows(), "\ntext of bytes ",
+                          loader.num_bytes(), "\n--rows ", rows, "\n--batch-size ", batch_size,
+                          "\n--context-parallel-degree ", context, "\n--dtype ", dtype),
+                     "what they evaluate");
   const LossOptions options{.autocast_bf16 = dtype == "bfloat16"};
   EvaluationClock clock;
   ProgressLine line(stderr);
@@ -149,8 +161,8 @@ int eval_verb(const Arguments& arguments) {
     write_json(json_file, to_json(saved, trials));
     return 0;
   }
-  const Evaluation evaluation =
-      evaluate(*saved.model, loader, rows, batch_size, options, progress, ranks.mesh);
+  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress,
+                                         ranks.mesh, context_plan(saved.config, saved.model, ranks.mesh));
   line.finish();
   expect_tokens(evaluation);
   if (!ranks.first()) return 0;
