@@ -4,8 +4,10 @@
 #include <sstream>
 
 #include "distributed/gloo.h"
+#include "distributed/nccl.h"
 #include "distributed/rendezvous.h"
 #include "layers/ops/cpu/parallel.h"
+#include "layers/ops/cuda/backend.h"
 #include "train/signals.h"
 
 namespace longreach {
@@ -61,18 +63,21 @@ int threads_of_rank(const Environment& environment, int64_t asked) {
   return asked > 0 ? static_cast<int>(asked) : std::max(1, num_threads() / environment.local_world);
 }
 
-Group join_world(const Environment& environment, const CommConfig& config, seconds patience) {
+Group join_world(const Environment& environment, const CommConfig& config, seconds patience,
+                 const std::string& device) {
   if (environment.world == 1) return nullptr;
-  return gloo_communicator(std::make_shared<Rendezvous>(environment, patience), config);
+  const auto rendezvous = std::make_shared<Rendezvous>(environment, patience);
+  if (device == "cpu") return gloo_communicator(rendezvous, config);
+  const auto with_nccl = reinterpret_cast<MakeNcclCommunicator>(cuda::exported(kMakeNcclCommunicator));
+  const Group host = gloo_communicator(rendezvous, {.timeout = config.timeout});
+  return Group(with_nccl(rendezvous, host, config));
 }
 
 Ranks join_ranks(const Environment& environment, const RunConfig& config, const std::string& versions) {
   expect_ranks_of(config.fault, environment.world);
-  check<ConfigError>(environment.world == 1 || config.parallel.device == "cpu", "parallel.device = \"",
-                     config.parallel.device, "\" with ", environment.world,
-                     " ranks: this version exchanges between ranks on the CPU alone");
   Ranks ranks{.environment = environment};
-  ranks.mesh.world = join_world(environment, comm_config(config), seconds(config.comm.init_timeout_seconds));
+  ranks.mesh.world = join_world(environment, comm_config(config), seconds(config.comm.init_timeout_seconds),
+                                config.parallel.device);
   expect_same_on_all(ranks, versions, "their versions");
   expect_same_on_all(ranks, shared_keys(config), "their config");
   // Ranks that differ in these would not find each other again in smaller groups.

@@ -27,14 +27,16 @@ ContextMethod context_method(const RunConfig& config);
 // Throws ConfigError naming kind and numbers when ranks are to share out heads of which a layer has fewer.
 void expect_heads_for_all(const RunConfig& config, int64_t context_ranks);
 
-// The exchange of all ranks, null where there is one. Throws RankError when ranks do not come within that
-// time.
-Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience);
+// The exchange of all ranks, null where there is one: over TCP, and over NCCL for tensors on the device
+// "cuda". Throws RankError when ranks do not come within that time, UserError where the plug-in of CUDA has
+// no exchange.
+Group join_world(const Environment& environment, const CommConfig& config, std::chrono::seconds patience,
+                 const std::string& device = "cpu");
 
-// One rank where nobody started more. Throws ConfigError when a fault is one of a rank that is not there, the
-// device has no exchange, ranks differ in `versions` of the program or in a key of the config (threads and
-// faults may), the degrees of [parallel] do not give so many ranks, or a layer has fewer key heads than ranks
-// that are to share them out; RankError when ranks do not come within comm.init_timeout_seconds.
+// One rank where nobody started more. Throws ConfigError when a fault is one of a rank that is not there, a
+// layer has fewer key heads than ranks that are to share them out, ranks differ in `versions` of the program
+// or in a key of the config (threads and faults may), or the degrees of [parallel] do not give so many ranks;
+// RankError when ranks do not come within comm.init_timeout_seconds; what join_world throws.
 Ranks join_ranks(const Environment& environment, const RunConfig& config, const std::string& versions);
 
 // Throws ConfigError on all ranks naming the first thing that differs between them and both values. `what` is

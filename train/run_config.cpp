@@ -71,7 +71,7 @@ void TrainingConfig::fields(FieldVisitor& visit) {
 
 void ParallelConfig::fields(FieldVisitor& visit) {
   visit.field("device", device,
-              {.help = "where tensors live: cpu, or cuda for the current CUDA device",
+              {.help = "where tensors live: cpu, or cuda: the current CUDA device, of several ranks one each",
                .allowed = one_of({"cpu", "cuda"})});
   const auto degree = [&](const char* name, int64_t& value, const char* help) {
     visit.field(name, value, {.help = help});

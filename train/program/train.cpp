@@ -18,6 +18,7 @@
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
 #include "train/decay_groups.h"
+#include "train/device.h"
 #include "train/export.h"
 #include "train/generate_text.h"
 #include "train/labels.h"
@@ -199,7 +200,10 @@ bool answered(const Asked& asked, RunConfig& config, bool first_rank) {
 // What training needs of the machine beside memory for the model: a device, threads. Ranks of one machine
 // share its cores.
 void expect_device(const RunConfig& config, const Environment& environment) {
-  if (config.parallel.device == "cuda") cuda::backend();  // says now that there is no device
+  if (config.parallel.device == "cuda") {
+    show_own_device_alone(environment);
+    cuda::backend();  // says now that there is no device
+  }
   const int threads = threads_of_rank(environment, config.training.threads);
   expect_threads(2 * threads + 2);  // LibTorch has two pools
   if (threads != num_threads()) set_num_threads(threads);
