@@ -16,6 +16,7 @@
 #include "layers/attention/attention.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/basic/rope_documents.h"
+#include "layers/ops/common/recompute.h"
 #include "tests/distributed/gloo_ranks.h"
 #include "tests/support/random_tensors.h"
 
@@ -66,18 +67,43 @@ std::shared_ptr<Attention> build(const AttentionConfig& config, LayerSite site, 
   return module;
 }
 
-// between: what to do between the two passes.
+// How a layer is run.
+struct Pass {
+  bool recompute = false;
+  // What to do between the two passes; null: what a pass without a tape gives is compared.
+  std::function<void()> between = nullptr;
+};
+
+AttentionOutput forward_of(Attention& module, const at::Tensor& x, const Batch& batch, bool recompute) {
+  if (!recompute) return module.forward(x, batch);
+  const auto layer = [&](const Tensors& in) {
+    const AttentionOutput out = module.forward(in[0], batch);
+    Tensors all{out.y};
+    for (const auto& [name, loss] : out.losses) all.push_back(loss);
+    return all;
+  };
+  const Tensors all = recomputed(layer, {x}, module.parameters());
+  AttentionOutput out{.y = all[0]};
+  for (size_t i = 1; i < all.size(); ++i) out.losses.emplace_back(text("loss ", i), all[i]);
+  return out;
+}
+
 Outcome run(Attention& module, const at::Tensor& x_of_row, const at::Tensor& dy, const Batch& batch,
-            const std::function<void()>& between = nullptr) {
+            const Pass& pass = {}) {
   const at::Tensor x = x_of_row.detach().clone().requires_grad_(true);
-  const AttentionOutput out = module.forward(x, batch);
+  const AttentionOutput out = forward_of(module, x, batch, pass.recompute);
   at::Tensor total = (out.y.to(at::kDouble) * dy.to(at::kDouble)).sum();
   Outcome outcome;
   for (const auto& [name, loss] : out.losses) {
     total = total + loss.to(at::kDouble);
     outcome.losses += loss.item<double>();
   }
-  if (between) between();
+  if (pass.between) {
+    pass.between();
+  } else {
+    const at::NoGradGuard no_grad;
+    EXPECT_TRUE(module.forward(x, batch).y.equal(out.y)) << "without a tape";
+  }
   total.backward();
   outcome.y = out.y.detach();
   outcome.dx = x.grad();
@@ -92,6 +118,7 @@ using OnRank = std::function<void(const Group& ranks)>;
 using RunRanks = std::function<void(int size, const OnRank& body)>;
 
 void as_threads(int size, const OnRank& body) { run_ranks(size, body); }
+void as_threads_that_check(int size, const OnRank& body) { run_ranks(size, body, {.check = true}); }
 
 class Comparison {
  public:
@@ -108,10 +135,18 @@ class Comparison {
                {.positions = document_positions(cu_seqlens_), .cu_seqlens = cu_seqlens_});
   }
 
-  Outcome on_ranks(const Numbers& numbers, const RunRanks& run_all = as_threads,
-                   std::vector<ContextTraffic>* traffic = nullptr) const {
+  Outcome on_ranks(const Numbers& numbers, const RunRanks& run_all = as_threads_that_check) const {
+    std::vector<at::Tensor> tokens;
+    const std::vector<Outcome> parts = parts_of_ranks(numbers, run_all, false, nullptr, &tokens);
+    return joined(parts, tokens);
+  }
+
+  // traffic, tokens: null, or where to leave what each rank has sent, and which tokens it has.
+  std::vector<Outcome> parts_of_ranks(const Numbers& numbers, const RunRanks& run_all, bool recompute,
+                                      std::vector<ContextTraffic>* traffic,
+                                      std::vector<at::Tensor>* tokens = nullptr) const {
     std::vector<Outcome> parts(static_cast<size_t>(case_.ranks));
-    std::vector<at::Tensor> tokens(parts.size());
+    std::vector<at::Tensor> of_ranks(parts.size());
     run_all(case_.ranks, [&](const Group& ranks) {
       const auto rank = static_cast<size_t>(ranks->rank());
       const Mesh mesh{.context = ranks, .heads = groups_of_heads(ranks)};
@@ -119,16 +154,17 @@ class Comparison {
       const auto context = std::make_shared<const ContextGroup>(
           ranks, SequenceLayout(case_.cu_seqlens, case_.ranks, grain, case_.balance, causal_pairs),
           case_.neighbours > 1 ? ContextMethod::heads : ContextMethod::fetch, mesh.heads);
-      tokens[rank] = own_tokens(*context);
-      const auto own = [&](const at::Tensor& x) { return x.index_select(1, tokens[rank]); };
+      of_ranks[rank] = own_tokens(*context);
+      const auto own = [&](const at::Tensor& x) { return x.index_select(1, of_ranks[rank]); };
       const auto module = build(config_, site_, numbers);
+      Pass pass{.recompute = recompute};
+      if (traffic) pass.between = [&] { (*traffic)[rank].forward = take_traffic(mesh); };
       parts[rank] = run(*module, own(x_.to(numbers.inputs)), own(dy_.to(numbers.inputs)),
-                        {.positions = own(document_positions(cu_seqlens_)), .context = context}, [&] {
-                          if (traffic) (*traffic)[rank].forward = take_traffic(mesh);
-                        });
+                        {.positions = own(document_positions(cu_seqlens_)), .context = context}, pass);
       if (traffic) (*traffic)[rank].backward = take_traffic(mesh);
     });
-    return joined(parts, tokens);
+    if (tokens) *tokens = of_ranks;
+    return parts;
   }
 
  private:
@@ -178,6 +214,28 @@ std::vector<std::pair<std::string, at::Tensor>> gradients_of(const Outcome& outc
   return all;
 }
 
+double largest_of(const at::Tensor& x) {
+  return x.numel() == 0 ? 0.0 : x.to(at::kDouble).abs().max().item<double>();
+}
+
+// ContextTolerance::by_entry.
+void expect_close_by_entry(const Outcome& found, const Outcome& expected, const Outcome& exact,
+                           double tolerance) {
+  const auto compare = [&](const std::string& name, const at::Tensor& x, const at::Tensor& of_one,
+                           const at::Tensor& of_exact) {
+    ASSERT_EQ(x.sizes(), of_one.sizes()) << name;
+    const at::Tensor one = of_one.to(at::kDouble);
+    EXPECT_LE(largest_of(x.to(at::kDouble) - one),
+              std::max(tolerance * largest_of(one), 2 * largest_of(one - of_exact)))
+        << name;
+  };
+  compare("y", found.y, expected.y, exact.y);
+  const auto all = gradients_of(found), wanted = gradients_of(expected), exactly = gradients_of(exact);
+  ASSERT_EQ(all.size(), wanted.size());
+  for (size_t i = 0; i < all.size(); ++i)
+    compare("gradient of " + all[i].first, all[i].second, wanted[i].second, exactly[i].second);
+}
+
 // A gradient can be zero (a window of one key): what is left is rounding of the terms, which are of the size
 // of others.
 void expect_close(const Outcome& found, const Outcome& expected, double output, double gradient) {
@@ -191,6 +249,14 @@ void expect_close(const Outcome& found, const Outcome& expected, double output, 
     EXPECT_LE(error_of(all[i].second, wanted[i].second),
               gradient * (size_of(wanted[i].second) + 0.1 * largest))
         << "gradient of " << all[i].first << ", RMS " << size_of(wanted[i].second);
+}
+
+void expect_equal(const Outcome& found, const Outcome& expected, const Outcome& exact, double output,
+                  double gradient, bool by_entry) {
+  if (by_entry)
+    expect_close_by_entry(found, expected, exact, std::min(output, gradient));
+  else
+    expect_close(found, expected, output, gradient);
 }
 
 // Squares of errors against exact numbers, of all cases together: those of one are few for a comparison of
@@ -232,22 +298,35 @@ std::string described(const ContextCase& a_case) {
   return name;
 }
 
-}  // namespace
-
-namespace {
-
 const std::vector<int32_t> kOneDocument{0, 700}, kRows{0, 150, 300, 450, 600};
 const std::vector<int32_t> kPacked = bounds_of({37, 301, 1, 0, 64, 129, 1, 1, 90, 45});
 
+// What one rank gives of a row, however many ranks it is compared with.
+struct OneRank {
+  Outcome float64, float32, bfloat16;
+};
+
+struct AllNumbers {
+  explicit AllNumbers(const std::string& neutral)
+      : float64{at::kDouble, Implementation::reference, neutral},
+        float32{at::kFloat, Implementation::fused, neutral},
+        bfloat16{at::kBFloat16, Implementation::fused, neutral} {}
+  Numbers float64, float32, bfloat16;
+};
+
 }  // namespace
 
-std::vector<ContextCase> all_context_cases() {
+std::vector<ContextCase> context_cases_of(const std::vector<std::vector<int32_t>>& rows) {
   std::vector<ContextCase> cases;
-  for (const auto& bounds : {bounds_of({1}), bounds_of({63}), bounds_of({130}), kOneDocument, kRows, kPacked})
+  for (const auto& bounds : rows)
     for (int ranks = 1; ranks <= 4; ++ranks)
       for (const Balance balance : {Balance::none, Balance::headtail, Balance::ptrr})
         if (ranks > 1 || balance == Balance::none) cases.push_back({bounds, ranks, balance});
   return cases;
+}
+
+std::vector<ContextCase> all_context_cases() {
+  return context_cases_of({bounds_of({1}), bounds_of({63}), bounds_of({130}), kOneDocument, kRows, kPacked});
 }
 
 std::vector<ContextCase> some_context_cases() {
@@ -265,35 +344,73 @@ std::vector<ContextCase> head_context_cases() {
 void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSite& site,
                                     const std::vector<ContextCase>& cases,
                                     const ContextTolerance& tolerance) {
+  const AllNumbers numbers(tolerance.neutral);
+  std::map<std::vector<int32_t>, OneRank> of_one_rank;
   RoundingErrors bfloat16_errors;
+  const auto expect_bits = [&](const Outcome& found, const Outcome& one, const char* dtype) {
+    if (tolerance.same_bits) {
+      EXPECT_TRUE(found.y.equal(one.y)) << dtype << " y: " << error_of(found.y, one.y);
+    }
+  };
   for (const ContextCase& a_case : cases) {
     SCOPED_TRACE(described(a_case));
     const Comparison comparison(config, site, a_case);
-    const Numbers float64{at::kDouble, Implementation::reference, tolerance.neutral},
-        float32{at::kFloat, Implementation::fused, tolerance.neutral},
-        bfloat16{at::kBFloat16, Implementation::fused, tolerance.neutral};
-    const Outcome exact = comparison.on_one_rank(float64);
-    expect_close(comparison.on_ranks(float64), exact, 1e-12, 1e-12);
-    for (const Numbers& numbers : {float32, bfloat16}) {
-      SCOPED_TRACE(at::toString(numbers.inputs));
-      const Outcome one = comparison.on_one_rank(numbers), found = comparison.on_ranks(numbers);
-      if (tolerance.same_bits) {
-        EXPECT_TRUE(found.y.equal(one.y)) << "y: " << error_of(found.y, one.y);
-      }
-      if (numbers.inputs == at::kFloat)
-        expect_close(found, one, tolerance.output, tolerance.gradient);
-      else
-        bfloat16_errors.add(found, one, exact);
-    }
+    const auto [known, is_new] = of_one_rank.try_emplace(a_case.cu_seqlens);
+    OneRank& one = known->second;
+    if (is_new)
+      one = {comparison.on_one_rank(numbers.float64), comparison.on_one_rank(numbers.float32),
+             comparison.on_one_rank(numbers.bfloat16)};
+    const Outcome float64 = comparison.on_ranks(numbers.float64),
+                  float32 = comparison.on_ranks(numbers.float32),
+                  bfloat16 = comparison.on_ranks(numbers.bfloat16);
+    expect_equal(float64, one.float64, one.float64, 1e-12, 1e-12, tolerance.by_entry);
+    expect_bits(float32, one.float32, "float32");
+    expect_equal(float32, one.float32, one.float64, tolerance.output, tolerance.gradient, tolerance.by_entry);
+    expect_bits(bfloat16, one.bfloat16, "bfloat16");
+    bfloat16_errors.add(bfloat16, one.bfloat16, one.float64);
     if (testing::Test::HasFailure()) return;
   }
   bfloat16_errors.expect_ratio(tolerance.bfloat16);
 }
 
+void expect_context_rounds_as_one_rank(const AttentionConfig& config, const LayerSite& site,
+                                       const std::vector<ContextCase>& cases,
+                                       const ContextTolerance& tolerance) {
+  const AllNumbers numbers(tolerance.neutral);
+  std::map<std::vector<int32_t>, OneRank> of_one_rank;
+  for (const ContextCase& a_case : cases) {
+    SCOPED_TRACE(described(a_case));
+    const Comparison comparison(config, site, a_case);
+    const auto [known, is_new] = of_one_rank.try_emplace(a_case.cu_seqlens);
+    OneRank& one = known->second;
+    if (is_new)
+      one = {.float64 = comparison.on_one_rank(numbers.float64),
+             .bfloat16 = comparison.on_one_rank(numbers.bfloat16)};
+    RoundingErrors errors;
+    errors.add(comparison.on_ranks(numbers.bfloat16), one.bfloat16, one.float64);
+    errors.expect_ratio(tolerance.bfloat16);
+  }
+}
+
+void expect_context_recomputes(const AttentionConfig& config, const LayerSite& site) {
+  const ContextCase a_case{kPacked, 3, Balance::headtail};
+  const Comparison comparison(config, site, a_case);
+  const auto plain = comparison.parts_of_ranks({}, as_threads_that_check, false, nullptr),
+             again = comparison.parts_of_ranks({}, as_threads_that_check, true, nullptr);
+  for (size_t rank = 0; rank < plain.size(); ++rank) {
+    SCOPED_TRACE(text("rank ", rank));
+    EXPECT_TRUE(again[rank].y.equal(plain[rank].y));
+    EXPECT_EQ(again[rank].losses, plain[rank].losses);
+    const auto found = gradients_of(again[rank]), expected = gradients_of(plain[rank]);
+    for (size_t i = 0; i < expected.size(); ++i)
+      EXPECT_TRUE(found[i].second.equal(expected[i].second)) << "gradient of " << expected[i].first;
+  }
+}
+
 std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const LayerSite& site,
                                             const ContextCase& a_case) {
   std::vector<ContextTraffic> traffic(static_cast<size_t>(a_case.ranks));
-  Comparison(config, site, a_case).on_ranks({}, as_threads, &traffic);
+  Comparison(config, site, a_case).parts_of_ranks({}, as_threads, false, &traffic);
   return traffic;
 }
 
@@ -302,15 +419,17 @@ int64_t bytes_of(const Traffic& traffic, const std::string& label) {
   return found == traffic.end() ? 0 : found->second.bytes;
 }
 
-void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site) {
-  const auto over_gloo = [](int size, const OnRank& body) { run_gloo_ranks(size, body); };
+void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site,
+                              const ContextTolerance& tolerance) {
+  const auto over_gloo = [](int size, const OnRank& body) { run_gloo_ranks(size, body, {.check = true}); };
   for (const int ranks : {2, 3}) {
     const ContextCase a_case{kPacked, ranks, Balance::ptrr};
     SCOPED_TRACE(described(a_case));
     const Comparison comparison(config, site, a_case);
     const Outcome found = comparison.on_ranks({}, over_gloo), threads = comparison.on_ranks({});
     EXPECT_TRUE(found.y.equal(threads.y));
-    expect_close(found, comparison.on_one_rank({}), 2e-6, 2e-6);
+    const Outcome exact = comparison.on_one_rank({at::kDouble, Implementation::reference});
+    expect_equal(found, comparison.on_one_rank({}), exact, 2e-6, 2e-6, tolerance.by_entry);
   }
 }
 

@@ -21,6 +21,8 @@ struct ContextCase {
 // One document, rows of a batch, packed documents of odd lengths, documents of one token, an empty one, fewer
 // tokens than ranks have tiles; on 1 to 4 ranks, contiguous, from both ends, by cost.
 std::vector<ContextCase> all_context_cases();
+// Rows of one's own, each on 1 to 4 ranks and in every balance.
+std::vector<ContextCase> context_cases_of(const std::vector<std::vector<int32_t>>& rows);
 // One of each kind, for options that are the same code but for a branch.
 std::vector<ContextCase> some_context_cases();
 
@@ -34,13 +36,26 @@ struct ContextTolerance {
   std::string neutral;
   double output = 2e-6, gradient = 2e-6;  // float32, relative
   double bfloat16 = 1.2;                  // the error against float64, in that of one rank
+  // The largest error in the largest entry, instead of root mean squares; where one rank is further from
+  // float64 than that, by twice as much: gradients whose terms cancel.
+  bool by_entry = false;
 };
 
 // Outputs, losses, gradients of x and of every parameter, for all cases: float64 by the reference within
-// 1e-12, float32 and bfloat16 by the fused path.
+// 1e-12, float32 and bfloat16 by the fused path. Each pass without a tape gives the same as with one. Ranks
+// compare their exchanges (comm.check).
 void expect_context_equals_one_rank(const AttentionConfig& config, const LayerSite& site,
                                     const std::vector<ContextCase>& cases = some_context_cases(),
                                     const ContextTolerance& tolerance = {});
+
+// bfloat16 alone, and each case by itself: rows that are long enough for that.
+void expect_context_rounds_as_one_rank(const AttentionConfig& config, const LayerSite& site,
+                                       const std::vector<ContextCase>& cases,
+                                       const ContextTolerance& tolerance = {});
+
+// Under recomputation, float32, every rank gives the same bits: its backward pass runs the forward exchanges
+// again.
+void expect_context_recomputes(const AttentionConfig& config, const LayerSite& site);
 
 // What each rank has sent in one pass forward and one backward, float32.
 struct ContextTraffic {
@@ -51,7 +66,8 @@ std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const
 // Bytes of a label; 0 when there are none.
 int64_t bytes_of(const Traffic& traffic, const std::string& label);
 
-// The same of float32 with ranks that talk over Gloo, two and three of them.
-void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site);
+// Float32 with ranks that talk over Gloo, two and three of them: the bits of threads, and one rank's numbers.
+void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site,
+                              const ContextTolerance& tolerance = {});
 
 }  // namespace longreach::test
