@@ -18,7 +18,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "longreach-checkpoint";
-constexpr int64_t kVersion = 1, kMaxManifest = int64_t{16} << 20;
+constexpr int64_t kVersions = 2, kMaxManifest = int64_t{16} << 20;
 
 std::string hexadecimal(uint64_t value) {
   char digits[17];
@@ -31,6 +31,7 @@ uint64_t from_hexadecimal(const std::string& digits) { return std::strtoull(digi
 
 Manifest parse(const Json& json) {
   Manifest manifest;
+  manifest.version = json.at("version").get<int64_t>();
   manifest.step = json.at("step").get<int64_t>();
   for (const Json& file : json.at("files"))
     manifest.files.push_back(
@@ -42,7 +43,8 @@ Manifest parse(const Json& json) {
 }  // namespace
 
 std::string manifest_text(const Manifest& manifest) {
-  Json json = {{"format", kFormat}, {"version", kVersion}, {"step", manifest.step}, {"files", Json::array()}};
+  Json json = {
+      {"format", kFormat}, {"version", manifest.version}, {"step", manifest.step}, {"files", Json::array()}};
   for (const ManifestFile& file : manifest.files)
     json["files"].push_back(
         {{"name", file.name}, {"bytes", file.sum.size}, {"xxh3", hexadecimal(file.sum.xxh3)}});
@@ -66,9 +68,9 @@ Manifest read_manifest(const std::string& folder) {
   try {
     const Json json = Json::parse(contents);
     const int64_t version = json.at("version").get<int64_t>();
-    if (json.at("format").get<std::string>() == kFormat && version != kVersion)
+    if (json.at("format").get<std::string>() == kFormat && (version < 1 || version > kVersions))
       throw CheckpointError(
-          one_line(text(path, ": format version ", version, ", this program reads ", kVersion)));
+          one_line(text(path, ": format version ", version, ", this program reads 1 to ", kVersions)));
     manifest = parse(json);
   } catch (const nlohmann::json::exception&) {
     throw CheckpointError(one_line(text(path, ": is damaged (not a manifest)")));

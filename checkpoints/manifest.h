@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoints/checked_file.h"
@@ -14,11 +15,14 @@ struct ManifestFile {
 };
 
 struct Manifest {
+  int64_t version = 1;  // of the format; 2: tensors are runs of flattened ones, written by several ranks
   int64_t step = 0;
   std::vector<ManifestFile> files;
 };
 
 inline constexpr const char* kManifestName = "manifest.json";
+// How names of files of tensors begin; a rank's number and .safetensors follow.
+inline constexpr std::string_view kModelPrefix = "model-", kOptimizerPrefix = "optimizer-";
 
 // The text of manifest.json. Its last key is the XXH3-64 of the text without that key.
 std::string manifest_text(const Manifest& manifest);

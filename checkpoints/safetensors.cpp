@@ -65,7 +65,8 @@ struct SafetensorsFile::Mapping {
   }
 
   // Gives pages back as it goes on, so that a file is never in memory beside the copy of it.
-  void copy(const char* from, size_t bytes, char* to) const {
+  void copy(const char* from, size_t bytes, char* to) {
+    bytes_read += static_cast<int64_t>(bytes);
     constexpr size_t kPiece = size_t{1} << 24;
     const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
     for (size_t at = 0; at < bytes; at += kPiece) {
@@ -81,6 +82,7 @@ struct SafetensorsFile::Mapping {
   void* base = MAP_FAILED;
   int64_t bytes = 0;
   const char* data = nullptr;
+  int64_t bytes_read = 0;  // by copy()
   SafetensorsHeader header;
 };
 
@@ -103,16 +105,29 @@ bool SafetensorsFile::contains(const std::string& name) const {
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry& entry = mapping_->entry(name);
-  const std::string who = text(mapping_->path, ": `", name, "`");
-  const char* from = mapping_->data + entry.begin;
-  const auto bytes = static_cast<size_t>(entry.end - entry.begin);
-  const at::ScalarType dtype = safetensors_dtype(entry.dtype, who);
-  if (dtype == at::kBool && std::any_of(from, from + bytes, [](char byte) { return byte != 0 && byte != 1; }))
-    throw CheckpointError(one_line(text(who, ": holds a BOOL that is neither 0 nor 1")));
+  const at::ScalarType dtype = safetensors_dtype(entry.dtype, text(mapping_->path, ": `", name, "`"));
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
-  if (bytes > 0) mapping_->copy(from, bytes, static_cast<char*>(tensor.mutable_data_ptr()));
+  copy_run(name, 0, tensor);
   return tensor;
 }
+
+void SafetensorsFile::copy_run(const std::string& name, int64_t begin, const at::Tensor& to) const {
+  const SafetensorsEntry& entry = mapping_->entry(name);
+  const std::string who = text(mapping_->path, ": `", name, "`");
+  check<CheckpointError>(to.scalar_type() == safetensors_dtype(entry.dtype, who) && to.is_contiguous(),
+                         one_line(who), ": is ", entry.dtype, ", what is to hold it is not");
+  const auto size = static_cast<int64_t>(to.element_size()), bytes = static_cast<int64_t>(to.nbytes());
+  const int64_t room = entry.end - entry.begin;
+  check<CheckpointError>(begin >= 0 && begin <= room / size && bytes <= room - begin * size, one_line(who),
+                         ": has no elements ", begin, " to ", begin + to.numel());
+  const char* from = mapping_->data + entry.begin + begin * size;
+  if (to.scalar_type() == at::kBool &&
+      std::any_of(from, from + bytes, [](char byte) { return byte != 0 && byte != 1; }))
+    throw CheckpointError(one_line(text(who, ": holds a BOOL that is neither 0 nor 1")));
+  if (bytes > 0) mapping_->copy(from, static_cast<size_t>(bytes), static_cast<char*>(to.mutable_data_ptr()));
+}
+
+int64_t SafetensorsFile::bytes_read() const { return mapping_->bytes_read; }
 
 std::vector<std::string> SafetensorsFile::names_in_file_order() const {
   std::vector<std::string> names;

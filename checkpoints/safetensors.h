@@ -31,6 +31,10 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const;
   bool contains(const std::string& name) const;
   at::Tensor tensor(const std::string& name) const;  // a copy, on the CPU, in the file's dtype
+  // Elements of the flattened tensor, from `begin` on, as many as `to` has, which is contiguous, on the CPU
+  // and of the file's dtype. No other byte of the tensor is read.
+  void copy_run(const std::string& name, int64_t begin, const at::Tensor& to) const;
+  int64_t bytes_read() const;  // of tensors, so far
   std::vector<std::string> names_in_file_order() const;
 
  private:
