@@ -66,10 +66,12 @@ enum Progress : int64_t { kWorking, kDone, kUserError, kFailed };
 
 constexpr std::chrono::milliseconds kBeat{500};
 
-// Tells the others again and again that work goes on, so that they notice when this rank dies.
+// Tells the others again and again that work goes on, so that they notice when this rank dies. until_all:
+// also after stop(), until no rank works any more.
 class Heart {
  public:
-  explicit Heart(const Group& group) : group_(group), thread_([this] { beat(); }) {}
+  Heart(const Group& group, bool until_all)
+      : group_(group), until_all_(until_all), thread_([this] { beat(); }) {}
 
   // The error of a beat that found another rank gone.
   std::exception_ptr stop() {
@@ -86,13 +88,17 @@ class Heart {
   void beat() {
     std::unique_lock lock(mutex_);
     try {
-      while (!wake_.wait_for(lock, kBeat, [&] { return stopped_; })) largest_over(group_, kWorking, "wait");
+      while (!wake_.wait_for(lock, kBeat, [&] { return stopped_; })) smallest_over_ranks(kWorking);
+      while (until_all_ && smallest_over_ranks(kDone) == kWorking) continue;
     } catch (...) {
       lost_ = std::current_exception();
     }
   }
 
+  int64_t smallest_over_ranks(int64_t value) const { return -largest_over(group_, -value, "wait"); }
+
   Group group_;
+  const bool until_all_;
   std::mutex mutex_;
   std::condition_variable wake_;
   bool stopped_ = false;
@@ -117,8 +123,13 @@ Outcome outcome_of(const std::function<void()>& work) {
   }
 }
 
+[[noreturn]] void throw_of(const std::string& message, int64_t progress) {
+  if (progress == kUserError) throw UserError(message);
+  throw RankError(message);
+}
+
 void work_for_all(const Group& group, const std::function<void()>& work) {
-  Heart heart(group);
+  Heart heart(group, false);
   const Outcome outcome = outcome_of(work);
   const std::exception_ptr lost = heart.stop();
   if (outcome.error && lost) std::rethrow_exception(outcome.error);
@@ -133,9 +144,7 @@ void wait_for_work(const Group& group) {
   int64_t progress = kWorking;
   while (progress == kWorking) progress = largest_over(group, kWorking, "wait");
   if (progress == kDone) return;
-  const std::string message = "rank 0: " + gather(group, std::string(), "wait")[0];
-  if (progress == kUserError) throw UserError(message);
-  throw RankError(message);
+  throw_of("rank 0: " + gather(group, std::string(), "wait")[0], progress);
 }
 
 }  // namespace
@@ -176,6 +185,23 @@ void on_first_rank(const Group& group, const std::function<void()>& work) {
     work_for_all(group, work);
   else
     wait_for_work(group);
+}
+
+void on_every_rank(const Group& group, const std::function<void()>& work) {
+  if (!group) return work();
+  Heart heart(group, true);
+  const Outcome own = outcome_of(work);
+  const std::exception_ptr lost = heart.stop();
+  if (own.error && lost) std::rethrow_exception(own.error);
+  if (lost) std::rethrow_exception(lost);
+  const auto progress = gather(group, std::vector<int64_t>{own.progress}, "wait");
+  const auto failed =
+      std::find_if(progress.begin(), progress.end(), [](const auto& of) { return of[0] != kDone; });
+  if (failed == progress.end()) return;
+  const auto messages = gather(group, own.message, "wait");
+  if (own.error) std::rethrow_exception(own.error);
+  const auto rank = static_cast<size_t>(failed - progress.begin());
+  throw_of(text("rank ", rank, ": ", messages[rank]), progress[rank][0]);
 }
 
 }  // namespace longreach

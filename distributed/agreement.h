@@ -29,6 +29,11 @@ std::vector<std::string> gather(const Group& group, const std::string& value, st
 // Nothing else may use the group meanwhile.
 void on_first_rank(const Group& group, const std::function<void()>& work);
 
+// Runs `work` on all ranks, however long it takes on each, as long as all live. When it throws on some, all
+// throw: those their own error, the others one of the same kind that quotes the first of them. Nothing else
+// may use the group meanwhile.
+void on_every_rank(const Group& group, const std::function<void()>& work);
+
 // What work() gives, on every rank: first on rank 0, which may leave files that the others then find.
 template <class Work>
 auto first_rank_first(const Group& group, const Work& work) {
