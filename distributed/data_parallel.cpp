@@ -74,12 +74,8 @@ void DataParallel::make_runs(const torch::nn::Module& model) {
     const auto place = places.find(item.key());
     if (place == places.end()) continue;
     const auto [u, i] = place->second;
-    const FlatUnit& unit = units_[u]->parameters;
     places_.push_back(place->second);
-    runs_.push_back({.name = item.key(),
-                     .shape = item.value().sizes().vec(),
-                     .begin = unit.run_begin(i),
-                     .values = unit.run_of(i, unit.shard())});
+    runs_.push_back(units_[u]->parameters.run(i));
   }
 }
 

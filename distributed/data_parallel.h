@@ -83,9 +83,10 @@ class DataParallel : public UnitGuard {
   double squared_norm() const;
   // The largest number that a rank has; NaN when one is. Of one that all have, where all keep the same.
   double largest(double own) const;
-  // Parts of runs' shapes, as an optimizer keeps them -> whole tensors of the parameters' shapes, on the
-  // first rank; nothing on others. Called by all ranks.
-  std::vector<at::Tensor> gathered(const std::vector<at::Tensor>& parts, std::string_view label) const;
+  // Stages 1 to 3: each rank updates a part of the model alone.
+  bool sharded() const { return stage_ > 0; }
+  // Stage 3: all that this rank keeps of parameters, also of frozen ones. Else nothing: they are whole.
+  std::vector<Run> shares() const;
 
   // Units whose gradients have been summed since begin_step, counted over micro-batches.
   int64_t summed() const { return summed_; }
@@ -105,7 +106,6 @@ class DataParallel : public UnitGuard {
   };
   class Hook;
 
-  bool sharded() const { return stage_ > 0; }
   void begin_passes();
   void make_units(const torch::nn::Module& model,
                   const std::vector<std::shared_ptr<torch::nn::Module>>& units);

@@ -81,9 +81,13 @@ at::Tensor FlatUnit::run_of(size_t i, const at::Tensor& shard) const {
   return shard.narrow(0, run.begin - rank_ * share_, run.end - run.begin);
 }
 
-int64_t FlatUnit::run_begin(size_t i) const {
-  const Extent run = run_extent(i);
-  return run.begin == run.end ? 0 : run.begin - begins_[i];
+Run FlatUnit::run(size_t i) const {
+  const auto& [name, parameter] = parameters_[i];
+  const Extent extent = run_extent(i);
+  return {.name = name,
+          .shape = parameter.sizes().vec(),
+          .begin = extent.begin == extent.end ? 0 : extent.begin - begins_[i],
+          .values = run_of(i, shard_)};
 }
 
 at::Tensor FlatUnit::whole_of(size_t i, const at::Tensor& flat) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "distributed/communicator.h"
+#include "distributed/run.h"
 
 namespace longreach {
 
@@ -45,7 +46,8 @@ class FlatUnit {
 
   // What this rank keeps of parameter i, as a part of `shard`, which is laid out like the unit's own.
   at::Tensor run_of(size_t i, const at::Tensor& shard) const;
-  int64_t run_begin(size_t i) const;
+  // Of the unit's own.
+  Run run(size_t i) const;
   // Parameter i as a part of `flat`, which is laid out like the unit's own.
   at::Tensor whole_of(size_t i, const at::Tensor& flat) const;
 

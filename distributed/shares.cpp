@@ -1,8 +1,6 @@
-// How shares become whole: state that is saved, and, at stage 3, parameters, which come when a unit is used
-// and go when it is not.
+// What ranks keep of parameters at stage 3, and how they become whole: they come when a unit is used and go
+// when it is not.
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/function.h>
 
 #include "distributed/data_parallel.h"
@@ -15,32 +13,13 @@ bool in_backward_pass() { return torch::autograd::get_current_node() != nullptr;
 
 }  // namespace
 
-std::vector<at::Tensor> DataParallel::gathered(const std::vector<at::Tensor>& parts,
-                                               std::string_view label) const {
-  std::vector<at::Tensor> whole;
-  const bool first = rank_in(mesh_.world) == 0;
-  if (!sharded()) {
-    for (size_t r = 0; first && r < parts.size(); ++r) whole.push_back(parts[r].view(runs_[r].shape));
-    return whole;
-  }
-  std::vector<at::Tensor> flats;
-  for (size_t u = 0; u < units_.size(); ++u) {
-    const FlatUnit& unit = units_[u]->parameters;
-    flats.emplace_back();
-    if (units_[u]->has.empty()) continue;
-    const at::Tensor share = at::zeros_like(unit.shard());
-    for (size_t r = 0; r < parts.size(); ++r)
-      if (places_[r].first == u) unit.run_of(places_[r].second, share).copy_(parts[r]);
-    const bool root = mesh_.shard->rank() == 0;
-    const auto ranks = static_cast<size_t>(mesh_.shard->size());
-    Splits to(ranks, 0), from(ranks, root ? share.numel() : 0);
-    to[0] = share.numel();
-    flats.back() = at::empty({root ? unit.elements() : 0}, share.options());
-    mesh_.shard->all_to_all(flats.back(), share, from, to, label).wait();
-  }
-  if (!first) return whole;
-  for (const auto& [u, i] : places_) whole.push_back(units_[u]->parameters.whole_of(i, flats[u]));
-  return whole;
+std::vector<Run> DataParallel::shares() const {
+  if (stage_ < 3) return {};
+  std::vector<Run> all = runs_;
+  for (const auto& unit : units_)
+    for (const FlatUnit& frozen : unit->frozen)
+      for (size_t i = 0; i < frozen.parameters().size(); ++i) all.push_back(frozen.run(i));
+  return all;
 }
 
 void DataParallel::gather(const Unit& unit) const {

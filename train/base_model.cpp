@@ -56,26 +56,28 @@ void compare_models(const ModelConfig& base, const ModelConfig& own, const std::
     std::cout << "changed    " << described(change) << " (of the base model)" << std::endl;
 }
 
-void compare_tokenizers(const CheckpointContents& contents, const RunConfig& base, const RunConfig& own,
+void compare_tokenizers(const CheckpointReader& checkpoint, const RunConfig& base, const RunConfig& own,
                         const data::Tokenizer& tokenizer) {
-  const auto written = contents.texts.find("state.json");
-  if (written == contents.texts.end()) return;
+  const auto written = checkpoint.texts().find("state.json");
+  if (written == checkpoint.texts().end()) return;
   const auto state = nlohmann::json::parse(written->second, nullptr, false);
   if (!state.is_object()) return;
   const std::string before = state.value("tokenizer", std::string()), now = tokenizer.fingerprint();
   if (!before.empty() && before != now)
-    warn(text(kKey, contents.path, " was trained with another tokenizer, ", one_line(before, 40), " (",
+    warn(text(kKey, checkpoint.path(), " was trained with another tokenizer, ", one_line(before, 40), " (",
               one_line(base.data.tokenizer, 200), "); data.tokenizer is ", now, " (",
               one_line(own.data.tokenizer, 200), "): its tokens mean something else"));
 }
 
-void print_loaded(const CheckpointContents& contents) {
+void print_loaded(const CheckpointReader& checkpoint) {
   int64_t parameters = 0;
-  for (const auto& [name, tensor] : contents.model) parameters += tensor.numel();
+  for (const std::string& name : checkpoint.model().names())
+    parameters += c10::multiply_integers(checkpoint.model().shape(name));
   std::ostringstream millions;
   millions << std::fixed << std::setprecision(2) << static_cast<double>(parameters) / 1e6;
-  std::cout << "loaded     " << contents.path << ", step " << contents.step << ": " << contents.model.size()
-            << " tensors, " << millions.str() << " million parameters" << std::endl;
+  std::cout << "loaded     " << checkpoint.path() << ", step " << checkpoint.step() << ": "
+            << checkpoint.model().names().size() << " tensors, " << millions.str() << " million parameters"
+            << std::endl;
 }
 
 void print_new(const std::vector<std::string>& added, const std::string& path, bool gates_are_loaded) {
@@ -103,20 +105,20 @@ std::optional<ModelConfig> inherited_model(const RunConfig& config) {
 
 void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer) {
   const std::string& path = config.checkpoint.initial_load_path;
-  const auto contents = naming_key([&] { return read_checkpoint(path, false); });
-  if (const auto written = contents.texts.find("config.toml"); written != contents.texts.end()) {
+  const auto checkpoint = naming_key([&] { return open_checkpoint(path); });
+  if (const auto written = checkpoint.texts().find("config.toml"); written != checkpoint.texts().end()) {
     const RunConfig base =
-        naming_key([&] { return parse_run_config(written->second, contents.path + "/config.toml"); });
+        naming_key([&] { return parse_run_config(written->second, checkpoint.path() + "/config.toml"); });
     compare_models(base.model, config.model, path);
-    compare_tokenizers(contents, base, config, tokenizer);
+    compare_tokenizers(checkpoint, base, config, tokenizer);
   }
-  expect_finite<CheckpointError>(contents, kKey + path);
-  expect_adapter(contents, config.adapter, path, true);
+  expect_adapter(checkpoint, config.adapter, path, true);
   const bool new_gates = config.job.task == "distill" || !config.distillation.gates.empty();
-  const auto added = load_model_tensors(model, contents.model, path, [&](std::string_view name) {
+  const auto added = load_model_tensors(model, checkpoint.model(), path, [&](std::string_view name) {
     return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
   });
-  print_loaded(contents);
+  expect_finite<CheckpointError>(model_tensors(model), kKey + path);
+  print_loaded(checkpoint);
   print_new(added, path, !config.distillation.gates.empty());
 }
 

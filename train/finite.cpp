@@ -25,4 +25,10 @@ std::string first_nonfinite(const NamedParameters& tensors) {
   return "";
 }
 
+std::string first_nonfinite(const std::vector<Run>& runs) {
+  for (const Run& run : runs)
+    if (!std::isfinite(largest_magnitude({run.values}))) return run.name;
+  return "";
+}
+
 }  // namespace longreach

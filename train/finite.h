@@ -3,7 +3,6 @@
 #include <string>
 #include <vector>
 
-#include "checkpoints/checkpoint.h"
 #include "core/error.h"
 #include "train/optimizer.h"
 
@@ -14,14 +13,13 @@ double largest_magnitude(const std::vector<at::Tensor>& tensors);
 
 // The first tensor that holds a NaN or an infinity; empty when none does.
 std::string first_nonfinite(const NamedParameters& tensors);
+std::string first_nonfinite(const std::vector<Run>& runs);
 
-// Throws E: what no step can go on from is neither written nor read.
-template <class E>
-void expect_finite(const CheckpointContents& contents, const std::string& origin) {
-  for (const auto* tensors : {&contents.model, &contents.optimizer}) {
-    const std::string broken = first_nonfinite(*tensors);
-    check<E>(broken.empty(), origin, ": ", broken, " holds a NaN or an infinity");
-  }
+// Throws E: what no step can go on from is neither written nor read. tensors: named, or runs.
+template <class E, class Tensors>
+void expect_finite(const Tensors& tensors, const std::string& origin) {
+  const std::string broken = first_nonfinite(tensors);
+  check<E>(broken.empty(), origin, ": ", broken, " holds a NaN or an infinity");
 }
 
 }  // namespace longreach

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 
 #include "core/error.h"
 #include "train/finite.h"
@@ -137,45 +136,34 @@ void AdamW::zero_grad() {
   for (auto& slot : slots_) slot.run.values.mutable_grad() = at::Tensor();
 }
 
-NamedParameters AdamW::state(const Whole& whole) const {
-  std::vector<at::Tensor> averages, squares;
+RankRuns AdamW::state() const {
+  RankRuns state;
   for (const Slot& slot : slots_) {
-    averages.push_back(slot.exp_avg);
-    squares.push_back(slot.exp_avg_sq);
-  }
-  averages = whole(averages);
-  squares = whole(squares);
-  NamedParameters state;
-  for (size_t i = 0; i < averages.size(); ++i) {
-    const std::string& name = slots_[i].run.name;
-    state.emplace_back(name + ".exp_avg", averages[i]);
-    state.emplace_back(name + ".exp_avg_sq", squares[i]);
-    state.emplace_back(name + ".step", slots_[i].step);
+    const Run& run = slot.run;
+    const auto add = [&](const char* what, const at::Tensor& values) {
+      state.own.push_back(
+          {.name = run.name + what, .shape = run.shape, .begin = run.begin, .values = values});
+    };
+    add(".exp_avg", slot.exp_avg);
+    add(".exp_avg_sq", slot.exp_avg_sq);
+    state.common.push_back({.name = run.name + ".step", .values = slot.step});
   }
   return state;
 }
 
-void AdamW::load(const NamedParameters& state) {
-  const std::map<std::string, at::Tensor> by_name(state.begin(), state.end());
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // own, given
-  const auto find = [&](const std::string& name, at::IntArrayRef shape) {
-    const auto found = by_name.find(name);
-    check<CheckpointError>(found != by_name.end(), "optimizer: the checkpoint holds no ", name);
-    check<CheckpointError>(found->second.sizes() == shape, "optimizer: ", name, ": shape ",
-                           found->second.sizes(), ", expected ", shape);
-    return found->second;
-  };
+NamedParameters AdamW::whole_state() const {
+  NamedParameters state;
   for (const Slot& slot : slots_) {
-    const Run& run = slot.run;
-    const auto part = [&](const char* what, const at::Tensor& own) {
-      const at::Tensor whole = find(run.name + what, run.shape);
-      copies.emplace_back(own, whole.reshape({-1}).narrow(0, run.begin, own.numel()).view_as(own));
-    };
-    part(".exp_avg", slot.exp_avg);
-    part(".exp_avg_sq", slot.exp_avg_sq);
-    copies.emplace_back(slot.step, find(run.name + ".step", {}));
+    const auto& [name, shape] = std::pair(slot.run.name, slot.run.shape);
+    state.emplace_back(name + ".exp_avg", slot.exp_avg.view(shape));
+    state.emplace_back(name + ".exp_avg_sq", slot.exp_avg_sq.view(shape));
+    state.emplace_back(name + ".step", slot.step);
   }
-  for (const auto& [own, given] : copies) own.copy_(given);
+  return state;
+}
+
+void AdamW::load(const ShardedTensors& from) {
+  read_runs(from, all_of(state()), "optimizer");
   largest_parameter_ = -1;
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/fields.h"
 #include "distributed/run.h"
+#include "train/runs.h"
 
 namespace longreach {
 
@@ -44,13 +45,14 @@ class AdamW {
   [[nodiscard]] bool step(double lr, double gradient_norm);
   void zero_grad();
 
-  // State by name ("NAME.exp_avg", "NAME.exp_avg_sq", "NAME.step"), for checkpoints, of whole parameters:
-  // `whole` makes them of what runs have (DataParallel::gathered), on one rank; empty on others.
-  using Whole = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
-  NamedParameters state(const Whole& whole) const;
-  // Takes its part of whole tensors. Throws CheckpointError naming a missing tensor or a wrong shape before
-  // anything is changed.
-  void load(const NamedParameters& state);
+  // State by name, for checkpoints, where it lies: of each run "NAME.exp_avg" and "NAME.exp_avg_sq", cut like
+  // it; "NAME.step", which all ranks have.
+  RankRuns state() const;
+  // The same of whole parameters, as one rank has them.
+  NamedParameters whole_state() const;
+  // Reads its part. Throws CheckpointError naming a missing tensor or a wrong shape before anything is
+  // changed.
+  void load(const ShardedTensors& from);
 
  private:
   struct Slot {

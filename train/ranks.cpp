@@ -104,10 +104,13 @@ void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_
   }
 }
 
-int agree_on_stop(const Ranks& ranks) {
-  const auto signal = static_cast<int>(largest_over(ranks.world(), stop_signal(), "step"));
+StepAgreement agree_on_step(const Ranks& ranks, bool saving) {
+  const int own = stop_signal();
+  const int64_t said = own > 0 ? own + 1 : static_cast<int64_t>(saving);  // who stops waits for saves anyway
+  const int64_t largest = largest_over(ranks.world(), said, "step");
+  const int signal = largest > 1 ? static_cast<int>(largest) - 1 : 0;
   if (signal != 0 && !stop_requested()) request_stop(signal);
-  return signal;
+  return {.signal = signal, .saving = largest > 0};
 }
 
 StepPlan step_plan(const TrainingConfig& training, const Group& data) {

@@ -43,9 +43,13 @@ Ranks join_ranks(const Environment& environment, const RunConfig& config, const 
 // the same on all ranks: what `own`, one "NAME: VALUE" a line, says.
 void expect_same_on_all(const Ranks& ranks, const std::string& own, std::string_view what);
 
-// The signal by which any rank has been asked to stop (signals.h), the largest of several; 0: none. All ranks
-// are asked from then on.
-int agree_on_stop(const Ranks& ranks);
+// Between steps.
+struct StepAgreement {
+  int signal = 0;  // by which any rank has been asked to stop (signals.h), the largest of several; 0: none
+  bool saving = false;  // a rank's part of a checkpoint is not on the disk yet, or a rank stops
+};
+// All ranks are asked to stop from then on. saving: of this rank.
+StepAgreement agree_on_step(const Ranks& ranks, bool saving);
 
 // Which micro-batches of a step a rank trains: first, first + every, ... below micro_batches. Micro-batch m
 // of step s holds the samples from (s micro_batches + m) rows on, whoever trains it: the number of ranks

@@ -65,9 +65,9 @@ std::vector<std::string> changes_of_sources(const Json& before, const Json& now)
 }
 
 // The config that the checkpoint was written with; nothing when this version of the program cannot read it.
-std::optional<RunConfig> kept_config(const CheckpointContents& contents, const std::string& origin) {
-  const auto written = contents.texts.find("config.toml");
-  if (written == contents.texts.end()) return std::nullopt;
+std::optional<RunConfig> kept_config(const CheckpointReader& checkpoint, const std::string& origin) {
+  const auto written = checkpoint.texts().find("config.toml");
+  if (written == checkpoint.texts().end()) return std::nullopt;
   try {
     return parse_run_config(written->second, origin + "/config.toml");
   } catch (const ConfigError& error) {
@@ -166,10 +166,10 @@ std::vector<std::string> data_changes(const Json& before, const Json& now) {
   return changes;
 }
 
-Json run_state(const CheckpointContents& contents) {
-  const std::string& origin = contents.path;
-  const auto written = contents.texts.find("state.json");
-  check<CheckpointError>(written != contents.texts.end(), origin, ": holds no state.json");
+Json run_state(const CheckpointReader& checkpoint) {
+  const std::string& origin = checkpoint.path();
+  const auto written = checkpoint.texts().find("state.json");
+  check<CheckpointError>(written != checkpoint.texts().end(), origin, ": holds no state.json");
   auto state = Json::parse(written->second, nullptr, false);
   check<CheckpointError>(state.is_object() && state.contains("total_tokens") &&
                              state.contains("skip_steps") && state.contains("data"),
@@ -177,21 +177,21 @@ Json run_state(const CheckpointContents& contents) {
   return state;
 }
 
-void compare_with_checkpoint(const CheckpointContents& contents, const RunConfig& own,
+void compare_with_checkpoint(const CheckpointReader& checkpoint, const RunConfig& own,
                              const data::Tokenizer& tokenizer, const std::string& data_identity) {
-  const std::string& origin = contents.path;
-  const Json state = run_state(contents), identity = Json::parse(data_identity);
-  const auto kept = kept_config(contents, origin);
+  const std::string& origin = checkpoint.path();
+  const Json state = run_state(checkpoint), identity = Json::parse(data_identity);
+  const auto kept = kept_config(checkpoint, origin);
   expect_tokenizer(state, kept, own, tokenizer, origin);
   if (kept) expect_model(*kept, own, origin);
-  expect_adapter(contents, own.adapter, origin, false);
+  expect_adapter(checkpoint, own.adapter, origin, false);
   if (const auto changes = data_changes(state["data"], identity); !changes.empty())
     warn(text(origin, " was trained on other data: ", join(changes, "; "),
               "; the order of the data changes from here on"));
   if (const auto change = held_out_change(state["data"], identity))
     warn(text(origin, ": ", *change, "; its losses there do not compare with those from here on"));
   if (!kept) return;
-  warn_of_rate(*kept, own, contents.step);
+  warn_of_rate(*kept, own, checkpoint.step());
   print_changes(*kept, own);
 }
 

@@ -19,12 +19,12 @@ std::string data_identity(const RunConfig& config, const data::Corpus& corpus);
 std::vector<std::string> data_changes(const nlohmann::json& before, const nlohmann::json& now);
 
 // state.json of a checkpoint. Throws CheckpointError when it is not there or not one of this program.
-nlohmann::json run_state(const CheckpointContents& contents);
+nlohmann::json run_state(const CheckpointReader& checkpoint);
 
 // Throws CheckpointError naming both values when the checkpoint is of another tokenizer, another [model] or
 // other adapters; warns of other data and of a learning rate that rises; prints a line for every other key
 // that has changed.
-void compare_with_checkpoint(const CheckpointContents& contents, const RunConfig& own,
+void compare_with_checkpoint(const CheckpointReader& checkpoint, const RunConfig& own,
                              const data::Tokenizer& tokenizer, const std::string& data_identity);
 
 }  // namespace longreach

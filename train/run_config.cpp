@@ -119,6 +119,11 @@ void CheckpointConfig::fields(FieldVisitor& visit) {
               {.help = "steps between checkpoints; one more is written at the end", .allowed = at_least(1)});
   visit.field("keep_latest_k", keep_latest_k,
               {.help = "whole checkpoints kept; 0: all", .allowed = at_least(0)});
+  visit.field(
+      "async_mode", async_mode,
+      {.help = "async: tensors are copied, and a thread writes them while training goes on; one save at "
+               "a time",
+       .allowed = one_of({"disabled", "async"})});
   visit.field("load_step", load_step,
               {.help = "step to resume from when the folder holds checkpoints, later ones are then set aside "
                        "(renamed); -1: the newest good one",

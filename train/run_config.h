@@ -71,6 +71,7 @@ struct CheckpointConfig {
   int64_t interval = 500;
   int64_t keep_latest_k = 2;
   int64_t load_step = -1;
+  std::string async_mode = "disabled";
   std::string initial_load_path;
   void fields(FieldVisitor& visit);
 };

@@ -7,11 +7,11 @@
 #include <fstream>
 #include <iostream>
 #include <limits>
-#include <set>
 #include <sstream>
 
 #include "core/verbose.h"
 #include "layers/basic/initial_values.h"
+#include "train/optimizer.h"
 #include "train/warn.h"
 
 namespace longreach {
@@ -41,38 +41,14 @@ NamedTensors own_tensors(const Transformer& model) {
   return tensors;
 }
 
-struct Matched {
-  std::vector<std::pair<at::Tensor, at::Tensor>> pairs;  // the model's own, the given one
-  std::vector<std::string> added;                        // own ones that none is given for
-};
-
-// Parameters and buffers of the model beside the tensors of their names; errors of load_model_tensors.
-Matched matched(const Transformer& model, const NamedTensors& tensors, const std::string& origin,
-                const std::function<bool(std::string_view)>& may_be_new) {
-  const std::map<std::string, at::Tensor> given(tensors.begin(), tensors.end());
-  std::set<std::string> names;
-  Matched result;
-  for (const auto& [name, tensor] : own_tensors(model)) {
-    names.insert(name);
-    const auto found = given.find(name);
-    if (found == given.end() && may_be_new && may_be_new(name)) {
-      result.added.push_back(name);
-      continue;
-    }
-    check<CheckpointError>(found != given.end(), origin, ": is of another model: it holds no ", name);
-    check<CheckpointError>(found->second.sizes() == tensor.sizes(), origin, ": is of another model: ", name,
-                           " has shape ", found->second.sizes(), ", this config makes ", tensor.sizes());
-    result.pairs.emplace_back(tensor, found->second);
-  }
-  for (const auto& [name, tensor] : tensors)
-    check<CheckpointError>(names.count(name) > 0, origin, ": is of another model: this config has no ", name);
-  return result;
-}
-
-// As load_model_tensors, but the tensors become the model's own: they are not there twice.
-void take_model_tensors(const Transformer& model, const NamedTensors& tensors, const std::string& origin) {
+// As load_model_tensors, but tensors of the model's dtype become its own: they are not there twice.
+void take_model_tensors(const Transformer& model, const ShardedTensors& tensors, const std::string& origin) {
   const at::NoGradGuard no_grad;
-  for (const auto& [own, given] : matched(model, tensors, origin, nullptr).pairs) {
+  const std::vector<Run> all = whole_runs(own_tensors(model));
+  expect_runs(tensors, all, origin);
+  expect_no_others(tensors, all, origin);
+  for (const auto& [name, own] : own_tensors(model)) {
+    const at::Tensor given = tensors.tensor(name);
     if (own.scalar_type() == given.scalar_type())
       own.set_data(given);
     else
@@ -82,12 +58,14 @@ void take_model_tensors(const Transformer& model, const NamedTensors& tensors, c
 
 }  // namespace
 
-CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer) {
+CheckpointReader open_checkpoint(const std::string& path) {
   check<CheckpointError>(fs::is_directory(path), path,
                          ": no such folder; expected a run, a checkpoint folder or a step folder");
-  if (fs::exists(path + "/manifest.json")) return load_checkpoint(path, with_optimizer);
-  auto newest =
-      load_latest(checkpoint_root_of(path), -1, warn, std::numeric_limits<int64_t>::max(), with_optimizer);
+  if (fs::exists(path + "/manifest.json")) {
+    verify_checkpoint(path, false);
+    return CheckpointReader(path, false);
+  }
+  auto newest = open_latest(checkpoint_root_of(path), -1, warn, std::numeric_limits<int64_t>::max(), false);
   check<CheckpointError>(newest.has_value(), path, ": holds no checkpoint");
   return std::move(*newest);
 }
@@ -115,14 +93,15 @@ void free_backends(ModelConfig& model) {
 
 SavedModel load_saved_model(const std::string& path) {
   const Stage stage("loading " + path);
-  CheckpointContents contents = read_checkpoint(path, false);
+  const CheckpointReader checkpoint = open_checkpoint(path);
   SavedModel saved;
-  saved.path = contents.path;
-  saved.step = contents.step;
-  const auto config = contents.texts.find("config.toml");
-  check<CheckpointError>(config != contents.texts.end(), path, ": the checkpoint holds no config.toml");
+  saved.path = checkpoint.path();
+  saved.step = checkpoint.step();
+  saved.texts = checkpoint.texts();
+  const auto config = saved.texts.find("config.toml");
+  check<CheckpointError>(config != saved.texts.end(), path, ": the checkpoint holds no config.toml");
   saved.config = parse_run_config(config->second, path + "/config.toml");
-  const std::string kept_tokenizer = contents.path + "/tokenizer";
+  const std::string kept_tokenizer = saved.path + "/tokenizer";
   if (fs::is_directory(kept_tokenizer)) saved.config.data.tokenizer = kept_tokenizer;
   saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
   free_backends(saved.config.model);
@@ -133,19 +112,18 @@ SavedModel load_saved_model(const std::string& path) {
     saved.model = std::make_shared<Transformer>(saved.config.model, seed);
     add_adapters(*saved.model, saved.config.adapter, seed);
   }
-  take_model_tensors(*saved.model, contents.model, path);
+  take_model_tensors(*saved.model, checkpoint.model(), path);
   saved.model->eval();
-  saved.texts = std::move(contents.texts);
   return saved;
 }
 
-void expect_adapter(const CheckpointContents& contents, AdapterConfig own, const std::string& origin,
+void expect_adapter(const CheckpointReader& checkpoint, AdapterConfig own, const std::string& origin,
                     bool may_be_new) {
-  const bool present = std::any_of(contents.model.begin(), contents.model.end(),
-                                   [](const auto& tensor) { return is_adapter_parameter(tensor.first); });
+  const std::vector<std::string>& names = checkpoint.model().names();
+  const bool present = std::any_of(names.begin(), names.end(), is_adapter_parameter);
   if (!present && (may_be_new || !own.present())) return;
-  const auto config = contents.texts.find("config.toml");
-  if (config == contents.texts.end()) return;  // not of a run: names and shapes are compared alone
+  const auto config = checkpoint.texts().find("config.toml");
+  if (config == checkpoint.texts().end()) return;  // not of a run: names and shapes are compared alone
   AdapterConfig kept = parse_run_config(config->second, origin + "/config.toml").adapter;
   for (AdapterConfig* settings : {&kept, &own}) {
     settings->lora_dropout = 0.0;
@@ -166,13 +144,12 @@ NamedTensors model_tensors(const Transformer& model) {
   return tensors;
 }
 
-std::vector<std::string> load_model_tensors(Transformer& model, const NamedTensors& tensors,
+std::vector<std::string> load_model_tensors(Transformer& model, const ShardedTensors& tensors,
                                             const std::string& origin,
                                             const std::function<bool(std::string_view)>& may_be_new) {
-  const at::NoGradGuard no_grad;
-  Matched found = matched(model, tensors, origin, may_be_new);
-  for (const auto& [own, given] : found.pairs) own.copy_(given);
-  return found.added;
+  const std::vector<Run> all = whole_runs(model_tensors(model));
+  expect_no_others(tensors, all, origin);
+  return read_runs(tensors, all, origin, may_be_new);
 }
 
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {

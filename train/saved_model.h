@@ -28,8 +28,8 @@ struct SavedModel {
 // Throws CheckpointError or ConfigError naming the file.
 SavedModel load_saved_model(const std::string& path);
 
-// The contents of a checkpoint at `path` as above, verified.
-CheckpointContents read_checkpoint(const std::string& path, bool with_optimizer);
+// The checkpoint at `path` as above, verified, but for the optimizer's state.
+CheckpointReader open_checkpoint(const std::string& path);
 
 // The config that the checkpoint at `path` was written with, without reading tensors; nothing when it holds
 // none or there is no checkpoint. Throws CheckpointError or ConfigError naming the file.
@@ -45,14 +45,14 @@ NamedTensors model_tensors(const Transformer& model);
 // `own` (but lora_dropout, which they do not depend on), or by a run that had them where this one has none,
 // or the other way round. may_be_new: a checkpoint without adapters may start a run that has them. `origin`
 // names the checkpoint.
-void expect_adapter(const CheckpointContents& contents, AdapterConfig own, const std::string& origin,
+void expect_adapter(const CheckpointReader& checkpoint, AdapterConfig own, const std::string& origin,
                     bool may_be_new);
 
 // Copies tensors into the model. Throws CheckpointError that names the first missing, unknown or misshapen
 // tensor, before anything is changed. `origin` names the checkpoint in the message. Parameters that
 // may_be_new accepts keep their initial values when the checkpoint has none of them; returns their names.
 std::vector<std::string> load_model_tensors(
-    Transformer& model, const NamedTensors& tensors, const std::string& origin,
+    Transformer& model, const ShardedTensors& tensors, const std::string& origin,
     const std::function<bool(std::string_view)>& may_be_new = nullptr);
 
 // The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -16,10 +17,10 @@
 #include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
-#include "train/finite.h"
 #include "train/gates.h"
 #include "train/labels.h"
 #include "train/matmul_choice.h"
+#include "train/rank_checkpoint.h"
 #include "train/resume.h"
 #include "train/run_size.h"
 #include "train/saved_model.h"
@@ -108,31 +109,27 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
   log_ = std::make_unique<RunLog>(config_, step_, valid_loader_.num_rows(), ranks_.world());
 }
 
-// The first rank chooses, and sets damaged ones aside with a warning; the others read what it has chosen.
-std::optional<CheckpointContents> Trainer::load_newest(int64_t load_step, int64_t at_most) {
-  std::optional<CheckpointContents> found;
-  on_first_rank(ranks_.world(),
-                [&] { found = load_latest(config_.checkpoint_root(), load_step, warn, at_most); });
-  const int64_t chosen = largest_over(ranks_.world(), found ? found->step : -1, "start");
-  if (!ranks_.first() && chosen >= 0) found = load_latest(config_.checkpoint_root(), chosen, warn, chosen);
-  return found;
+std::optional<CheckpointReader> Trainer::open_newest(int64_t load_step, int64_t at_most) {
+  return open_latest(config_.checkpoint_root(), load_step, warn, at_most, true, peers_of(ranks_.world()));
 }
 
 void Trainer::resume_or_start() {
-  const DataParallel::Whole here(*parallel_);
-  if (auto found = load_newest(config_.checkpoint.load_step, std::numeric_limits<int64_t>::max())) {
+  const auto found = open_newest(config_.checkpoint.load_step, std::numeric_limits<int64_t>::max());
+  if (found) {
     compare_with_checkpoint(*found, config_, *corpus_.tokenizer, data_identity_);
     go_on_from(*found);
     std::cout << "resuming " << config_.job.dump_folder << " after step " << step_ << std::endl;
-  } else if (!config_.checkpoint.initial_load_path.empty()) {
-    load_base_model(*model_, config_, *corpus_.tokenizer);
   }
-  if (step_ == 0 && !config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
+  if (step_ > 0) return;
+  const DataParallel::Whole here(*parallel_);
+  if (!found && !config_.checkpoint.initial_load_path.empty())
+    load_base_model(*model_, config_, *corpus_.tokenizer);
+  if (!config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
   parallel_->take_shares();
 }
 
-void Trainer::go_on_from(const CheckpointContents& contents) {
-  restore(contents);
+void Trainer::go_on_from(const CheckpointReader& checkpoint) {
+  restore(checkpoint);
   retention_.resumed_from(step_);
   if (!ranks_.first()) return;
   for (const std::string& root : {config_.checkpoint_root(), config_.job.dump_folder + "/export"})
@@ -141,15 +138,11 @@ void Trainer::go_on_from(const CheckpointContents& contents) {
                 << std::endl;
 }
 
-void Trainer::restore(const CheckpointContents& contents) {
-  const DataParallel::Whole here(*parallel_);
-  expect_finite<CheckpointError>(contents, contents.path);
-  load_model_tensors(*model_, contents.model, contents.path);
-  parallel_->take_shares();
-  optimizer_->load(contents.optimizer);
-  const auto state = run_state(contents);
-  step_ = saved_step_ = contents.step;
-  newest_checkpoint_ = contents.path;
+void Trainer::restore(const CheckpointReader& checkpoint) {
+  on_every_rank(ranks_.world(), [&] { read_checkpoint(checkpoint, *model_, *parallel_, *optimizer_); });
+  const auto state = run_state(checkpoint);
+  step_ = saved_step_ = checkpoint.step();
+  newest_checkpoint_ = checkpoint.path();
   total_tokens_ = state["total_tokens"].get<int64_t>();
   total_seconds_ = state.value("total_seconds", 0.0);
   choose_matmul(config_.training.matmul, state.value("matmul", std::string(name_of(MatmulLibrary::kDefault))),
@@ -208,6 +201,7 @@ void Trainer::refuse_step(const std::string& what) {
   const bool too_many = bad_steps_ >= training.max_bad_steps;
   if (training.nonfinite == "stop" || too_many) {
     if (saved_step_ != step_) save();
+    finish_save();
     throw TrainingError(training.nonfinite == "stop"
                             ? text(what, " (training.nonfinite = \"stop\")")
                             : text(what, "; it is number ", bad_steps_,
@@ -219,7 +213,8 @@ void Trainer::refuse_step(const std::string& what) {
 
 // Back to the last good checkpoint; the step that failed is skipped when it comes again.
 void Trainer::roll_back() {
-  const auto found = load_newest(-1, step_);
+  finish_save();
+  const auto found = open_newest(-1, step_);
   check<TrainingError>(found.has_value(), "step ", step_ + 1,
                        " is not finite and there is no checkpoint to roll back to");
   go_on_from(*found);
@@ -231,7 +226,7 @@ void Trainer::roll_back() {
 RunOutcome Trainer::run() {
   const int64_t last = config_.training.stop_at > 0 ? config_.training.stop_at : config_.training.steps;
   if (config_.training.nonfinite == "rollback" && saved_step_ < 0) save();
-  while (step_ < last && agree_on_stop(ranks_) == 0) {
+  while (step_ < last && agree_on_stop() == 0) {
     const auto start = Clock::now();
     const bool nan_loss = !faults_.none() && faults_.strike(step_ + 1);
     StepData data = steps_.get(step_);
@@ -256,6 +251,7 @@ RunOutcome Trainer::run() {
     if (due(config_.checkpoint.interval)) save();
   }
   if (saved_step_ != step_) save();
+  finish_save();
   say_steps_without_labels();
   trained_.emplace(*parallel_);
   log_->finish();
@@ -314,16 +310,19 @@ namespace {
 
 // The folders between the run's and the checkpoints' are made one by one: a run folder that was removed or
 // renamed since the last look is not made again, and is what the error names.
-std::string save_below(const RunConfig& config, const CheckpointContents& contents, RunLog& log,
-                       const WritePoint& point) {
+void make_folders_above_checkpoints(const RunConfig& config) {
+  fs::path folder = config.job.dump_folder;
+  for (const fs::path& part : fs::path(config.checkpoint.folder).parent_path()) {
+    std::error_code error;
+    fs::create_directory(folder /= part, error);
+    check<CheckpointError>(!error, folder.string(), ": cannot be created: ", error.message());
+  }
+}
+
+// When a save fails since the run's own files are gone, that is what is said.
+void saying_what_is_lost(RunLog& log, const std::function<void()>& save) {
   try {
-    fs::path folder = config.job.dump_folder;
-    for (const fs::path& part : fs::path(config.checkpoint.folder).parent_path()) {
-      std::error_code error;
-      fs::create_directory(folder /= part, error);
-      check<CheckpointError>(!error, folder.string(), ": cannot be created: ", error.message());
-    }
-    return save_checkpoint(config.checkpoint_root(), contents, point);
+    save();
   } catch (const CheckpointError&) {
     log.sync();
     throw;
@@ -338,27 +337,45 @@ Traffic Trainer::taken_traffic() {
   return all;
 }
 
-std::string Trainer::write_checkpoint(const NamedParameters& optimizer) {
-  const Stage stage(text("checkpoint of step ", step_));
-  log_->sync();
-  CheckpointContents contents{.step = step_, .model = model_tensors(*model_), .optimizer = optimizer};
-  expect_finite<TrainingError>(contents, text("no checkpoint of step ", step_, " is written"));
-  contents.texts = tokenizer_texts(config_.data.tokenizer);
-  contents.texts["state.json"] = state_json();
-  contents.texts["config.toml"] = to_toml(fields_of(config_));
-  const WritePoint point = faults_.write_point(step_);
-  std::string path = save_below(config_, contents, *log_, point);
-  retention_.saved(step_, point);
-  return path;
+std::map<std::string, std::string> Trainer::texts() {
+  auto texts = tokenizer_texts(config_.data.tokenizer);
+  texts["state.json"] = state_json();
+  texts["config.toml"] = to_toml(fields_of(config_));
+  return texts;
 }
 
 void Trainer::save() {
   if (!config_.checkpoint.enable_checkpoint) return;
-  const DataParallel::Whole here(*parallel_);
-  const NamedParameters optimizer = optimizer_->state(
-      [this](const std::vector<at::Tensor>& parts) { return parallel_->gathered(parts, "checkpoint"); });
-  on_first_rank(ranks_.world(), [&] { newest_checkpoint_ = write_checkpoint(optimizer); });
+  finish_save();
+  const Stage stage(text("checkpoint of step ", step_));
+  const bool beside = config_.checkpoint.async_mode == "async";
+  saying_what_is_lost(*log_, [&] {
+    std::map<std::string, std::string> files;
+    on_first_rank(ranks_.world(), [&] {
+      log_->sync();
+      make_folders_above_checkpoints(config_);
+      files = texts();
+    });
+    save_ = std::make_unique<SharedSave>(ranks_.world(), config_.checkpoint_root(), step_,
+                                         saved_part(*model_, *parallel_, *optimizer_, ranks_.mesh),
+                                         std::move(files), faults_.write_point(step_),
+                                         beside ? SharedSave::Mode::kBeside : SharedSave::Mode::kWait);
+  });
   saved_step_ = step_;
+  if (!beside) finish_save();
+}
+
+void Trainer::finish_save() {
+  const std::unique_ptr<SharedSave> save = std::move(save_);
+  if (!save) return;
+  saying_what_is_lost(*log_, [&] { newest_checkpoint_ = save->publish(); });
+  on_first_rank(ranks_.world(), [&] { retention_.saved(save->step(), save->point()); });
+}
+
+int Trainer::agree_on_stop() {
+  const StepAgreement agreement = agree_on_step(ranks_, save_ && !save_->written());
+  if (!agreement.saving) finish_save();
+  return agreement.signal;
 }
 
 }  // namespace longreach

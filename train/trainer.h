@@ -1,6 +1,7 @@
 // One training run, read in one direction: loader -> model -> loss -> gradients -> optimizer -> log ->
 // checkpoint.
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -21,6 +22,7 @@
 #include "train/ranks.h"
 #include "train/run_config.h"
 #include "train/run_log.h"
+#include "train/shared_save.h"
 #include "train/step.h"
 
 namespace longreach {
@@ -48,10 +50,10 @@ class Trainer {
 
  private:
   void resume_or_start();
-  std::optional<CheckpointContents> load_newest(int64_t load_step, int64_t at_most);
-  void restore(const CheckpointContents& contents);
+  std::optional<CheckpointReader> open_newest(int64_t load_step, int64_t at_most);
+  void restore(const CheckpointReader& checkpoint);
   // As above; then no later checkpoint or export is left under its name.
-  void go_on_from(const CheckpointContents& contents);
+  void go_on_from(const CheckpointReader& checkpoint);
   StepRecord train_step(const StepData& data);
   bool distilling() const { return config_.job.task == "distill"; }
   // Updates the parameters, or leaves every bit and acts on training.nonfinite.
@@ -61,8 +63,10 @@ class Trainer {
   void say_steps_without_labels();
   void roll_back();
   std::optional<Evaluation> held_out_after_step();
-  void save();
-  std::string write_checkpoint(const NamedParameters& optimizer);
+  void save();  // with checkpoint.async_mode, finish_save() is called by later steps
+  void finish_save();
+  int agree_on_stop();
+  std::map<std::string, std::string> texts();
   Traffic taken_traffic();
   std::string state_json() const;
   bool due(int64_t interval) const { return interval > 0 && step_ % interval == 0; }
@@ -79,6 +83,7 @@ class Trainer {
   std::unique_ptr<AdamW> optimizer_;
   std::optional<DataParallel::Whole> trained_;  // after the last step all of the model is on every rank
   std::unique_ptr<RunLog> log_;
+  std::unique_ptr<SharedSave> save_;  // the one in flight
   const std::string data_identity_;
   Retention retention_;
   LossOptions loss_options_;
@@ -88,7 +93,7 @@ class Trainer {
   int64_t bad_steps_ = 0, last_bad_step_ = -1;     // in a row up to that one
   int64_t total_tokens_ = 0;
   double total_seconds_ = 0;
-  int64_t saved_step_ = -1;
+  int64_t saved_step_ = -1;       // or being saved
   std::set<int64_t> skip_steps_;  // rolled back from: not applied when they come again
   std::string newest_checkpoint_;
   std::optional<Evaluation> held_out_;

@@ -279,5 +279,36 @@ TEST(Agreement, OthersWaitForTheFirstRank) {
   });
 }
 
+TEST(Agreement, AllRanksWorkAndFailAlike) {
+  on_both_transports(3, [](const Group& group) {
+    const int me = group->rank();
+    int done = 0;
+    on_every_rank(group, [&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(me * 350));  // the last: more than a beat
+      done = 1;
+    });
+    EXPECT_EQ(sum_over(group, std::vector<int64_t>{done}, "x")[0], 3);
+    std::string said;
+    try {
+      on_every_rank(group, [&] {
+        if (me > 0) throw ConfigError(text("no ", me));
+      });
+    } catch (const UserError& error) {
+      said = error.what();
+    }
+    EXPECT_EQ(said, me == 0 ? "rank 1: no 1" : text("no ", me));
+    bool failed = false;
+    try {
+      on_every_rank(group, [&] {
+        if (me == 2) throw TrainingError("no number");
+      });
+    } catch (const Error& error) {
+      failed = dynamic_cast<const UserError*>(&error) == nullptr;
+    }
+    EXPECT_TRUE(failed);
+    EXPECT_EQ(sum_over(group, std::vector<int64_t>{1}, "x")[0], 3) << "the group is of use afterwards";
+  });
+}
+
 }  // namespace
 }  // namespace longreach

@@ -58,7 +58,8 @@ data::TrainLoader loader() {
 
 struct Trained {
   std::vector<double> numbers;  // of each step: loss, norm
-  NamedParameters parameters, state;
+  NamedParameters parameters;
+  RankRuns state;
 };
 
 // Of `micro_batches` a step, by however many ranks there are.
@@ -92,8 +93,7 @@ Trained train(const Group& world, const ParallelDegrees& degrees, int stage, int
   const DataParallel::Whole whole(parallel);
   for (const auto& item : model.named_parameters())
     trained.parameters.emplace_back(item.key(), item.value().detach().clone());
-  trained.state = optimizer.state(
-      [&](const std::vector<at::Tensor>& parts) { return parallel.gathered(parts, "checkpoint"); });
+  trained.state = optimizer.state();
   return trained;
 }
 
@@ -103,6 +103,19 @@ void expect_equal(const NamedParameters& one, const NamedParameters& other) {
     EXPECT_EQ(one[i].first, other[i].first);
     EXPECT_TRUE(at::equal(one[i].second, other[i].second)) << one[i].first;
   }
+}
+
+// The runs of one rank are whole.
+void expect_parts(const RankRuns& one, const RankRuns& other) {
+  ASSERT_EQ(one.own.size(), other.own.size());
+  for (size_t i = 0; i < one.own.size(); ++i) {
+    const Run &whole = one.own[i], &part = other.own[i];
+    EXPECT_EQ(whole.name, part.name);
+    EXPECT_TRUE(at::equal(whole.values.narrow(0, part.begin, part.values.numel()), part.values)) << part.name;
+  }
+  ASSERT_EQ(one.common.size(), other.common.size());
+  for (size_t i = 0; i < one.common.size(); ++i)
+    EXPECT_TRUE(at::equal(one.common[i].values, other.common[i].values)) << one.common[i].name;
 }
 
 constexpr Setting kSettings[] = {
@@ -118,7 +131,7 @@ void expect_one_rank(int ranks, const ParallelDegrees& degrees, int stage, const
     const std::lock_guard lock(mutex);
     EXPECT_EQ(one.numbers, own.numbers);
     expect_equal(one.parameters, own.parameters);
-    if (world->rank() == 0) expect_equal(one.state, own.state);
+    expect_parts(one.state, own.state);
   });
 }
 
@@ -161,8 +174,7 @@ int64_t kept_bytes(Transformer& model, const DataParallel& parallel, const AdamW
   for (const at::Tensor& parameter : model.parameters())
     tensors.insert(tensors.end(), {parameter, parameter.grad()});
   for (const Run& run : parallel.runs()) tensors.insert(tensors.end(), {run.values, run.values.grad()});
-  for (const auto& [name, tensor] : optimizer.state([](const auto& parts) { return parts; }))
-    tensors.push_back(tensor);
+  for (const Run& run : all_of(optimizer.state())) tensors.push_back(run.values);
   return bytes_of(tensors);
 }
 

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "tests/support/random_tensors.h"
 #include "train/finite.h"
 #include "train/gradient_norm.h"
@@ -20,9 +21,11 @@ namespace {
 
 using test::normal;
 
-// The state of what is one rank's alone.
-NamedParameters state_of(const AdamW& optimizer) {
-  return optimizer.state([](const std::vector<at::Tensor>& parts) { return parts; });
+// As a checkpoint holds it.
+ShardedTensors stored(const NamedParameters& state) {
+  const TemporaryFolder folder;
+  write_safetensors(folder.path("state"), state);
+  return {{folder.path("state")}, ShardedTensors::Parts::kWhole};
 }
 
 struct Expected {
@@ -67,7 +70,7 @@ TEST(AdamW, ContinuesFromItsState) {
   step(first, one, 5);
   step(second, two, 5);
   AdamW restored(whole_runs({{"w", two}}), {}, {});
-  restored.load(state_of(second));
+  restored.load(stored(second.whole_state()));
   step(first, one, 6);
   step(restored, two, 6);
   EXPECT_TRUE(one.equal(two));
@@ -76,7 +79,7 @@ TEST(AdamW, ContinuesFromItsState) {
 std::vector<at::Tensor> bits_of(const std::vector<at::Tensor>& parameters, const AdamW& optimizer) {
   std::vector<at::Tensor> all;
   for (const at::Tensor& parameter : parameters) all.push_back(parameter.detach().clone());
-  for (const auto& [name, tensor] : state_of(optimizer)) all.push_back(tensor.clone());
+  for (const auto& [name, tensor] : optimizer.whole_state()) all.push_back(tensor.clone());
   return all;
 }
 
@@ -93,7 +96,7 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   const auto before = bits_of({a, b}, optimizer);
   const auto expect_refused = [&](const NamedParameters& state, const std::string& named) {
     try {
-      optimizer.load(state);
+      optimizer.load(stored(state));
       ADD_FAILURE() << "was loaded: " << named;
     } catch (const CheckpointError& error) {
       EXPECT_NE(std::string(error.what()).find(named), std::string::npos) << error.what();
@@ -104,8 +107,8 @@ TEST(AdamW, RefusesStateOfAnotherModelAndChangesNothing) {
   at::Tensor other = normal({4, 4}, 5, at::kFloat, true), longer = normal({5}, 6, at::kFloat, true);
   AdamW wrong(whole_runs({{"a", other}, {"b", longer}}), {"b"}, {});
   step(wrong, other, longer, 7);
-  expect_refused(state_of(wrong), "b.exp_avg: shape [5], expected [3]");
-  NamedParameters cut = state_of(wrong);
+  expect_refused(wrong.whole_state(), "b.exp_avg has shape [5], this config makes [3]");
+  NamedParameters cut = wrong.whole_state();
   cut.resize(4);
   cut.back().second = cut.back().second.narrow(0, 0, 3);
   expect_refused(cut, "b.exp_avg_sq");
@@ -177,7 +180,7 @@ TEST(AdamW, DoesNotDependOnTheCut) {
     for (size_t i = 0; i < runs.size(); ++i) {
       runs[i].values.mutable_grad() = gradient.view({-1}).narrow(0, runs[i].begin, runs[i].values.numel());
       EXPECT_TRUE(parts[i].step(0.01, 10));
-      if (step == 2) parts[i].load(state_of(one));
+      if (step == 2) parts[i].load(stored(one.whole_state()));
     }
     EXPECT_TRUE(cut.view({6, 7}).equal(whole)) << step;
   }
@@ -204,7 +207,7 @@ TEST(Finite, NamesTheFirstTensorThatIsNot) {
 TEST(AdamW, KeepsItsStateWhereTheParametersAre) {
   const at::Device meta(at::kMeta);
   AdamW optimizer(whole_runs({{"w", at::empty({4, 4}, at::TensorOptions(meta))}}), {}, {});
-  for (const auto& [name, tensor] : state_of(optimizer)) {
+  for (const auto& [name, tensor] : optimizer.whole_state()) {
     EXPECT_EQ(tensor.device(), meta) << name;
     EXPECT_EQ(tensor.scalar_type(), at::kFloat) << name;
   }

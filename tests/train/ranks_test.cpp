@@ -1,4 +1,4 @@
-// What ranks must have alike.
+// What ranks must have alike, and what they tell each other between steps.
 #include "train/ranks.h"
 
 #include <gtest/gtest.h>
@@ -39,6 +39,17 @@ TEST(Ranks, ARankWithoutAHeadIsRefused) {
       "parallel.context_parallel_method = \"heads\": `dense` has 2 key heads for "
       "parallel.context_parallel_degree = 4, expected at least one for each rank",
       [&] { expect_heads_for_all(with("dense", "heads"), 4); });
+}
+
+TEST(Ranks, OneThatSavesIsKnownToAll) {
+  run_ranks(3, [](const Group& world) {
+    const int me = world->rank();
+    const Ranks ranks{.environment = {.rank = me, .world = 3}, .mesh = {.world = world}};
+    for (const int saving : {0, 1, 2}) EXPECT_TRUE(agree_on_step(ranks, me == saving).saving);
+    const StepAgreement agreement = agree_on_step(ranks, false);
+    EXPECT_FALSE(agreement.saving);
+    EXPECT_EQ(agreement.signal, 0);
+  });
 }
 
 }  // namespace

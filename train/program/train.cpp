@@ -258,7 +258,7 @@ data::Corpus open_corpus_on_all(const RunConfig& config, const Arguments& words,
 // While signals are watched, since Slurm sends more of them; and before any rank leaves, since engines end
 // the others then. A signal that came after the last step is known to one rank alone until now.
 void requeue_after_warning(const Ranks& ranks) {
-  if (agree_on_stop(ranks) == SIGUSR1) on_first_rank(ranks.world(), requeue_slurm_job);
+  if (agree_on_step(ranks, false).signal == SIGUSR1) on_first_rank(ranks.world(), requeue_slurm_job);
 }
 
 // What is said, written and exported when the run is over; 128 + signal where one ended it.

@@ -173,10 +173,10 @@ class Row {
   void expect_saved_and_loaded() const {
     SCOPED_TRACE("native save and load");
     save_checkpoint(folder_.path("copy"), {.step = 1, .model = model_tensors(*saved_->model)});
-    const auto read = load_latest(folder_.path("copy"), -1, [](const std::string& why) { FAIL() << why; });
+    const auto read = open_latest(folder_.path("copy"), -1, [](const std::string& why) { FAIL() << why; });
     ASSERT_TRUE(read.has_value());
     Transformer other(saved_->config.model, 12345);
-    load_model_tensors(other, read->model, "copy");
+    load_model_tensors(other, read->model(), "copy");
     const at::NoGradGuard no_grad;
     const at::Tensor tokens = some_tokens(kSeqLen);
     EXPECT_TRUE(other.logits(tokens, whole_rows(1, kSeqLen))
