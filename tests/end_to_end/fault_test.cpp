@@ -279,19 +279,29 @@ class KilledSaves : public Fault {
  protected:
   static constexpr int kRuns = 4;
 
+  struct Kill {
+    int rank;
+    Words options;
+    int64_t points;  // that rank's share of a save has more
+  };
   static std::string name(int64_t point) { return text("run-", point % kRuns); }
-  RunningProgram start_to(int64_t step, int64_t point) const {
-    return start_program(
-        words(2, name(point),
-              {"--fault.inject", text("kill:rank=0:step=", step, ":write=", point), "--checkpoint.interval",
-               "1", "--checkpoint.keep_latest_k", "2", "--training.stop_at", text(step)}),
-        folder_);
+  RunningProgram start_to(int64_t step, int64_t point, const Kill& kill) const {
+    Words options = {"--fault.inject",
+                     text("kill:rank=", kill.rank, ":step=", step, ":write=", point),
+                     "--checkpoint.interval",
+                     "1",
+                     "--checkpoint.keep_latest_k",
+                     "2",
+                     "--training.stop_at",
+                     text(step)};
+    options.insert(options.end(), kill.options.begin(), kill.options.end());
+    return start_program(words(2, name(point), options), folder_);
   }
   // Whether the program was killed: then what is there is whole, and of this step or the one before.
-  bool expect_whole(const ProgramResult& result, int64_t step, int64_t point) const {
+  bool expect_whole(const ProgramResult& result, int64_t step, int64_t point, int killed) const {
     EXPECT_EQ(result.err.find("warning"), std::string::npos) << result.err;
     const auto kept = list_checkpoints(folder_.path(name(point) + "/checkpoint"));
-    for (const auto& [at, path] : kept) EXPECT_NO_THROW(verify_checkpoint(path));
+    for (const auto& [at, path] : kept) EXPECT_NO_THROW(load_checkpoint(path));
     const int64_t newest = kept.empty() ? 0 : kept.back().first;
     if (result.code == 0) {
       EXPECT_EQ(newest, step);
@@ -299,25 +309,42 @@ class KilledSaves : public Fault {
       return false;
     }
     EXPECT_EQ(result.code, 128 + SIGKILL) << result.err;
-    EXPECT_THAT(result.err, HasSubstr("[rank 1] error: rank 0 did not come to \"wait\""));
+    EXPECT_THAT(result.err,
+                HasSubstr(text("[rank ", 1 - killed, "] error: rank ", killed, " did not come to \"")));
     EXPECT_THAT(newest, testing::AnyOf(step - 1, step));
     return true;
   }
+  void expect_runs_go_on(const Kill& kill) const {
+    int64_t step = 0, points = 0;
+    for (bool any = true; any;) {
+      ++step;
+      any = false;
+      std::vector<RunningProgram> running;
+      for (int run = 0; run < kRuns; ++run) running.push_back(start_to(step, points + run + 1, kill));
+      for (const RunningProgram& program : running)
+        any = expect_whole(wait_program(program), step, ++points, kill.rank) || any;
+    }
+    EXPECT_GT(points - kRuns, kill.points);
+    ASSERT_EQ(train(2, "whole", {"--training.stop_at", text(step)}).code, 0);
+    for (int run = 0; run < kRuns; ++run) expect_same_run("whole", text("run-", run));
+  }
 };
 
+// Which writes all.
 TEST_F(KilledSaves, LeaveWhatTheRunGoesOnFrom) {
-  int64_t step = 0, points = 0;
-  for (bool any = true; any;) {
-    ++step;
-    any = false;
-    std::vector<RunningProgram> running;
-    for (int run = 0; run < kRuns; ++run) running.push_back(start_to(step, points + run + 1));
-    for (const RunningProgram& program : running)
-      any = expect_whole(wait_program(program), step, ++points) || any;
-  }
-  EXPECT_GT(points, 20);
-  ASSERT_EQ(train(2, "whole", {"--training.stop_at", text(step)}).code, 0);
-  for (int run = 0; run < kRuns; ++run) expect_same_run("whole", text("run-", run));
+  expect_runs_go_on({.rank = 0, .options = {"--parallel.zero_stage", "0"}, .points = 16});
+}
+
+TEST_F(KilledSaves, SoDoThoseOfSharesWhereTheFirstRankIsKilled) {
+  expect_runs_go_on({.rank = 0, .options = {}, .points = 16});
+}
+
+TEST_F(KilledSaves, SoDoThoseOfSharesWhereAnotherIsKilled) {
+  expect_runs_go_on({.rank = 1, .options = {}, .points = 4});
+}
+
+TEST_F(KilledSaves, SoDoThoseBesideTraining) {
+  expect_runs_go_on({.rank = 0, .options = {"--checkpoint.async_mode", "async"}, .points = 16});
 }
 
 // Rank 0 is refused by the folder as an ordinary user is.

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "checkpoints/checkpoint.h"
 #include "tests/support/program.h"
 #include "tests/support/tiny_run.h"
 
@@ -69,16 +70,17 @@ class Launch : public testing::Test {
       newest = std::max(newest, entry.path().string());
     return newest;
   }
-  // Every byte of a run's newest checkpoint that holds tensors.
+  // The bytes of each tensor of a run's newest checkpoint, however many ranks wrote it.
   std::map<std::string, std::string> tensors(const std::string& run) const {
     return tensors_of(newest_checkpoint(run));
   }
   static std::map<std::string, std::string> tensors_of(const std::string& checkpoint) {
-    std::map<std::string, std::string> files;
-    for (const auto& entry : std::filesystem::directory_iterator(checkpoint))
-      if (entry.path().extension() == ".safetensors")
-        files[entry.path().filename()] = read_text(entry.path());
-    return files;
+    const CheckpointContents contents = load_checkpoint(checkpoint);
+    std::map<std::string, std::string> bytes;
+    for (const NamedTensors* tensors : {&contents.model, &contents.optimizer})
+      for (const auto& [name, tensor] : *tensors)
+        bytes[name] = std::string(static_cast<const char*>(tensor.const_data_ptr()), tensor.nbytes());
+    return bytes;
   }
   void expect_same_run(const std::string& one, const std::string& other) const {
     EXPECT_EQ(losses(folder_.path(one)), losses(folder_.path(other)));

@@ -75,6 +75,21 @@ TEST_F(Launch, GoesOnFromWhereItStopped) {
   ASSERT_EQ(train(1, "parts", {"--training.steps", "13"}).code, 0);  // one rank goes on from two
 }
 
+TEST_F(Launch, WhatRanksHaveSavedIsEvaluatedGeneratedAndExported) {
+  ASSERT_EQ(
+      train(3, "run", {"--training.steps", "2", "--parallel.zero_stage", "3", "--adapter.type", "lora"}).code,
+      0);
+  ASSERT_TRUE(fs::exists(newest_checkpoint("run") + "/model-00002.safetensors"));
+  const std::string run = folder_.path("run"), exported = folder_.path("exported");
+  for (const Words& verb : {Words{"eval", run},
+                            {"generate", run, "--prompt", "the ", "--max-new-tokens", "4"},
+                            {"export", run, exported, "--format", "merged"}}) {
+    const ProgramResult result = run_program(verb);
+    EXPECT_EQ(result.code, 0) << verb[0] << ": " << result.err;
+  }
+  EXPECT_FALSE(fs::is_empty(exported));
+}
+
 // Ranks that have rows of their own, and ranks that share them; the figure after the last step too.
 TEST_F(Launch, RanksEvaluateAsOneDoes) {
   ASSERT_EQ(train(4, "run",
