@@ -16,6 +16,7 @@ bool Retention::is_whole(int64_t step, const std::string& folder) {
   if (whole_.count(step) || broken_.count(step)) return whole_.count(step) > 0;
   try {
     verify_checkpoint(folder);
+    const CheckpointReader fits(folder);
     return whole_.insert(step).second;
   } catch (const CheckpointError&) {
     broken_.insert(step);

@@ -12,6 +12,7 @@
 
 #include "checkpoints/checkpoint.h"
 #include "checkpoints/checkpoint_writer.h"
+#include "checkpoints/retention.h"
 #include "core/error.h"
 #include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
@@ -247,6 +248,23 @@ TEST(ShardedCheckpoint, ADamagedShardIsNamedAndTheOneBeforeIsUsed) {
   EXPECT_EQ(load_latest(root.path(), -1, remember)->step, 1);
   ASSERT_EQ(warnings.size(), 1u);
   EXPECT_THAT(warnings[0], HasSubstr("optimizer-00001.safetensors: is damaged"));
+}
+
+// Sums that hold, a hole.
+TEST(ShardedCheckpoint, NothingGoesInFavourOfShardsThatDoNotFit) {
+  TemporaryFolder root;
+  save_shared(root.path(), 1, 2);
+  const NamedTensors model = model_of(2);
+  const WritePoint nowhere;
+  CheckpointWriter writer(root.path(), 2, nowhere);
+  writer.add_files(2, write_shards(writer.folder(), 0, part_of(model, 0, 2), {}));
+  writer.publish();
+  save_shared(root.path(), 3, 2);
+  EXPECT_NO_THROW(verify_checkpoint(root.path("step-00000002")));
+  EXPECT_THROW(load_checkpoint(root.path("step-00000002")), CheckpointError);
+  Retention retention(root.path(), 2);
+  retention.saved(3);
+  expect_model(root.path("step-00000001"), 1);
 }
 
 TEST(ShardedCheckpoint, AnErrorAtAnyPointLeavesTheOldOneAlone) {
