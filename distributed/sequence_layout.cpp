@@ -1,16 +1,12 @@
 #include "distributed/sequence_layout.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/error.h"
+#include "distributed/span_balance.h"
 
 namespace longreach {
 namespace {
-
-// Predicted cost of the dearest rank over the mean, with which more spans a rank are not worth their pieces.
-constexpr double kSmallImbalance = 1.03;
-constexpr int kMostSpans = 8;
 
 void check_bounds(const std::vector<int32_t>& cu_seqlens, int ranks, int64_t grain) {
   check<ShapeError>(
@@ -18,15 +14,6 @@ void check_bounds(const std::vector<int32_t>& cu_seqlens, int ranks, int64_t gra
       "cu_seqlens: expected bounds of documents that begin with 0 and do not fall");
   check<ShapeError>(ranks >= 1 && grain >= 1, "a layout over ", ranks, " ranks with grain ", grain,
                     ", expected 1 or more");
-}
-
-// The place nearest to `wanted` where a span may begin.
-int64_t nearest_cut(const std::vector<int32_t>& cu_seqlens, int64_t wanted, int64_t grain) {
-  const auto next = std::upper_bound(cu_seqlens.begin(), cu_seqlens.end(), wanted);
-  if (next == cu_seqlens.begin() || next == cu_seqlens.end()) return cu_seqlens.back();
-  const int64_t begin = *(next - 1), end = *next;
-  const int64_t below = begin + (wanted - begin) / grain * grain, above = std::min(below + grain, end);
-  return wanted - below <= above - wanted ? below : above;
 }
 
 }  // namespace
@@ -39,61 +26,7 @@ SequenceLayout::SequenceLayout(std::vector<int32_t> cu_seqlens, int ranks, int64
                                const Cost& cost)
     : cu_seqlens_(std::move(cu_seqlens)), ranks_(ranks), grain_(grain) {
   check_bounds(cu_seqlens_, ranks, grain);
-  if (balance == Balance::ptrr)
-    deal_out_by_cost(cost);
-  else
-    deal_out(balance == Balance::none ? 1 : 2, balance, cost);
-}
-
-void SequenceLayout::deal_out_by_cost(const Cost& cost) {
-  std::vector<Span> best;
-  double least = 0;
-  for (int per_rank = 1; per_rank <= kMostSpans; per_rank *= 2) {
-    deal_out(per_rank, Balance::ptrr, cost);
-    const double found = imbalance(cost);
-    if (best.empty() || found < least) {
-      best = spans_;
-      least = found;
-    }
-    if (least <= kSmallImbalance) break;
-  }
-  spans_ = std::move(best);
-}
-
-// Spans of about equal length, then their owners.
-void SequenceLayout::deal_out(int per_rank, Balance balance, const Cost& cost) {
-  const int count = per_rank * ranks_;
-  spans_.clear();
-  int64_t begin = 0;
-  for (int i = 0; i < count; ++i) {
-    const int64_t end = i + 1 == count
-                            ? total()
-                            : std::max(begin, nearest_cut(cu_seqlens_, total() * (i + 1) / count, grain_));
-    const int mirrored = i < ranks_ ? i : count - 1 - i;  // headtail
-    if (end > begin) spans_.push_back({begin, end, balance == Balance::none ? i : mirrored});
-    begin = end;
-  }
-  if (balance == Balance::ptrr) give_to_the_least_loaded(per_rank, cost);
-}
-
-// The dearest span first, to the rank that has least and room for one more.
-void SequenceLayout::give_to_the_least_loaded(int per_rank, const Cost& cost) {
-  std::vector<size_t> order(spans_.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return cost_of(spans_[a], cost) > cost_of(spans_[b], cost); });
-  std::vector<double> load(static_cast<size_t>(ranks_), 0.0);
-  std::vector<int> held(static_cast<size_t>(ranks_), 0);
-  for (const size_t i : order) {
-    int owner = -1;
-    for (int rank = 0; rank < ranks_; ++rank)
-      if (held[static_cast<size_t>(rank)] < per_rank &&
-          (owner < 0 || load[static_cast<size_t>(rank)] < load[static_cast<size_t>(owner)]))
-        owner = rank;
-    spans_[i].owner = owner;
-    load[static_cast<size_t>(owner)] += cost_of(spans_[i], cost);
-    ++held[static_cast<size_t>(owner)];
-  }
+  spans_ = deal_out(cu_seqlens_, ranks, grain, balance, cost);
 }
 
 size_t SequenceLayout::document_number(int64_t token) const {
@@ -106,22 +39,8 @@ Interval SequenceLayout::document_of(int64_t token) const {
   return {cu_seqlens_[document], cu_seqlens_[document + 1]};
 }
 
-double SequenceLayout::cost_of(const Span& span, const Cost& cost) const {
-  double sum = 0;
-  for (int64_t at = span.begin; at < span.end;) {
-    const Interval document = document_of(at);
-    const int64_t end = std::min(document.end, span.end);
-    sum += cost(end - document.begin) - cost(at - document.begin);
-    at = end;
-  }
-  return sum;
-}
-
 double SequenceLayout::imbalance(const Cost& cost) const {
-  std::vector<double> load(static_cast<size_t>(ranks_), 0.0);
-  for (const Span& span : spans_) load[static_cast<size_t>(span.owner)] += cost_of(span, cost);
-  const double sum = std::accumulate(load.begin(), load.end(), 0.0);
-  return sum == 0 ? 1 : *std::max_element(load.begin(), load.end()) * ranks_ / sum;
+  return RowCost(cu_seqlens_, cost).imbalance(spans_, ranks_);
 }
 
 std::vector<Interval> SequenceLayout::owned(int rank) const {

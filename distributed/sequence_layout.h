@@ -34,8 +34,8 @@ struct Piece {
   int64_t before() const { return begin - history_begin; }  // tokens of its document that come earlier
 };
 
-// How spans are dealt out. none: contiguous. headtail: one from the front with one from the back. ptrr: by
-// cost, with as few spans a rank as keep the imbalance small.
+// How spans of about equal length are dealt out. none: contiguous. headtail: one from the front with one from
+// the back. ptrr: by cost, with as few spans a rank as keep the imbalance small, and borders that move.
 enum class Balance { none, headtail, ptrr };
 
 // What the first n tokens of a document cost: 0 for none, not falling.
@@ -76,10 +76,6 @@ class SequenceLayout {
 
  private:
   SequenceLayout() = default;
-  double cost_of(const Span& span, const Cost& cost) const;
-  void deal_out(int per_rank, Balance balance, const Cost& cost);
-  void deal_out_by_cost(const Cost& cost);
-  void give_to_the_least_loaded(int per_rank, const Cost& cost);
 
   std::vector<int32_t> cu_seqlens_;
   int ranks_ = 1;
