@@ -28,6 +28,11 @@ struct SharedHeads {
 // so many neighbours, or none, that the fewest bytes are planned.
 enum class ContextMethod { fetch, heads, automatic };
 
+// Of the blocks before its pieces, how many a rank could have read, and how many somebody on it chose.
+struct BlockChoices {
+  int64_t earlier = 0, chosen = 0;
+};
+
 class ContextGroup {
  public:
   // ranks: as many as the layout has; null: this one alone. heads: ways to share out heads, by rising numbers
@@ -45,6 +50,8 @@ class ContextGroup {
   int64_t tokens() const { return layout_.tokens(rank()); }
   ContextMethod method() const { return method_; }
   const std::vector<SharedHeads>& shared_heads() const { return shared_heads_; }
+  // Of this rank, in all passes of the batch so far: mechanisms that choose blocks add to it.
+  BlockChoices& choices() const { return choices_; }
 
  private:
   Group ranks_;
@@ -52,6 +59,7 @@ class ContextGroup {
   std::vector<Piece> pieces_;
   ContextMethod method_;
   std::vector<SharedHeads> shared_heads_;
+  mutable BlockChoices choices_;  // as the group's traffic, no part of what the batch is
 };
 
 }  // namespace longreach

@@ -44,10 +44,6 @@ class ModelCost {
   std::shared_ptr<Known> known_ = std::make_shared<Known>();
 };
 
-Balance balance_of(const std::string& name) {
-  return name == "none" ? Balance::none : name == "headtail" ? Balance::headtail : Balance::ptrr;
-}
-
 ModelInput shared(const data::TokenBatch& batch, const ContextPlan& plan) {
   const auto context = std::make_shared<const ContextGroup>(
       plan.ranks, SequenceLayout(batch.cu_seqlens, plan.ranks->size(), plan.grain, plan.balance, plan.cost),
@@ -58,10 +54,15 @@ ModelInput shared(const data::TokenBatch& batch, const ContextPlan& plan) {
   };
   ModelInput input{.tokens = own(batch.tokens), .labels = own(batch.labels)};
   input.batch = {.positions = own(batch.positions), .context = context};
+  input.imbalance = context->layout().imbalance(plan.cost);
   return input;
 }
 
 }  // namespace
+
+Balance balance_of(const std::string& name) {
+  return name == "none" ? Balance::none : name == "headtail" ? Balance::headtail : Balance::ptrr;
+}
 
 ContextPlan context_plan(const RunConfig& config, const std::shared_ptr<Transformer>& model,
                          const Mesh& mesh) {

@@ -15,6 +15,7 @@ struct ModelInput {
   at::Tensor tokens, labels;  // int64 [B, T]
   Batch batch;
   int64_t labelled = 0;  // tokens that carry a label
+  double imbalance = 1;  // of shared rows: the layout's, by the plan's cost
 };
 
 // How the ranks of a context group share a micro-batch.
@@ -26,6 +27,9 @@ struct ContextPlan {
   ContextMethod method = ContextMethod::fetch;
   std::vector<HeadGroup> heads;
 };
+
+// Of a name that `parallel.context_parallel_load_balancer` may have.
+Balance balance_of(const std::string& name);
 
 // By what the model computes for a token, at every place of its document.
 ContextPlan context_plan(const RunConfig& config, const std::shared_ptr<Transformer>& model,

@@ -93,6 +93,12 @@ void add_slowest(NamedNumbers& numbers, const std::vector<double>& seconds) {
   numbers.emplace_back("slowest_over_mean", *slowest / mean);
 }
 
+void add_context(NamedNumbers& numbers, const ContextFigures& context) {
+  numbers.emplace_back("context_imbalance", context.imbalance);
+  numbers.emplace_back("context_slowest_over_mean", context.slowest_over_mean);
+  if (context.selected_union) numbers.emplace_back("selected_union", *context.selected_union);
+}
+
 NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   NamedNumbers numbers;
   if (record.loss) numbers.emplace_back("grad_norm", record.gradient_norm);
@@ -108,6 +114,7 @@ NamedNumbers numbers_of(const StepRecord& record, double peak_share) {
   if (record.skipped) numbers.emplace_back("skipped", 1.0);
   add_traffic(numbers, record.traffic);
   add_slowest(numbers, record.seconds_of_ranks);
+  if (record.context) add_context(numbers, *record.context);
   for (const auto& [name, value] : record.auxiliary) numbers.emplace_back(name, value);
   return numbers;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "distributed/communicator.h"
+#include "train/context_figures.h"
 #include "train/evaluate.h"
 #include "train/run_config.h"
 
@@ -29,6 +30,7 @@ struct StepRecord {
   Traffic traffic;       // between ranks, by label
   std::vector<std::pair<std::string, double>> auxiliary;
   std::vector<double> seconds_of_ranks;  // without waiting for others (StepLosses)
+  std::optional<ContextFigures> context;
 };
 
 class RunLog {

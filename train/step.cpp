@@ -46,6 +46,16 @@ using Numbers = std::vector<double>;
 using Clock = std::chrono::steady_clock;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+// What a context group tells of how it shares: blocks that were earlier, that were chosen, imbalance,
+// slowest.
+constexpr int kShared = 4;
+
+double waited_in(const Group& group) {
+  double seconds = 0;
+  if (group)
+    for (const auto& [label, moved] : group->traffic()) seconds += moved.seconds;
+  return seconds;
+}
 
 class Step {
  public:
@@ -61,8 +71,11 @@ class Step {
 
   void backward(const ModelInput& micro) {
     const auto start = Clock::now();
+    const double waited = waited_in(mesh_.context);
     (config_.job.task == "distill" ? gate_loss(micro) : loss(micro)).backward();
-    seconds_ += std::chrono::duration<double>(Clock::now() - start).count();
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    seconds_ += seconds;
+    worked_ += seconds - (waited_in(mesh_.context) - waited);
   }
 
   StepLosses losses() const {
@@ -70,6 +83,7 @@ class Step {
     for (const std::string& name : names_) losses.auxiliary.emplace_back(name, 0.0);
     const std::vector<Numbers> of_ranks = gather(mesh_.data, own_numbers(), "step");
     for (const Numbers& numbers : of_ranks) losses.seconds.push_back(numbers.back());
+    if (mesh_.context) losses.context = context_figures(of_ranks);
     for (const Numbers& numbers : of_all_micro_batches(of_ranks)) {
       losses.loss += numbers[0];
       for (size_t i = 0; i < names_.size(); ++i) losses.auxiliary[i].second += numbers[i + 1];
@@ -117,13 +131,52 @@ class Step {
     return model_.loss_counts(batches);
   }
 
-  // Of this rank's micro-batches, summed over those that share them; then its seconds.
+  // Of this rank's micro-batches, summed over those that share them; then how these share (in kShared
+  // numbers), and its seconds.
   Numbers own_numbers() const {
     Numbers flat;
     for (const Numbers& numbers : numbers_) flat.insert(flat.end(), numbers.begin(), numbers.end());
+    if (mesh_.context) append_choices(flat);
     flat = sum_over(mesh_.context, std::move(flat), "step");
+    if (mesh_.context) append_balance(flat);
     flat.push_back(data_.seconds + seconds_);
     return flat;
+  }
+
+  void append_choices(Numbers& flat) const {
+    BlockChoices all;
+    for (const ModelInput& micro : data_.micro_batches) {
+      if (!micro.batch.context) continue;
+      all.earlier += micro.batch.context->choices().earlier;
+      all.chosen += micro.batch.context->choices().chosen;
+    }
+    flat.push_back(static_cast<double>(all.earlier));
+    flat.push_back(static_cast<double>(all.chosen));
+  }
+
+  void append_balance(Numbers& flat) const {
+    double imbalance = 0, slowest = 0, sum = 0;
+    for (const ModelInput& micro : data_.micro_batches) imbalance += micro.imbalance;
+    for (const Numbers& worked : gather(mesh_.context, Numbers{worked_}, "step")) {
+      slowest = std::max(slowest, worked[0]);
+      sum += worked[0];
+    }
+    flat.push_back(imbalance / static_cast<double>(data_.micro_batches.size()));
+    flat.push_back(slowest * mesh_.context->size() / sum);
+  }
+
+  static ContextFigures context_figures(const std::vector<Numbers>& of_ranks) {
+    ContextFigures figures{.imbalance = 0};
+    double earlier = 0, chosen = 0;
+    for (const Numbers& numbers : of_ranks) {
+      const auto shared = numbers.end() - 1 - kShared;
+      earlier += shared[0];
+      chosen += shared[1];
+      figures.imbalance += shared[2] / static_cast<double>(of_ranks.size());
+      figures.slowest_over_mean = std::max(figures.slowest_over_mean, shared[3]);
+    }
+    if (earlier > 0) figures.selected_union = chosen / earlier;
+    return figures;
   }
 
   // In their order, which is how one rank adds them.
@@ -148,6 +201,7 @@ class Step {
   std::vector<std::string> names_;  // of auxiliary losses
   std::vector<Numbers> numbers_;    // of this rank's micro-batches
   double seconds_ = 0;              // in their passes
+  double worked_ = 0;               // of these, not waiting for ranks that share them
 };
 
 }  // namespace

@@ -1,12 +1,14 @@
 // The forward and backward passes of one optimizer step.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "distributed/data_parallel.h"
 #include "models/transformer.h"
+#include "train/context_figures.h"
 #include "train/run_config.h"
 #include "train/step_data.h"
 
@@ -16,6 +18,7 @@ struct StepLosses {
   double loss = 0;  // cross-entropy, mean nats a label over the whole step; distilling: what is minimised
   std::vector<std::pair<std::string, double>> auxiliary;
   std::vector<double> seconds;  // of each data rank: its data's and its passes', without waiting for others
+  std::optional<ContextFigures> context;  // where ranks share micro-batches
 };
 
 // Between begin_step() and finish() of `parallel`: leaves there this rank's part of the step's gradient; the

@@ -165,6 +165,7 @@ StepRecord Trainer::train_step(const StepData& data) {
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
   record.seconds_of_ranks = std::move(losses.seconds);
+  record.context = losses.context;
   const GradientNorm gradients = gradient_norm(*parallel_, ranks_.world());
   record.gradient_norm = gradients.norm;
   record.skipped = skip_steps_.count(step_ + 1) > 0 || !apply(record, gradients);

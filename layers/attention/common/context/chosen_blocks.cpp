@@ -81,7 +81,7 @@ BlocksOf share_chosen_blocks(const ContextGroup& context, const std::vector<Bloc
     all.copy_(own);
   else
     context.ranks().all_gather(all, own, "chosen blocks").wait();
-  return [=](int rank, const Piece& piece) {
+  const BlocksOf blocks_of = [=](int rank, const Piece& piece) {
     const auto* of_rank = all.const_data_ptr<uint8_t>() + rank * bytes;
     const int64_t first = first_block(piece);
     std::vector<int64_t> chosen;
@@ -89,6 +89,12 @@ BlocksOf share_chosen_blocks(const ContextGroup& context, const std::vector<Bloc
       if (const int64_t bit = first + block; of_rank[bit / 8] >> bit % 8 & 1) chosen.push_back(block);
     return chosen;
   };
+  for (const Piece& piece : context.pieces()) {
+    if (!piece.continued()) continue;
+    context.choices().earlier += piece.before() / block_size;
+    context.choices().chosen += static_cast<int64_t>(blocks_of(context.rank(), piece).size());
+  }
+  return blocks_of;
 }
 
 }  // namespace longreach

@@ -26,8 +26,8 @@ AttendedPieces attend_blocks_in_context(const std::shared_ptr<const ContextGroup
 // The fused operator or its reference.
 OperatorOf block_operators(Implementation implementation, const BlockAttentionOptions& options = {});
 
-// Tells all ranks which blocks before their pieces the lists of each name: one bit a block of the row. Called
-// by all ranks.
+// Tells all ranks which blocks before their pieces the lists of each name: one bit a block of the row, and
+// notes how many they are. Called by all ranks.
 BlocksOf share_chosen_blocks(const ContextGroup& context, const std::vector<BlockLists>& lists,
                              int64_t block_size);
 
