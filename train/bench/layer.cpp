@@ -35,7 +35,9 @@ LayerSite site_of(const Setting& setting) {
           .seed = 1};
 }
 
-AttentionConfig config_of(const Setting& setting) {
+}  // namespace
+
+AttentionConfig layer_config(const Setting& setting) {
   ConfigDocument document =
       ConfigDocument::from_text(text("kind = \"", kind_of_layer(setting.name), "\""), setting.name);
   for (const std::string& option : setting.options) {
@@ -49,20 +51,20 @@ AttentionConfig config_of(const Setting& setting) {
   return entry.config;
 }
 
-// The layer of the setting: of a benchmark's own kind, or the dense one that it is compared with.
-std::shared_ptr<Attention> layer_of(const Setting& setting,
-                                    Implementation implementation = Implementation::fused) {
+std::shared_ptr<Attention> layer_of(const Setting& setting, Implementation implementation) {
   LayerSite site = site_of(setting);
   site.implementation = implementation;
-  return make_attention(config_of(setting), site);
+  return make_attention(layer_config(setting), site);
 }
+
+namespace {
+
+// What a benchmark's own kind is compared with.
 std::shared_ptr<Attention> dense_layer(const Setting& setting) {
   return make_attention(AttentionConfig(DenseConfig{}), site_of(setting));
 }
 
 Batch batch_of(const at::Tensor& x) { return whole_rows(x.size(0), x.size(1)); }
-
-using LayerFunction = std::function<AttentionOutput(const at::Tensor& x)>;
 
 LayerFunction function_of(std::shared_ptr<Attention> layer) {
   return [layer = std::move(layer)](const at::Tensor& x) { return layer->forward(x, batch_of(x)); };
@@ -96,11 +98,14 @@ LayerFunction peer_of(const Setting& setting) {
   return setting.peer == "sdpa" ? sdpa_layer(setting) : function_of(dense_layer(setting));
 }
 
-struct Passes {
-  at::Tensor y, dx;
-};
+// The mechanism's own losses are part of a training step's backward pass.
+void differentiate(const AttentionOutput& out, const at::Tensor& dy) {
+  if (out.losses.empty()) return out.y.backward(dy);
+  at::Tensor total = (out.y * dy).sum();
+  for (const auto& [name, loss] : out.losses) total = total + loss;
+  total.backward();
+}
 
-// Forward and, where dy is defined, the gradients of x and of every parameter.
 class LayerContestant : public Timed {
  public:
   LayerContestant(LayerFunction function, const at::Tensor& x, at::Tensor dy)
@@ -108,13 +113,7 @@ class LayerContestant : public Timed {
     x_.requires_grad_(dy_.defined());
   }
 
-  Passes once() {
-    x_.mutable_grad() = at::Tensor();
-    const at::AutoGradMode recording(dy_.defined());
-    const AttentionOutput out = function_(x_);
-    if (dy_.defined()) differentiate(out);
-    return {out.y.detach(), x_.grad()};
-  }
+  Passes once() { return layer_passes(function_, x_, dy_); }
 
   Timing run(int64_t repeats) override {
     const Timing start = now();
@@ -123,14 +122,6 @@ class LayerContestant : public Timed {
   }
 
  private:
-  // The mechanism's own losses are part of a training step's backward pass.
-  void differentiate(const AttentionOutput& out) const {
-    if (out.losses.empty()) return out.y.backward(dy_);
-    at::Tensor total = (out.y * dy_).sum();
-    for (const auto& [name, loss] : out.losses) total = total + loss;
-    total.backward();
-  }
-
   LayerFunction function_;
   at::Tensor x_, dy_;
 };
@@ -188,7 +179,15 @@ void expect_layer_setting(const Setting& setting) {
   check<UserError>(setting.peer.empty() || std::ranges::find(known, setting.peer) != known.end(),
                    "--peer: found ", setting.peer, " for ", setting.name, ", allowed: ", join(known),
                    ", none");
-  expect_fits(config_of(setting), site_of(setting));
+  expect_fits(layer_config(setting), site_of(setting));
+}
+
+Passes layer_passes(const LayerFunction& function, at::Tensor& x, const at::Tensor& dy) {
+  x.mutable_grad() = at::Tensor();
+  const at::AutoGradMode recording(dy.defined());
+  const AttentionOutput out = function(x);
+  if (dy.defined()) differentiate(out, dy);
+  return {out.y.detach(), x.grad()};
 }
 
 Row measure_layer(const Setting& setting, Peak peak) {

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "layers/attention/mechanisms.h"
 #include "train/bench/bench_case.h"
+#include "train/bench/context_layer.h"
 #include "train/bench/layer.h"
 #include "train/bench/measure.h"
 #include "train/bench/python_peer.h"
@@ -31,6 +32,7 @@ struct Options {
   int rounds = 7;
   std::string json_path, plot_path;
   std::vector<std::string> set;
+  std::vector<int> ranks;
   bool list = false, install = false;
 };
 
@@ -208,8 +210,19 @@ int speed(const Arguments& arguments) {
   return any_refused(report) ? 1 : 0;
 }
 
-// Prints one line a length; false when a limit is exceeded.
-bool memory_of(const std::vector<Setting>& settings) {
+// Beside one rank's figure, which is `one`.
+void print_shared_memory(const Setting& layer, int ranks, const MemoryFigure& one) {
+  const ContextRow row = measure_in_ranks({.layer = layer, .ranks = ranks, .memory = true});
+  char line[200];
+  std::snprintf(line, sizeof line,
+                "  shared by %d ranks: %.1f MiB on the one that takes most, %.2f of one rank's", ranks,
+                static_cast<double>(row.extra_bytes) / (1 << 20),
+                static_cast<double>(row.extra_bytes) / static_cast<double>(one.extra_bytes));
+  std::cout << line << std::endl;
+}
+
+// Prints one line a length, and one for each of `ranks`; false when a limit is exceeded.
+bool memory_of(const std::vector<Setting>& settings, const std::vector<int>& ranks) {
   std::vector<double> sizes, extras;
   bool held = true;
   for (const Setting& setting : settings) {
@@ -229,6 +242,7 @@ bool memory_of(const std::vector<Setting>& settings) {
                   : within ? "within the limit"
                            : "above the limit");
     std::cout << line << std::endl;
+    for (const int count : ranks) print_shared_memory(setting, count, figure);
   }
   if (sizes.size() < 2) return held;
   const double exponent = growth_exponent(sizes, extras);
@@ -248,8 +262,14 @@ int memory(const Arguments& arguments) {
   CLI::App app("Extra peak memory of forward and backward, each figure in a fresh process", "bench memory");
   app.add_option("names", options.names, "operators [all], kinds of attention (their whole layers)");
   add_shape(app, options);
+  app.add_option("--ranks", options.ranks, "of layers: also on so many ranks that share the row")
+      ->delimiter(',')
+      ->check(CLI::Range(2, 1024));
   if (!parse_arguments(app, arguments)) return 0;
   const std::vector<std::string> names = chosen_names(options);
+  for (const std::string& name : names)
+    check(options.ranks.empty() || is_layer(name), "bench memory: --ranks: ", name,
+          " is an operator, expected kinds of attention");
   std::cout << "extra: peak resident memory during forward and backward less that before; results: o, "
                "gradients and\n"
                "documented states. Limit: 1.3 (bfloat16: 1.8) times results + 32 MiB; of layers, which keep "
@@ -264,7 +284,7 @@ int memory(const Arguments& arguments) {
       Options one = options;
       one.names = {name};
       one.dtypes = {dtype};
-      held = memory_of(settings_of(one)) && held;
+      held = memory_of(settings_of(one), options.ranks) && held;
     }
   }
   return held ? 0 : 1;
@@ -293,6 +313,7 @@ int bench_verb(const Arguments& arguments) {
   const std::string first = arguments.empty() ? "" : arguments.front();
   const Arguments rest(arguments.begin() + (arguments.empty() ? 0 : 1), arguments.end());
   if (first == "--worker") return worker_main();
+  if (first == "--context-worker" && rest.size() == 1) return context_worker_main(rest[0]);
   if (first == "memory") return memory(rest);
   if (first == "train") return bench_train(rest);
   if (first == "scaling") return bench_scaling(rest);

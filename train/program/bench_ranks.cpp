@@ -3,6 +3,7 @@
 #include <ATen/ops/ones.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 
@@ -83,9 +84,10 @@ ExchangeRow measure_exchange(Communicator& group, GlooPeer& peer, const std::str
 }  // namespace
 
 int bench_scaling(const Arguments& arguments) {
+  if (std::ranges::find(arguments, "--context") != arguments.end()) return bench_context_scaling(arguments);
   ScalingSetting setting{.config = "configs/quickstart.toml"};
   std::string json_path;
-  bool strong = false, data = true;
+  bool strong = false, data = true, context = false;
   CLI::App app("Tokens a second by number of ranks on this machine, alternated in one run", "bench scaling");
   app.add_option("--config", setting.config, "what is trained")->capture_default_str();
   app.add_option("--ranks", setting.ranks, "numbers of ranks; ratios are to the first")
@@ -102,7 +104,8 @@ int bench_scaling(const Arguments& arguments) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_flag("--strong", strong, "the same rows a step on any number of ranks; else as many rows a rank");
-  app.add_flag("--data", data, "over data ranks, which is all there is in this version");
+  app.add_flag("--data", data, "each rank has rows of its own, as without this flag");
+  app.add_flag("--context", context, "ranks share one row of one layer; see bench scaling --context --help");
   app.add_option("--json", json_path, "write machine and rows to this file");
   if (!parse_arguments(app, arguments)) return 0;
   if (strong)

@@ -16,9 +16,10 @@ int export_verb(const Arguments& arguments);
 int data_verb(const Arguments& arguments);
 int verify_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
-int bench_train(const Arguments& arguments);      // bench train
-int bench_scaling(const Arguments& arguments);    // bench scaling
-int bench_exchanges(const Arguments& arguments);  // bench exchanges
+int bench_train(const Arguments& arguments);            // bench train
+int bench_scaling(const Arguments& arguments);          // bench scaling
+int bench_context_scaling(const Arguments& arguments);  // bench scaling --context
+int bench_exchanges(const Arguments& arguments);        // bench exchanges
 int plot_verb(const Arguments& arguments);
 int info_verb(const Arguments& arguments);
 
