@@ -15,16 +15,25 @@ constexpr int64_t kAlignment = 16;  // elements: a cache line of float32
 
 int64_t rounded_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// What a parameter takes of the flat tensor.
+int64_t aligned(const at::Tensor& parameter) { return rounded_up(parameter.numel(), kAlignment); }
+
 }  // namespace
+
+int64_t FlatUnit::elements_of(const Named& parameters, int parts) {
+  int64_t elements = 0;
+  for (const auto& [name, parameter] : parameters) elements += aligned(parameter);
+  return rounded_up(elements, kSquaresBlock * parts);
+}
 
 FlatUnit::FlatUnit(Named parameters, int parts, int ranks, int rank)
     : parameters_(std::move(parameters)), ranks_(ranks), rank_(rank) {
   const at::NoGradGuard no_grad;
-  for (const auto& [name, parameter] : parameters_) {
-    begins_.push_back(elements_);
-    elements_ = rounded_up(elements_ + parameter.numel(), kAlignment);
+  for (int64_t begin = 0; const auto& [name, parameter] : parameters_) {
+    begins_.push_back(begin);
+    begin += aligned(parameter);
   }
-  elements_ = rounded_up(elements_, kSquaresBlock * parts);
+  elements_ = elements_of(parameters_, parts);
   share_ = elements_ / ranks_;
   if (parameters_.empty()) return;
   flat_ = at::zeros({elements_}, parameters_[0].second.detach().options());

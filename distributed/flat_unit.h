@@ -24,6 +24,8 @@ class FlatUnit {
   // the end is padded with zeros, to blocks for each of `parts`. This rank keeps share `rank` of `ranks`,
   // which divides `parts`.
   FlatUnit(Named parameters, int parts, int ranks, int rank);
+  // As many as that has, padding included.
+  static int64_t elements_of(const Named& parameters, int parts);
 
   const Named& parameters() const { return parameters_; }
   int64_t elements() const { return elements_; }

@@ -63,6 +63,13 @@ int threads_of_rank(const Environment& environment, int64_t asked) {
   return asked > 0 ? static_cast<int>(asked) : std::max(1, num_threads() / environment.local_world);
 }
 
+ParallelDegrees degrees_of(const ParallelConfig& config, int64_t world) {
+  return resolve({.replicate = config.data_parallel_replicate_degree,
+                  .shard = config.data_parallel_shard_degree,
+                  .context = config.context_parallel_degree},
+                 world);
+}
+
 Group join_world(const Environment& environment, const CommConfig& config, seconds patience,
                  const std::string& device) {
   if (environment.world == 1) return nullptr;
@@ -81,10 +88,7 @@ Ranks join_ranks(const Environment& environment, const RunConfig& config, const 
   expect_same_on_all(ranks, versions, "their versions");
   expect_same_on_all(ranks, shared_keys(config), "their config");
   // Ranks that differ in these would not find each other again in smaller groups.
-  const ParallelDegrees degrees = resolve({.replicate = config.parallel.data_parallel_replicate_degree,
-                                           .shard = config.parallel.data_parallel_shard_degree,
-                                           .context = config.parallel.context_parallel_degree},
-                                          environment.world);
+  const ParallelDegrees degrees = degrees_of(config.parallel, environment.world);
   expect_heads_for_all(config, degrees.context);
   ranks.mesh = make_mesh(ranks.world(), degrees);
   ranks.mesh.heads = head_groups(ranks.mesh.context, context_method(config));

@@ -13,6 +13,9 @@ namespace longreach {
 // Intra-op threads of a rank: as many as asked for, or its share of what this machine's ranks have (asked 0).
 int threads_of_rank(const Environment& environment, int64_t asked);
 
+// Throws ConfigError when the degrees of [parallel] do not give so many ranks.
+ParallelDegrees degrees_of(const ParallelConfig& config, int64_t world);
+
 struct Ranks {
   Environment environment;
   Mesh mesh;  // all null: one rank

@@ -7,6 +7,7 @@
 
 #include "layers/basic/initial_values.h"
 #include "train/gates.h"
+#include "train/rank_size.h"
 
 namespace longreach {
 namespace {
@@ -25,12 +26,13 @@ double layer_bytes_per_token(const ModelConfig& model, double element) {
   return width * (2 * kFloat + 2 * element) + attention + 3 * real(model.intermediate_size) * element;
 }
 
-void add_activations(const RunConfig& config, RunSize& size) {
+void add_activations(const RunConfig& config, const ParallelDegrees& degrees, RunSize& size) {
   const ModelConfig& model = config.model;
   const bool narrow = config.training.mixed_precision_param == "bfloat16",
              recomputed = config.activation_checkpoint == "full";
-  const double tokens = real(config.training.batch_size) * real(config.training.seq_len),
-               element = narrow ? 2 : kFloat, layers = real(model.num_hidden_layers),
+  const double row = real(config.training.batch_size) * real(config.training.seq_len),
+               tokens = row / real(degrees.context), element = narrow ? 2 : kFloat,
+               layers = real(model.num_hidden_layers),
                stream = tokens * real(model.hidden_size) *
                         (narrow && model.residual_dtype == "bfloat16" ? 2 : kFloat),
                layer = tokens * layer_bytes_per_token(model, element);
@@ -41,15 +43,18 @@ void add_activations(const RunConfig& config, RunSize& size) {
   const double copies = narrow ? size.weights / 2 : 0;  // of the weights in bfloat16
   size.least_activations = layers * stream;
   size.activations = (recomputed ? layers * stream + layer : layers * layer) + loss + copies;
+  // Of the whole row: as they come and in their order, and twice their gradients, on the way home in float32.
+  if (degrees.context > 1)
+    size.transient +=
+        row * 2 * real(model.num_key_value_heads) * real(model.head_dim) * (2 * element + 2 * kFloat);
 }
 
-std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
-  const WithoutInitialValues shapes(WithoutInitialValues::Form::shapes);
-  const auto seed = static_cast<uint64_t>(config.training.seed);
-  auto model = std::make_shared<Transformer>(config.model, seed);
-  add_adapters(*model, config.adapter, seed);
-  if (config.job.task == "distill") freeze_all_but_gates(*model);
-  return model;
+void add_state(const RankState& state, RunSize& size) {
+  size.weights = state.weights;
+  size.gradients = state.gradients;
+  size.moments = state.moments;
+  size.transient = state.gathered;
+  size.sent = state.sent;
 }
 
 std::string gib(double bytes) {
@@ -70,6 +75,15 @@ std::string flops(double count) {
 
 }  // namespace
 
+std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
+  const WithoutInitialValues shapes(WithoutInitialValues::Form::shapes);
+  const auto seed = static_cast<uint64_t>(config.training.seed);
+  auto model = std::make_shared<Transformer>(config.model, seed);
+  add_adapters(*model, config.adapter, seed);
+  if (config.job.task == "distill") freeze_all_but_gates(*model);
+  return model;
+}
+
 double training_flops_per_token(const RunConfig& config, const Transformer& model) {
   double flops = model.flops_per_token(config.training.seq_len);
   if (config.job.task == "distill") flops /= 3.0;    // the frozen model runs forward only
@@ -77,8 +91,13 @@ double training_flops_per_token(const RunConfig& config, const Transformer& mode
   return flops;
 }
 
-RunSize size_of_run(const RunConfig& config) {
-  RunSize size;
+RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees) {
+  const TrainingConfig& training = config.training;
+  const int64_t data_ranks = degrees.replicate * degrees.shard,
+                rows = training.global_batch_size > 0
+                           ? training.global_batch_size
+                           : training.batch_size * training.gradient_accumulation_steps * data_ranks;
+  RunSize size{.ranks = data_ranks * degrees.context};
   try {
     const auto model = model_of_shapes(config);
     for (const auto& parameter : model->parameters()) {
@@ -86,17 +105,16 @@ RunSize size_of_run(const RunConfig& config) {
       size.trained += parameter.requires_grad() ? parameter.numel() : 0;
     }
     size.flops_per_token = training_flops_per_token(config, *model);
+    add_state(state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage),
+                            std::max<int64_t>(rows / (training.batch_size * data_ranks), 1)),
+              size);
   } catch (const c10::Error&) {  // a shape whose bytes are no number
     throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
                            config.model.intermediate_size, ", model.vocab_size = ", config.model.vocab_size,
                            ": a parameter of that size cannot be addressed"));
   }
-  size.tokens_per_step = real(config.training.batch_size) * real(config.training.seq_len) *
-                         real(config.training.gradient_accumulation_steps);
-  size.weights = kFloat * real(size.parameters);
-  size.gradients = kFloat * real(size.trained);
-  size.moments = 2 * kFloat * real(size.trained);
-  add_activations(config, size);
+  size.tokens_per_step = real(rows) * real(training.seq_len);
+  add_activations(config, degrees, size);
   return size;
 }
 
@@ -116,17 +134,26 @@ void expect_memory(const RunSize& size, const RunConfig& config, int64_t availab
 
 void print_run_size(const RunSize& size, const RunConfig& config, int64_t available, std::ostream& out) {
   const TrainingConfig& training = config.training;
+  const double micro_batches = size.tokens_per_step / (real(training.batch_size) * real(training.seq_len));
+  const bool several = size.ranks > 1;
   out << "model      " << size.parameters << " parameters, " << size.trained << " of them train\n"
-      << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x "
-      << training.gradient_accumulation_steps << " micro-batches = " << std::fixed << std::setprecision(0)
-      << size.tokens_per_step << " tokens; " << training.steps << " steps\n"
+      << "step       " << training.batch_size << " rows x " << training.seq_len << " tokens x " << std::fixed
+      << std::setprecision(0) << micro_batches << " micro-batches = " << size.tokens_per_step << " tokens; "
+      << training.steps << " steps\n"
       << "compute    " << flops(size.flops_per_token) << " a token, "
       << flops(size.flops_per_token * size.tokens_per_step) << " a step, "
-      << flops(size.flops_per_token * size.tokens_per_step * real(training.steps)) << " the run\n"
-      << "memory     weights " << gib(size.weights) << ", gradients " << gib(size.gradients) << ", moments "
-      << gib(size.moments) << ", activations about " << gib(size.activations) << "; together about "
-      << gib(size.total()) << "\n"
-      << "machine    " << gib(real(available)) << " of memory left\n";
+      << flops(size.flops_per_token * size.tokens_per_step * real(training.steps)) << " the run";
+  if (several)
+    out << "; " << flops(size.flops_per_token * size.tokens_per_step / real(size.ranks))
+        << " a rank and step";
+  out << "\nmemory     " << (several ? "of a rank: " : "") << "weights " << gib(size.weights)
+      << ", gradients " << gib(size.gradients) << ", moments " << gib(size.moments) << ", activations about "
+      << gib(size.activations);
+  if (size.transient > 0) out << ", of other ranks at most " << gib(size.transient);
+  out << "; together about " << gib(size.total()) << "\n";
+  for (const auto& [label, bytes] : size.sent)
+    out << "sent       " << label << " " << gib(bytes) << " a rank and step\n";
+  out << "machine    " << gib(real(available)) << " of memory left\n";
 }
 
 }  // namespace longreach

@@ -1,13 +1,18 @@
 // What a run costs, counted from its config before anything is allocated or read.
 #pragma once
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <ostream>
+#include <string>
 
+#include "distributed/mesh.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
 
 namespace longreach {
 
+// Memory is that of one rank.
 struct RunSize {
   int64_t parameters = 0, trained = 0;
   double tokens_per_step = 0;
@@ -15,14 +20,22 @@ struct RunSize {
   // Bytes. Activations of one micro-batch are an estimate, the rest is exact.
   double weights = 0, gradients = 0, moments = 0, activations = 0;
   double least_activations = 0;  // what is certainly kept of them: the residual stream before every layer
+  // While a layer is computed, at most: keys and values that other ranks own, with their gradients, and, at
+  // zero_stage 3, the layers in use.
+  double transient = 0;
+  int64_t ranks = 1;
+  std::map<std::string, double> sent;  // bytes of the model's state that a rank sends in a step, by label
 
-  double total() const { return weights + gradients + moments + activations; }
+  double total() const { return weights + gradients + moments + activations + transient; }
   double certain() const { return weights + gradients + moments + least_activations; }
 };
 
-// config: resolved. Builds the model of shapes alone. Throws ConfigError for sizes beyond what can be
-// counted, and as add_adapters does.
-RunSize size_of_run(const RunConfig& config);
+// config: resolved. degrees: resolved, whatever the config says. Builds the model of shapes alone. Throws
+// ConfigError for sizes beyond what can be counted, and as add_adapters does.
+RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees = {});
+
+// The model that the config describes, of shapes alone.
+std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config);
 
 // Floating-point operations a token of a training step of this model: of a frozen model only what runs.
 double training_flops_per_token(const RunConfig& config, const Transformer& model);

@@ -46,6 +46,22 @@ TEST_F(BeforeTraining, SaysWhatTheRunCosts) {
     EXPECT_NE(dry.out.find(part), std::string::npos) << part << "\n" << dry.out;
 }
 
+// Any mesh from one process; rows of the run's own text, and nothing is written.
+TEST_F(BeforeTraining, SaysWhatARankOfAMeshCosts) {
+  const ProgramResult dry = train({"--dry-run", "--world-size", "64", "--parallel.context_parallel_degree",
+                                   "8", "--parallel.zero_stage", "2"});
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  for (const char* part :
+       {"of a rank: weights ", "of other ranks at most ", "sent       gradients ", "sent       parameters ",
+        "a rank and step", "the dearest of 8 ranks", "ptrr ", "headtail ", "none ", "this run: ptrr"})
+    EXPECT_NE(dry.out.find(part), std::string::npos) << part << "\n" << dry.out;
+  EXPECT_FALSE(std::filesystem::exists(folder_.path("run")));
+  EXPECT_EQ(train({"--dry-run", "--world-size", "63", "--parallel.context_parallel_degree", "8"}).code, 2);
+  EXPECT_EQ(train({"--dry-run", "--world-size", "0"}).code, 2);
+  EXPECT_EQ(train({"--dry-run", "--world-size"}).code, 2);
+  EXPECT_EQ(train({"--world-size", "2"}).code, 2);
+}
+
 TEST_F(BeforeTraining, SizesThatCannotFitAreRefused) {
   const std::vector<std::string> sizes = {
       "--model.hidden_size",         "16384",     "--model.num_hidden_layers",   "3000",

@@ -1,9 +1,12 @@
 // What a run costs is counted from its config, and what cannot fit is refused before it is made.
 #include "train/run_size.h"
 
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "distributed/data_parallel.h"
+#include "distributed/threads.h"
 #include "layers/basic/initial_values.h"
 #include "layers/basic/initialization.h"
 #include "tests/support/errors.h"
@@ -87,6 +90,68 @@ TEST(RunSize, WhatCannotFitIsRefusedByItsKeys) {
       "[model]\nhidden_size = 2147483648\nnum_attention_heads = 65536\nhead_dim = 64\n"
       "intermediate_size = 2147483648\nnum_hidden_layers = 2\n");
   EXPECT_THROW(expect_memory(size_of_run(absurd), absurd, 64 * kGiB), ConfigError);
+}
+
+// Of one optimizer step of two micro-batches a rank, by label.
+Traffic traffic_of_step(const Group& world, const RunConfig& config, const ParallelDegrees& degrees) {
+  constexpr int64_t kTokens = 16, kMicroBatches = 2;
+  const Mesh mesh = make_mesh(world, degrees);
+  Transformer model(config.model, 1);
+  add_adapters(model, config.adapter, 1);
+  DataParallel parallel(model, model.units(), mesh, static_cast<int>(config.parallel.zero_stage));
+  model.set_unit_guard(&parallel);
+  const at::Tensor tokens = at::zeros({1, kTokens}, at::kLong);
+  parallel.begin_step();
+  for (int64_t micro = 0; micro < kMicroBatches; ++micro) {
+    parallel.begin_micro_batch(micro + 1 == kMicroBatches);
+    model.loss(tokens, tokens, whole_rows(1, kTokens)).loss_sum.backward();
+  }
+  parallel.finish();
+  parallel.publish();
+  return parallel.take_traffic();
+}
+
+// What is counted from shapes is what a step sends, at every stage and on meshes of two and four ranks.
+TEST(RunSize, CountsWhatAStepSends) {
+  for (const ParallelDegrees& degrees :
+       {ParallelDegrees{.shard = 2}, ParallelDegrees{.replicate = 2}, ParallelDegrees{.context = 2},
+        ParallelDegrees{.replicate = 2, .shard = 2}})
+    for (int stage = 0; stage <= 3; ++stage) {
+      RunConfig config = config_of(
+          "[model]\nhidden_size = 48\nnum_hidden_layers = 3\nnum_attention_heads = 4\nhead_dim = 16\n"
+          "[training]\ngradient_accumulation_steps = 2\n");
+      config.parallel.zero_stage = stage;
+      const RunSize size = size_of_run(config, degrees);
+      run_ranks(static_cast<int>(size.ranks), [&](const Group& world) {
+        const Traffic sent = traffic_of_step(world, config, degrees);
+        for (const char* label : {"gradients", "parameters"}) {
+          const auto counted = size.sent.find(label);
+          const auto moved = sent.find(label);
+          EXPECT_EQ(counted == size.sent.end() ? 0 : counted->second,
+                    moved == sent.end() ? 0 : static_cast<double>(moved->second.bytes))
+              << label << ", stage " << stage << ", " << degrees.replicate << " x " << degrees.shard << " x "
+              << degrees.context;
+        }
+      });
+    }
+}
+
+// Bytes of a rank by the table of docs/distributed.md; 64 ranks of one process.
+TEST(RunSize, SharesTheModelsStateOut) {
+  RunConfig config = config_of("");
+  const RunSize one = size_of_run(config);
+  const ParallelDegrees degrees{.shard = 8, .context = 8};
+  for (int stage = 0; stage <= 3; ++stage) {
+    config.parallel.zero_stage = stage;
+    const RunSize size = size_of_run(config, degrees);
+    EXPECT_EQ(size.ranks, 64);
+    EXPECT_DOUBLE_EQ(size.weights, stage == 3 ? one.weights / 64 : one.weights);
+    EXPECT_DOUBLE_EQ(size.gradients, stage >= 2 ? one.gradients / 64 : one.gradients);
+    EXPECT_DOUBLE_EQ(size.moments, stage >= 1 ? one.moments / 64 : one.moments);
+    EXPECT_LT(size.activations, one.activations);
+    EXPECT_GT(size.transient, 0);
+    EXPECT_DOUBLE_EQ(size.tokens_per_step, 8 * one.tokens_per_step);
+  }
 }
 
 TEST(Initialization, ShapesAloneTakeNoMemoryAndEndWithTheirScope) {

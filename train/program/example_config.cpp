@@ -37,7 +37,7 @@ std::string example_config(int64_t width) {
           train_usage() +
           "\n"
           "# --print-config prints the config that results, --dry-run what the run costs: parameters, "
-          "operations and memory; neither writes anything.\n"
+          "operations and memory, with --world-size N on N ranks; neither writes anything.\n"
           "# A run that a signal stops (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1) writes a checkpoint and exits with "
           "128 + the signal's number; the same command goes on.\n\n" +
           to_toml(fields_of(config), true),

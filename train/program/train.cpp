@@ -1,12 +1,14 @@
-// `longreach train CONFIG [--print-config | --dry-run] [--section.key value ...]`
+// `longreach train CONFIG [--print-config | --dry-run [--world-size N]] [--section.key value ...]`
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <csignal>
 #include <iomanip>
 #include <iostream>
 #include <map>
 #include <sstream>
+#include <utility>
 
 #include "core/file_lock.h"
 #include "core/machine.h"
@@ -17,6 +19,7 @@
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
+#include "train/context_balance.h"
 #include "train/decay_groups.h"
 #include "train/device.h"
 #include "train/export.h"
@@ -156,12 +159,24 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
 struct Asked {
   Arguments words;  // CONFIG and overrides
   bool help = false, print_config = false, dry_run = false;
+  int64_t world_size = 0;  // of a dry run; 0: as many ranks as there are
 };
+
+// Of --world-size.
+int64_t number_of_ranks(const std::string& written) {
+  int64_t ranks = 0;
+  const char* end = written.data() + written.size();
+  const auto read = std::from_chars(written.data(), end, ranks);
+  check(read.ec == std::errc{} && read.ptr == end && ranks >= 1 && ranks <= 1'000'000,
+        "train: --world-size: expected a whole number from 1 to 1000000, found `", one_line(written, 100),
+        "`");
+  return ranks;
+}
 
 // Flags may stand anywhere but where they are the value of an override.
 Asked parse_flags(const Arguments& arguments) {
   Asked asked;
-  bool value_follows = false, verbose = false;
+  bool value_follows = false, verbose = false, world_follows = false;
   const std::map<std::string, bool*> flags = {{"-v", &verbose},
                                               {"--verbose", &verbose},
                                               {"-h", &asked.help},
@@ -169,6 +184,11 @@ Asked parse_flags(const Arguments& arguments) {
                                               {"--print-config", &asked.print_config},
                                               {"--dry-run", &asked.dry_run}};
   for (const std::string& word : arguments) {
+    if (std::exchange(world_follows, !value_follows && !world_follows && word == "--world-size")) {
+      asked.world_size = number_of_ranks(word);
+      continue;
+    }
+    if (world_follows) continue;
     const auto flag = value_follows ? flags.end() : flags.find(word);
     if (flag != flags.end()) {
       *flag->second = true;
@@ -180,21 +200,34 @@ Asked parse_flags(const Arguments& arguments) {
   if (verbose) set_verbose(true);
   check(!asked.print_config || !asked.dry_run,
         "train: expected one of --print-config and --dry-run, found both");
+  check(!world_follows, "train: --world-size: a number of ranks is missing");
+  check(asked.world_size == 0 || asked.dry_run, "train: --world-size goes with --dry-run alone");
   return asked;
 }
 
-// Before anything is read, written or allocated. True when that was all that was asked for.
-bool answered(const Asked& asked, RunConfig& config, bool first_rank) {
-  if (!first_rank && (asked.print_config || asked.dry_run)) return true;
+// Before anything is written or allocated, or, but for the balance of ranks that share rows, read. True when
+// that was all that was asked for.
+bool answered(const Asked& asked, RunConfig& config, const Environment& environment,
+              const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  if (environment.rank > 0 && (asked.print_config || asked.dry_run)) return true;
   if (asked.print_config) {
     std::cout << to_toml(fields_of(config));
     return true;
   }
-  const RunSize size = size_of_run(config);
   const int64_t available = available_memory_bytes();
-  if (asked.dry_run) print_run_size(size, config, available, std::cout);
-  expect_memory(size, config, available);
-  return asked.dry_run;
+  if (!asked.dry_run) {
+    expect_memory(size_of_run(config), config, available);
+    return false;
+  }
+  const ParallelDegrees degrees =
+      degrees_of(config.parallel, asked.world_size > 0 ? asked.world_size : environment.world);
+  const RunSize size = size_of_run(config, degrees);
+  print_run_size(size, config, available, std::cout);
+  // Ranks that are not here need nothing of this machine.
+  if (asked.world_size == 0) expect_memory(size, config, available);
+  if (degrees.context > 1)
+    print_context_balance(config, static_cast<int>(degrees.context), tokenizer, std::cout);
+  return true;
 }
 
 // What training needs of the machine beside memory for the model: a device, threads. Ranks of one machine
@@ -303,7 +336,7 @@ int train_verb(const Arguments& arguments) {
                              [&] { return data::load_tokenizer(config.data.tokenizer); });
   });
   config.resolve_model(tokenizer->vocab_size(), words[0]);
-  if (answered(asked, config, environment.rank == 0)) return 0;
+  if (answered(asked, config, environment, tokenizer)) return 0;
   const Ranks ranks = timed("ranks", [&] { return meet(environment, config); });
   const RunFolder folder(config.job.dump_folder, ranks);
   const data::Corpus corpus =
