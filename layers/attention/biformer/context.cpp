@@ -3,9 +3,17 @@
 #include "layers/attention/common/context/chosen_blocks.h"
 #include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/planned_rows.h"
 #include "layers/attention/common/context/stretch_rows.h"
 
 namespace longreach::biformer {
+namespace {
+
+StretchRows region_rows(const std::shared_ptr<const ContextGroup>& context, const BiformerRouting& routing) {
+  return {context, [region = routing.region](int64_t tokens) { return tokens / region; }};
+}
+
+}  // namespace
 
 at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
                                              const std::shared_ptr<const ContextGroup>& ranks) const {
@@ -13,7 +21,7 @@ at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
   const auto& context = share.context();
   const Heads heads = share.to_heads(all_heads);
   const int64_t region = routing_.region;
-  const StretchRows rows(context, [region](int64_t tokens) { return tokens / region; });
+  const StretchRows rows = region_rows(context, routing_);
   const at::Tensor own =
       biformer_key_means(heads.k, routing_, own_cu_seqlens(*context), site_.implementation);
   const at::Tensor means = rows.exchange()->fetch(own[0], "means of regions").unsqueeze(0);
@@ -31,6 +39,15 @@ at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
                                                   share_chosen_blocks(*context, lists, region),
                                                   block_operators(site_.implementation))
                              .o);
+}
+
+PlannedTraffic BiformerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                                  at::ScalarType dtype) const {
+  PlannedTraffic plan;
+  const int64_t numbers = site_.num_kv_heads * site_.head_dim;
+  plan_fetched(plan, "means of regions", region_rows(context, routing_), numbers, dtype, false);
+  plan_chosen_blocks(plan, context, routing_.region, 2 * numbers, dtype);
+  return plan;
 }
 
 }  // namespace longreach::biformer

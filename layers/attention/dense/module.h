@@ -3,6 +3,7 @@
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/dense/dense.h"
+#include "layers/attention/planned_traffic.h"
 
 namespace longreach::dense {
 
@@ -10,7 +11,7 @@ namespace longreach::dense {
 // process that does not ask for determinism. "cudnn": always; throws ConfigError that says why it cannot.
 bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tensor& cu_seqlens);
 
-class DenseAttention : public SoftmaxAttention {
+class DenseAttention : public SoftmaxAttention, public TrafficPlanner {
  public:
   DenseAttention(const DenseConfig& config, const LayerSite& site)
       : SoftmaxAttention(site, config.rope), backend_(config.backend) {}
@@ -19,6 +20,8 @@ class DenseAttention : public SoftmaxAttention {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+  PlannedTraffic planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                 at::ScalarType dtype) const override;
 
  private:
   at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;

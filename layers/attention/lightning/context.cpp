@@ -23,4 +23,10 @@ AttentionOutput LightningAttention::forward_pieces(const at::Tensor& x, const Ba
   return {layer_around(run, x, batch.positions, weights(), options_).y, {}};
 }
 
+PlannedTraffic LightningAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                                   at::ScalarType dtype) const {
+  return planned_recurrence(context, site_.num_heads, (lrpe_ ? 2 : 1) * site_.head_dim, site_.head_dim, dtype,
+                            LightningConfig::kind);
+}
+
 }  // namespace longreach::lightning

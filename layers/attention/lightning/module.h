@@ -6,6 +6,7 @@
 
 #include "layers/attention/attention.h"
 #include "layers/attention/lightning/lightning.h"
+#include "layers/attention/planned_traffic.h"
 #include "layers/basic/linear.h"
 #include "layers/basic/norm.h"
 
@@ -19,7 +20,7 @@ using Operator =
 LightningOutput layer_around(const Operator& run, const at::Tensor& x, const at::Tensor& positions,
                              const LightningWeights& weights, const LightningOptions& options);
 
-class LightningAttention : public Attention {
+class LightningAttention : public Attention, public TrafficPlanner {
  public:
   LightningAttention(const LightningConfig& config, const LayerSite& site);
 
@@ -27,6 +28,8 @@ class LightningAttention : public Attention {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+  PlannedTraffic planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                 at::ScalarType dtype) const override;
 
  private:
   AttentionOutput forward_pieces(const at::Tensor& x, const Batch& batch) const;

@@ -10,6 +10,7 @@
 #include "layers/attention/common/context/chosen_blocks.h"
 #include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/planned_rows.h"
 #include "layers/attention/common/context/stretch_rows.h"
 #include "layers/attention/nsa/branches.h"
 #include "layers/attention/nsa/module.h"
@@ -28,6 +29,19 @@ int64_t windows_within(const NsaOptions& options, int64_t tokens) {
 int64_t first_token(const NsaOptions& options, const Piece& piece) {
   const int64_t lead = options.compress_block - options.compress_stride;
   return std::max<int64_t>(piece.before() - lead, 0) / options.compress_stride * options.compress_stride;
+}
+
+bool overlapping(const NsaOptions& options) { return options.compress_block > options.compress_stride; }
+
+// What windows that straddle a border need of the tokens before it.
+PieceKeys tokens_of_windows(const std::shared_ptr<const ContextGroup>& context, const NsaOptions& options) {
+  return {context, [options](int, const Piece& piece) {
+            return std::vector<Interval>{{piece.history_begin + first_token(options, piece), piece.begin}};
+          }};
+}
+
+StretchRows rows_of_windows(const std::shared_ptr<const ContextGroup>& context, const NsaOptions& options) {
+  return {context, [options](int64_t tokens) { return windows_within(options, tokens); }};
 }
 
 // Operators of lists of blocks for which block_attention has no tiles.
@@ -82,20 +96,14 @@ at::Tensor NsaAttention::own_windows(const at::Tensor& k, const at::Tensor& v, c
   const NsaCompression phi_k = of_own_heads(share, key_phi()), phi_v = of_own_heads(share, value_phi());
   const int64_t size = site_.head_dim;
   const at::Tensor own = at::cat({k, v}, 3);
-  const bool overlapping = options_.compress_block > options_.compress_stride;
   std::optional<PieceKeys> tokens;
-  if (overlapping)
-    tokens.emplace(context, [this](int, const Piece& piece) {
-      return std::vector<Interval>{{piece.history_begin + first_token(options_, piece), piece.begin}};
-    });
-  const at::Tensor all = overlapping ? fetch(tokens->exchange(), own, "tokens of windows") : own;
+  if (overlapping(options_)) tokens = tokens_of_windows(context, options_);
+  const at::Tensor all = tokens ? fetch(tokens->exchange(), own, "tokens of windows") : own;
   // Ranks without tokens have fetched as well.
   std::vector<at::Tensor> parts{all.narrow(1, 0, 0).to(k.scalar_type())};
   for (const Piece& piece : context->pieces()) {
-    int64_t end = piece.local + piece.tokens, lead = 0, dropped = 0;
-    if (overlapping) {
-      end = tokens->of(piece).end;
-    }
+    const int64_t end = tokens ? tokens->of(piece).end : piece.local + piece.tokens;
+    int64_t lead = 0, dropped = 0;
     if (piece.continued()) {
       const int64_t first = first_token(options_, piece);
       lead = piece.before() - first;
@@ -159,7 +167,7 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
   const auto& [plain, turned] = of;
   const at::Tensor own = own_windows(compress_turned_ ? turned.k : plain.k, plain.v, share);
   const int64_t size = site_.head_dim;
-  const StretchRows rows(context, [this](int64_t tokens) { return windows_within(options_, tokens); });
+  const StretchRows rows = rows_of_windows(context, options_);
   const at::Tensor windows =
       fetch(rows.exchange(),
             at::cat({placed_windows(own.narrow(3, 0, size), *context), own.narrow(3, size, size)}, 3),
@@ -194,6 +202,18 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
   out.o_win = attend_in_context(context, turned, {.window = options_.window}, site_.implementation);
   add_branches(gates, out);
   return merge(share.to_tokens(out.o));
+}
+
+PlannedTraffic NsaAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                             at::ScalarType dtype) const {
+  PlannedTraffic plan;
+  const int64_t numbers = 2 * site_.num_kv_heads * site_.head_dim;
+  if (overlapping(options_))
+    plan_fetched(plan, "tokens of windows", tokens_of_windows(context, options_), numbers, dtype, true);
+  plan_fetched(plan, "compressed keys", rows_of_windows(context, options_), numbers, dtype, true);
+  plan_chosen_blocks(plan, context, options_.block_size, numbers, dtype);
+  plan_keys(plan, {context, history_of({.window = options_.window})}, numbers, dtype);
+  return plan;
 }
 
 }  // namespace longreach::nsa

@@ -4,6 +4,7 @@
 #include "distributed/sequence_layout.h"
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/nsa/nsa.h"
+#include "layers/attention/planned_traffic.h"
 
 namespace longreach {
 class HeadShare;
@@ -13,7 +14,7 @@ namespace longreach::nsa {
 
 inline constexpr std::array<double, 3> kAllBranches{1.0, 1.0, 1.0};
 
-class NsaAttention : public SoftmaxAttention {
+class NsaAttention : public SoftmaxAttention, public TrafficPlanner {
  public:
   NsaAttention(const NsaConfig& config, const LayerSite& site);
 
@@ -21,6 +22,8 @@ class NsaAttention : public SoftmaxAttention {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+  PlannedTraffic planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                 at::ScalarType dtype) const override;
 
   NsaProbe probe(const at::Tensor& x, const Batch& batch, const std::array<double, 3>& branches) const;
 

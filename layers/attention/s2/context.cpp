@@ -2,6 +2,7 @@
 #include "layers/attention/common/context/chosen_blocks.h"
 #include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/planned_rows.h"
 #include "layers/attention/s2/module.h"
 #include "layers/ops/document.h"
 
@@ -45,6 +46,17 @@ at::Tensor S2Attention::attend_context(const Heads& heads,
   return share.to_tokens(attend_blocks_in_context(share.context(), own_heads, lists, size, blocks_of,
                                                   block_operators(site_.implementation))
                              .o);
+}
+
+PlannedTraffic S2Attention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                            at::ScalarType dtype) const {
+  PlannedTraffic plan;
+  const auto blocks_of = [this](int, const Piece& piece) {
+    return blocks_read(pattern_, {0, pattern_.heads}, piece);
+  };
+  plan_keys(plan, {context, history_of_blocks(blocks_of, pattern_.block_size)},
+            2 * site_.num_kv_heads * site_.head_dim, dtype);
+  return plan;
 }
 
 }  // namespace longreach::s2

@@ -10,6 +10,7 @@
 #include "layers/attention/common/context/chosen_blocks.h"
 #include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/places.h"
+#include "layers/attention/common/context/planned_rows.h"
 #include "layers/attention/common/context/stretch_rows.h"
 #include "layers/attention/seer/module.h"
 #include "layers/ops/common/check.h"
@@ -60,6 +61,12 @@ std::vector<Part> parts_of(const ContextGroup& context) {
 
 at::Tensor of(const Part& part, const at::Tensor& own) { return own.narrow(1, part.local, part.tokens); }
 
+StretchRows gate_rows(const std::shared_ptr<const ContextGroup>& context, const SeerGateForm& form) {
+  return {context, [size = form.block_size, whole = form.decode](int64_t tokens) {
+            return whole ? tokens / size : ceil_div(tokens, size);
+          }};
+}
+
 // Lists of a piece from those of its parts, one behind the other.
 at::Tensor joined(const std::vector<at::Tensor>& lists) {
   int64_t widest = 0;
@@ -95,9 +102,7 @@ class ContextGate {
         rotary_(rotary),
         implementation_(implementation),
         parts_(parts_of(*share.context())),
-        rows_(share.context(), [form](int64_t tokens) {
-          return form.decode ? tokens / form.block_size : ceil_div(tokens, form.block_size);
-        }) {}
+        rows_(gate_rows(share.context(), form)) {}
 
   const HeadShare& share() const { return share_; }
   const std::shared_ptr<const ContextGroup>& context() const { return share_.context(); }
@@ -235,6 +240,25 @@ AttentionOutput SeerAttention::forward_context(const Heads& plain, const Heads& 
   AttentionOutput out{dense(), {}};
   out.losses.emplace_back("gate", context_distillation(gate, own));
   return out;
+}
+
+PlannedTraffic SeerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                              at::ScalarType dtype) const {
+  PlannedTraffic plan;
+  const int64_t numbers = 2 * site_.num_kv_heads * site_.head_dim;
+  const bool distils = config_.mode == "distill";
+  if (config_.mode != "dense")
+    plan_fetched(plan, "keys of the gate", gate_rows(context, form_),
+                 (form_.single() ? form_.heads : form_.kv_heads) * form_.hidden, dtype,
+                 distils || config_.gate_loss);
+  if (config_.mode == "sparse") {
+    plan_chosen_blocks(plan, context, form_.block_size, numbers, dtype);
+    return plan;
+  }
+  const PieceKeys keys(context, history_of({}));
+  plan_keys(plan, keys, numbers, dtype);
+  if (distils) plan_fetched(plan, "keys of the truth", keys, numbers / 2, dtype, false);
+  return plan;
 }
 
 }  // namespace longreach::seer

@@ -3,6 +3,7 @@
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
 #include "layers/attention/common/taught_gates.h"
+#include "layers/attention/planned_traffic.h"
 #include "layers/attention/seer/gate.h"
 #include "layers/attention/seer/seer.h"
 
@@ -28,7 +29,7 @@ struct Features {
   at::Tensor q, k;
 };
 
-class SeerAttention : public SoftmaxAttention, public GatedLayer {
+class SeerAttention : public SoftmaxAttention, public GatedLayer, public TrafficPlanner {
  public:
   SeerAttention(const SeerConfig& config, const LayerSite& site);
 
@@ -37,6 +38,8 @@ class SeerAttention : public SoftmaxAttention, public GatedLayer {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+  PlannedTraffic planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                 at::ScalarType dtype) const override;
 
   void set_trial(const std::optional<GateTrial>& trial) override { trial_ = trial; }
   GateCount take_count() override;

@@ -2,11 +2,12 @@
 // header.
 #pragma once
 #include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/planned_traffic.h"
 #include "layers/attention/sliding/sliding.h"
 
 namespace longreach::sliding {
 
-class SlidingAttention : public SoftmaxAttention {
+class SlidingAttention : public SoftmaxAttention, public TrafficPlanner {
  public:
   SlidingAttention(const SlidingConfig& config, const LayerSite& site)
       : SoftmaxAttention(site, config.rope), config_(config) {}
@@ -15,6 +16,8 @@ class SlidingAttention : public SoftmaxAttention {
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
   at::Tensor decode(const at::Tensor& x, DecodeState& state) override;
   double flops_per_token(int64_t seq_len) const override;
+  PlannedTraffic planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+                                 at::ScalarType dtype) const override;
 
  private:
   at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;

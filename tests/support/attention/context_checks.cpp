@@ -10,11 +10,14 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 
+#include "distributed/absent_rank.h"
 #include "distributed/mesh.h"
 #include "distributed/threads.h"
 #include "layers/attention/attention.h"
 #include "layers/attention/common/context/places.h"
+#include "layers/attention/planned_traffic.h"
 #include "layers/basic/rope_documents.h"
 #include "layers/ops/common/recompute.h"
 #include "tests/distributed/gloo_ranks.h"
@@ -408,15 +411,56 @@ void expect_context_recomputes(const AttentionConfig& config, const LayerSite& s
 }
 
 std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const LayerSite& site,
-                                            const ContextCase& a_case) {
+                                            const ContextCase& a_case, at::ScalarType dtype) {
   std::vector<ContextTraffic> traffic(static_cast<size_t>(a_case.ranks));
-  Comparison(config, site, a_case).parts_of_ranks({}, as_threads, false, &traffic);
+  Comparison(config, site, a_case).parts_of_ranks({.inputs = dtype}, as_threads, false, &traffic);
   return traffic;
 }
 
 int64_t bytes_of(const Traffic& traffic, const std::string& label) {
   const auto found = traffic.find(label);
   return found == traffic.end() ? 0 : found->second.bytes;
+}
+
+namespace {
+
+// at_most: labels of which less may be sent.
+void expect_planned(const std::map<std::string, int64_t>& planned, const Traffic& sent,
+                    const std::set<std::string>& at_most) {
+  std::set<std::string> labels;
+  for (const auto& [label, bytes] : planned) labels.insert(label);
+  for (const auto& [label, moved] : sent) labels.insert(label);
+  for (const std::string& label : labels) {
+    const auto found = planned.find(label);
+    const int64_t bytes = found == planned.end() ? 0 : found->second;
+    if (at_most.contains(label))
+      EXPECT_LE(bytes_of(sent, label), bytes) << label;
+    else
+      EXPECT_EQ(bytes_of(sent, label), bytes) << label;
+  }
+}
+
+}  // namespace
+
+void expect_planned_traffic(const AttentionConfig& config, const LayerSite& site, bool all_chosen) {
+  const auto module = make_attention(config, site);
+  const auto* layer = dynamic_cast<const TrafficPlanner*>(module.get());
+  ASSERT_NE(layer, nullptr) << kind_of(config) << " plans nothing";
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const ContextCase& a_case : some_context_cases()) {
+      SCOPED_TRACE(text(kind_of(config), ", ", at::toString(dtype), ", ", described(a_case)));
+      const auto sent = context_traffic(config, site, a_case, dtype);
+      const SequenceLayout layout(a_case.cu_seqlens, a_case.ranks, context_grain({{.config = config}}),
+                                  a_case.balance, causal_pairs);
+      for (int rank = 0; rank < a_case.ranks; ++rank) {
+        const PlannedTraffic planned = layer->planned_traffic(
+            std::make_shared<const ContextGroup>(absent_rank(rank, a_case.ranks), layout), dtype);
+        std::set<std::string> at_most;
+        if (!all_chosen && planned.forward.contains("chosen blocks")) at_most = {"keys", "keys gradients"};
+        expect_planned(planned.forward, sent[static_cast<size_t>(rank)].forward, at_most);
+        expect_planned(planned.backward, sent[static_cast<size_t>(rank)].backward, at_most);
+      }
+    }
 }
 
 void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site,

@@ -57,14 +57,19 @@ void expect_context_rounds_as_one_rank(const AttentionConfig& config, const Laye
 // again.
 void expect_context_recomputes(const AttentionConfig& config, const LayerSite& site);
 
-// What each rank has sent in one pass forward and one backward, float32.
+// What each rank has sent in one pass forward and one backward.
 struct ContextTraffic {
   Traffic forward, backward;
 };
 std::vector<ContextTraffic> context_traffic(const AttentionConfig& config, const LayerSite& site,
-                                            const ContextCase& a_case);
+                                            const ContextCase& a_case, at::ScalarType dtype = at::kFloat);
 // Bytes of a label; 0 when there are none.
 int64_t bytes_of(const Traffic& traffic, const std::string& label);
+
+// That the layer's TrafficPlanner says what every rank sends in both passes of some_context_cases, float32
+// and bfloat16, to the byte; where data choose blocks, the keys of tokens at most. all_chosen: they are not
+// fewer.
+void expect_planned_traffic(const AttentionConfig& config, const LayerSite& site, bool all_chosen = false);
 
 // Float32 with ranks that talk over Gloo, two and three of them: the bits of threads, and one rank's numbers.
 void expect_context_over_gloo(const AttentionConfig& config, const LayerSite& site,

@@ -27,22 +27,23 @@ at::Tensor renumbered(const at::Tensor& indices, const std::vector<int32_t>& pla
   return result.to(indices.device());
 }
 
-std::vector<Interval> tokens_of_blocks(const Piece& piece, const std::vector<int64_t>& blocks, int64_t size) {
-  std::vector<Interval> tokens;
-  for (const int64_t block : blocks)
-    tokens.push_back({piece.history_begin + block * size, piece.history_begin + (block + 1) * size});
-  return tokens;
-}
-
 }  // namespace
+
+HistoryOf history_of_blocks(const BlocksOf& blocks_of, int64_t block_size) {
+  return [=](int rank, const Piece& piece) {
+    std::vector<Interval> tokens;
+    for (const int64_t block : blocks_of(rank, piece))
+      tokens.push_back(
+          {piece.history_begin + block * block_size, piece.history_begin + (block + 1) * block_size});
+    return tokens;
+  };
+}
 
 AttendedPieces attend_blocks_in_context(const std::shared_ptr<const ContextGroup>& context,
                                         const Heads& heads, const std::vector<BlockLists>& lists,
                                         int64_t block_size, const BlocksOf& blocks_of,
                                         const OperatorOf& operator_of) {
-  const PieceKeys keys(context, [&](int rank, const Piece& piece) {
-    return tokens_of_blocks(piece, blocks_of(rank, piece), block_size);
-  });
+  const PieceKeys keys(context, history_of_blocks(blocks_of, block_size));
   std::vector<PieceCall> calls;
   for (size_t i = 0; i < lists.size(); ++i) {
     const Piece& piece = context->pieces()[i];

@@ -13,6 +13,9 @@ namespace longreach {
 // Blocks of a continued piece's document, all before the piece.
 using BlocksOf = std::function<std::vector<int64_t>(int rank, const Piece& piece)>;
 
+// Their tokens.
+HistoryOf history_of_blocks(const BlocksOf& blocks_of, int64_t block_size);
+
 // The operator of lists whose blocks count among the keys that it gets.
 using OperatorOf = std::function<std::shared_ptr<const SoftmaxOperator>(const BlockLists& lists)>;
 

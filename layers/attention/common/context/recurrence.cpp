@@ -17,9 +17,9 @@
 namespace longreach {
 namespace {
 
-at::TensorOptions of_states(const at::Tensor& x) {
-  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-}
+at::ScalarType of_states(at::ScalarType inputs) { return inputs == at::kDouble ? at::kDouble : at::kFloat; }
+
+at::TensorOptions of_states(const at::Tensor& x) { return x.options().dtype(of_states(x.scalar_type())); }
 
 // A document, or what a span holds of one, among a rank's own tokens.
 struct Part {
@@ -181,6 +181,15 @@ at::Tensor recurrence_in_pieces(std::shared_ptr<const ContextGroup> group, const
                                 [](const at::Tensor& x) { return x.defined() && x.requires_grad(); });
   return differentiable(std::make_shared<RecurrenceInPieces>(group, implementation, options, label, keep),
                         inputs)[0];
+}
+
+PlannedTraffic planned_recurrence(const std::shared_ptr<const ContextGroup>& group, int64_t heads, int64_t dk,
+                                  int64_t dv, at::ScalarType dtype, std::string_view label) {
+  const std::string name(label);
+  const StateScan scan(group, name);
+  const StateScan::Sent numbers = scan.sent(heads, dk, dv, 1);
+  const auto size = static_cast<int64_t>(c10::elementSize(of_states(dtype)));
+  return {{{name, numbers.forward * size}}, {{scan.backward_label(), numbers.backward * size}}};
 }
 
 }  // namespace longreach

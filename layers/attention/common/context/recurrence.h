@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "distributed/context_group.h"
+#include "layers/attention/planned_traffic.h"
 #include "layers/ops/recurrence/recurrence.h"
 
 namespace longreach {
@@ -27,5 +28,9 @@ struct PiecesOfRecurrence {
 at::Tensor recurrence_in_pieces(std::shared_ptr<const ContextGroup> group, const PiecesOfRecurrence& input,
                                 Implementation implementation, const RecurrenceOptions& options,
                                 std::string_view label);
+
+// What it sends, of H heads, Dk and Dv features.
+PlannedTraffic planned_recurrence(const std::shared_ptr<const ContextGroup>& group, int64_t heads, int64_t dk,
+                                  int64_t dv, at::ScalarType dtype, std::string_view label);
 
 }  // namespace longreach

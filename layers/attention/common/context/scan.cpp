@@ -120,7 +120,7 @@ StateScan::Entering StateScan::forward(const at::Tensor& leaves, const at::Tenso
 
 at::Tensor StateScan::backward(const at::Tensor& grad_states, const at::Tensor& factors) const {
   const int64_t heads = grad_states.size(1), dk = grad_states.size(2), dv = grad_states.size(3);
-  const std::string label = label_ + ".backward";
+  const std::string label = backward_label();
   const at::Tensor all = to_home(grad_states.flatten(2), entering_, label);
   const int64_t mine = all.size(1);
   const at::Tensor grads = all.view({all.size(0), mine, dk, dv}),
@@ -136,6 +136,14 @@ at::Tensor StateScan::backward(const at::Tensor& grad_states, const at::Tensor& 
   }
   const at::Tensor own = from_home(leaves.flatten(2), heads, leaving_, label);
   return own.reshape({own.size(0), heads, dk, dv});
+}
+
+StateScan::Sent StateScan::sent(int64_t heads, int64_t dk, int64_t dv, int64_t factor) const {
+  const size_t rank = index(group_->rank());
+  const int64_t here = shares(heads)[rank], others = heads - here, all = total(leaving_),
+                leaves = leaving_[rank], enters = entering_[rank], state = dk * dv;
+  return {.forward = leaves * others * (state + factor) + (all - enters) * here * state,
+          .backward = enters * others * state + (all - leaves) * here * state};
 }
 
 }  // namespace longreach

@@ -54,6 +54,13 @@ class StateScan {
   // its own pass from the states that enter, to the gradients of those that leave, has it there.
   at::Tensor backward(const at::Tensor& grad_states, const at::Tensor& factors) const;
 
+  // Numbers that this rank sends, by the formulae above; factor: W.
+  struct Sent {
+    int64_t forward = 0, backward = 0;
+  };
+  Sent sent(int64_t heads, int64_t dk, int64_t dv, int64_t factor) const;
+  std::string backward_label() const { return label_ + ".backward"; }
+
  private:
   std::vector<int64_t> shares(int64_t heads) const;
   at::Tensor to_home(const at::Tensor& x, const std::vector<int64_t>& counts, const std::string& label) const;

@@ -13,6 +13,8 @@ class StretchRows {
   // count: SequenceLayout::counted. A row belongs to whom the last token that it waits for belongs to.
   StretchRows(std::shared_ptr<const ContextGroup> context, const std::function<int64_t(int64_t)>& count);
 
+  // Rows that belong to this rank.
+  int64_t own() const { return counted_.tokens(context_->rank()); }
   // What arrives: for every own piece the rows of its documents from the first on, up to the piece's end.
   const std::shared_ptr<const RowExchange>& exchange() const { return exchange_; }
   // Those of a piece among what arrives; those of tokens [begin, end), which a rank has wanted.

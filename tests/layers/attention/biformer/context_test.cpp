@@ -46,5 +46,10 @@ TEST(BiformerContext, SendsMeansBitsAndChosenRegions) {
     }
 }
 
+TEST(BiformerContext, PlansWhatItSends) {
+  expect_planned_traffic(BiformerConfig{.region = 16, .topk = 1}, small_site());
+  expect_planned_traffic(BiformerConfig{.region = 16, .topk = 64}, small_site(), true);
+}
+
 }  // namespace
 }  // namespace longreach::test

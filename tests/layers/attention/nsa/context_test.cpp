@@ -87,5 +87,14 @@ TEST(NsaContext, SendsWindowsBitsAndChosenBlocks) {
     }
 }
 
+TEST(NsaContext, PlansWhatItSends) {
+  NsaConfig config = small("fla", "mean");
+  expect_planned_traffic(config, small_site());
+  config.num_blocks = 64;
+  expect_planned_traffic(config, small_site(), true);
+  config.compress_block = config.compress_stride = 16;
+  expect_planned_traffic(config, small_site(), true);
+}
+
 }  // namespace
 }  // namespace longreach::test

@@ -48,5 +48,9 @@ TEST(S2Context, SendsTheBlocksOfThePattern) {
   }
 }
 
+TEST(S2Context, PlansWhatItSends) {
+  expect_planned_traffic(S2Config{.block_size = 16, .local_blocks = 2, .vert_stride = 3}, small_site());
+}
+
 }  // namespace
 }  // namespace longreach::test

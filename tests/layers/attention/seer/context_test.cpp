@@ -94,5 +94,14 @@ TEST(SeerContext, DistillingSendsKeysOfTheTruth) {
   }
 }
 
+TEST(SeerContext, PlansWhatItSends) {
+  for (const char* form : {"decode", "prefill"})
+    for (const char* mode : {"dense", "sparse", "distill"})
+      expect_planned_traffic(small(mode, form), small_site());
+  SeerConfig all = small("sparse", "decode");
+  all.selection = "threshold", all.threshold = 0.0, all.gate_loss = false;
+  expect_planned_traffic(all, small_site(), true);
+}
+
 }  // namespace
 }  // namespace longreach::test

@@ -45,5 +45,9 @@ TEST(SlidingContext, SendsTheWindowAndTheSinks) {
   }
 }
 
+TEST(SlidingContext, PlansWhatItSends) {
+  expect_planned_traffic(SlidingConfig{.window = 100, .sinks = 3}, small_site());
+}
+
 }  // namespace
 }  // namespace longreach::test
