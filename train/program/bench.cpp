@@ -318,6 +318,7 @@ int bench_verb(const Arguments& arguments) {
   if (first == "train") return bench_train(rest);
   if (first == "scaling") return bench_scaling(rest);
   if (first == "exchanges") return bench_exchanges(rest);
+  if (first == "estimate") return bench_estimate(rest);
   if (first == "targets") return check_targets(rest);
   return speed(arguments);
 }

@@ -22,7 +22,7 @@ struct Options {
   std::vector<int> ranks{2};
   Setting shape{.rounds = 5};
   std::string json_path;
-  bool context = true;
+  bool context = true, weak = false;
 };
 
 void add_options(CLI::App& app, Options& options) {
@@ -39,6 +39,7 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(2, 1024))
       ->capture_default_str();
   count("--seq-len", options.shape.tokens, "tokens of the row, which is one document");
+  app.add_flag("--weak", options.weak, "--seq-len is a rank's part: rows grow with the ranks");
   count("--heads", options.shape.heads, "heads of queries, keys and values");
   count("--head-dim", options.shape.head_dim, "head dimension");
   app.add_option("--dtype", options.shape.dtype, "float32 or bfloat16")
@@ -51,7 +52,8 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   app.add_option("--set", options.shape.options, "KEY=VALUE, an option of the kinds (longreach info KIND)");
-  app.add_option("--json", options.json_path, "write machine and rows to this file");
+  app.add_option("--json", options.json_path,
+                 "write machine and rows to this file; `longreach plot` draws it");
 }
 
 // Each kind balanced; dense contiguous beside it.
@@ -61,6 +63,7 @@ std::vector<ContextSetting> settings_of(const Options& options) {
     for (const std::string& kind : options.kinds) {
       ContextSetting setting{.layer = options.shape, .ranks = ranks};
       setting.layer.name = layer_name(kind);
+      if (options.weak) setting.layer.tokens *= ranks;
       setting.layer.kv_heads = setting.layer.heads;
       setting.layer.pass = "both";
       setting.layer.peer.clear();
@@ -72,6 +75,13 @@ std::vector<ContextSetting> settings_of(const Options& options) {
       settings.push_back(setting);
     }
   return settings;
+}
+
+nlohmann::json json_of(const ContextRow& row) {
+  nlohmann::json json = row;
+  json["name"] = row.setting.layer.name + ", " + row.setting.balance;
+  json["ranks"] = row.setting.ranks;
+  return json;
 }
 
 void print_row(const ContextRow& row) {
@@ -102,13 +112,13 @@ int bench_context_scaling(const Arguments& arguments) {
   for (const ContextSetting& setting : settings) {
     const ContextRow row = measure_in_ranks(setting);
     print_row(row);
-    json["rows"].push_back(row);
+    json["rows"].push_back(json_of(row));
   }
   std::printf(
-      "load  %.2f before, %.2f after; T = %lld, %d thread(s) a rank, medians of %d rounds; predicted: the "
+      "load  %.2f before, %.2f after; T = %lld%s, %d thread(s) a rank, medians of %d rounds; predicted: the "
       "dearest rank over the mean\n",
-      load_before, load_average(), static_cast<long long>(options.shape.tokens), options.shape.threads,
-      options.shape.rounds);
+      load_before, load_average(), static_cast<long long>(options.shape.tokens),
+      options.weak ? " a rank" : "", options.shape.threads, options.shape.rounds);
   std::fflush(stdout);
   if (!options.json_path.empty()) write_json(options.json_path, json);
   return 0;

@@ -33,10 +33,14 @@ void print_row(const ScalingRow& row) {
               100 * row.waited, row.bytes / (1 << 20), row.start_seconds);
 }
 
-nlohmann::json json_of(const ScalingRow& row) {
-  return {{"ranks", row.ranks}, {"tokens_per_second", row.tokens_per_second},
-          {"ratio", row.ratio}, {"waited", row.waited},
-          {"bytes", row.bytes}, {"start_seconds", row.start_seconds}};
+nlohmann::json json_of(const ScalingRow& row, const char* name) {
+  return {{"name", name},
+          {"ranks", row.ranks},
+          {"ratio", row.ratio},
+          {"tokens_per_second", row.tokens_per_second},
+          {"bytes", row.bytes},
+          {"waited", row.waited},
+          {"start_seconds", row.start_seconds}};
 }
 
 // Seconds of one call, the slower rank's: both wait for the other.
@@ -106,7 +110,7 @@ int bench_scaling(const Arguments& arguments) {
   app.add_flag("--strong", strong, "the same rows a step on any number of ranks; else as many rows a rank");
   app.add_flag("--data", data, "each rank has rows of its own, as without this flag");
   app.add_flag("--context", context, "ranks share one row of one layer; see bench scaling --context --help");
-  app.add_option("--json", json_path, "write machine and rows to this file");
+  app.add_option("--json", json_path, "write machine and rows to this file; `longreach plot` draws it");
   if (!parse_arguments(app, arguments)) return 0;
   if (strong)
     setting.rows = rows_of(setting.config, *std::max_element(setting.ranks.begin(), setting.ranks.end()));
@@ -118,7 +122,7 @@ int bench_scaling(const Arguments& arguments) {
   nlohmann::json json = {{"cpu", machine.cpu}, {"rows", nlohmann::json::array()}};
   for (const ScalingRow& row : rows) {
     print_row(row);
-    json["rows"].push_back(json_of(row));
+    json["rows"].push_back(json_of(row, strong ? "as many rows a step" : "as many rows a rank"));
   }
   std::printf("load  %.2f before, %.2f after; %d thread(s) a rank, medians of %d rounds\n", load_before,
               load_average(), setting.threads, setting.rounds);

@@ -29,14 +29,17 @@ std::string default_output(const std::string& input) {
 }
 
 void plot_scaling(const PlotOptions& options) {
+  const bool ranks = plot::tells_ranks(options.inputs.front());
   std::vector<plot::Series> all;
   for (const std::string& input : options.inputs)
-    for (plot::Series& series : plot::read_scaling(input)) {
+    for (plot::Series& series : ranks ? plot::read_ranks(input) : plot::read_scaling(input)) {
       if (options.inputs.size() > 1)
         series.label += " (" + std::filesystem::path(input).stem().string() + ")";
       all.push_back(std::move(series));
     }
-  plot::draw(options.output, [&](const std::string& file) { return plot::scaling_script(file, all); });
+  plot::draw(options.output, [&](const std::string& file) {
+    return ranks ? plot::ranks_script(file, all) : plot::scaling_script(file, all);
+  });
 }
 
 void plot_runs(const PlotOptions& options) {

@@ -20,6 +20,7 @@ int bench_train(const Arguments& arguments);            // bench train
 int bench_scaling(const Arguments& arguments);          // bench scaling
 int bench_context_scaling(const Arguments& arguments);  // bench scaling --context
 int bench_exchanges(const Arguments& arguments);        // bench exchanges
+int bench_estimate(const Arguments& arguments);         // bench estimate
 int plot_verb(const Arguments& arguments);
 int info_verb(const Arguments& arguments);
 

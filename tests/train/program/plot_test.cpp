@@ -94,6 +94,25 @@ TEST(Plot, ReadsScalingRows) {
   }
 }
 
+TEST(Plot, ReadsRowsOfRanks) {
+  TemporaryFolder folder;
+  const std::string path = folder.path("b.json");
+  test::write_file(path, R"({"rows": [{"name": "dense", "ranks": 4, "ratio": 3.1, "waited": 0.1},
+      {"name": "dense", "ranks": 2, "ratio": 1.8}, {"name": "s2", "ranks": 2, "ratio": 1.9}]})");
+  EXPECT_TRUE(plot::tells_ranks(path));
+  const auto series = plot::read_ranks(path);
+  ASSERT_EQ(series.size(), 2u);
+  EXPECT_EQ(series[0].label, "dense");
+  EXPECT_EQ(series[0].x, (std::vector<double>{2, 4}));
+  EXPECT_EQ(series[0].y, (std::vector<double>{1.8, 3.1}));
+  EXPECT_THAT(plot::ranks_script("a.png", series), HasSubstr("title 'ideal'"));
+  EXPECT_NE(error_of([&] { plot::read_scaling(path); }), "");
+  test::write_file(path, R"({"rows": [{"name": "dense", "ranks": 2, "ratio": 0}]})");
+  EXPECT_THAT(error_of([&] { plot::read_ranks(path); }), HasSubstr("ratio > 0"));
+  test::write_file(path, R"({"rows": [{"name": "ours", "T": 10, "seconds": 1}]})");
+  EXPECT_FALSE(plot::tells_ranks(path));
+}
+
 TEST(Plot, DrawsPngAndSvg) {
   if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed";
   TemporaryFolder folder;

@@ -100,17 +100,32 @@ std::string curves_script(const std::string& output, const std::string& x, const
   return out.str();
 }
 
-std::string scaling_script(const std::string& output, const std::vector<Series>& series) {
+namespace {
+
+// before: what is plotted beside the series, ending with a comma.
+std::string log_log_script(const std::string& output, const std::vector<Series>& series, const char* x,
+                           const char* y, const char* before) {
   std::ostringstream out;
   preamble(out, output, 960, 600);
   for (size_t i = 0; i < series.size(); ++i) data(out, text("$s", i), series[i]);
-  out << "set logscale xy\nset logscale x 2\nset xlabel 'T, tokens'\nset ylabel 'microseconds a token'\nset "
-         "key left top\nplot ";
+  out << "set logscale xy\nset logscale x 2\nset xlabel '" << x << "'\nset ylabel '" << y
+      << "'\nset key left top\nplot " << before;
   for (size_t i = 0; i < series.size(); ++i)
     out << (i ? ", " : "") << "$s" << i << " with linespoints pt 7 lw 2 lc rgb " << colour(i) << " title "
         << quoted(series[i].label);
   out << "\nset output\n";
   return out.str();
+}
+
+}  // namespace
+
+std::string scaling_script(const std::string& output, const std::vector<Series>& series) {
+  return log_log_script(output, series, "T, tokens", "microseconds a token", "");
+}
+
+std::string ranks_script(const std::string& output, const std::vector<Series>& series) {
+  return log_log_script(output, series, "ranks", "times the speed of one",
+                        "x with lines dt 2 lc rgb 'gray' title 'ideal', ");
 }
 
 std::string heat_maps_script(const std::string& output, const std::vector<HeatMap>& maps) {

@@ -16,6 +16,9 @@ std::string curves_script(const std::string& output, const std::string& x, const
 // Log-log, microseconds a token against T.
 std::string scaling_script(const std::string& output, const std::vector<Series>& series);
 
+// Log-log, times the speed of one rank against ranks, and what would be ideal.
+std::string ranks_script(const std::string& output, const std::vector<Series>& series);
+
 // A matrix drawn as a heat map, row 0 at the top.
 struct HeatMap {
   std::string title, x, y;  // of the axes

@@ -73,6 +73,40 @@ std::string label_of(const std::string& run) {
   return name.string();
 }
 
+Json read_benchmark(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file.good()) throw DataError(one_line(text(path, ": cannot be read")));
+  Json json = Json::parse(file, nullptr, false);
+  const bool shaped = json.is_object() && json.contains("rows") && json["rows"].is_array();
+  check<DataError>(
+      shaped, one_line(path),
+      ": is not a benchmark's JSON: {\"rows\": [{\"name\", \"T\", \"seconds\"}, ...]}, or \"ranks\" "
+      "and \"ratio\"");
+  return json;
+}
+
+struct BenchmarkRow {
+  std::string name;
+  double x, y;
+};
+
+std::vector<BenchmarkRow> benchmark_rows(const std::string& path, const char* x, const char* y) {
+  const Json json = read_benchmark(path);
+  const auto positive = [](const Json& row, const char* key) {
+    return row.contains(key) && row[key].is_number() && row[key].get<double>() > 0;
+  };
+  std::vector<BenchmarkRow> rows;
+  for (const Json& row : json["rows"]) {
+    const bool good = row.is_object() && row.contains("name") && row["name"].is_string() &&
+                      positive(row, x) && positive(row, y);
+    check<DataError>(good, one_line(path), ": row ", rows.size(), ": needs name, ", x, " > 0 and ", y,
+                     " > 0");
+    rows.push_back({row["name"].get<std::string>(), row[x].get<double>(), row[y].get<double>()});
+  }
+  check<DataError>(!rows.empty(), one_line(path), ": holds no rows");
+  return rows;
+}
+
 }  // namespace
 
 std::vector<double> smoothed(const std::vector<double>& values) {
@@ -100,31 +134,37 @@ std::vector<Curve> read_run(const std::string& run, const std::string& x, const 
 }
 
 std::vector<Series> read_scaling(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file.good()) throw DataError(one_line(text(path, ": cannot be read")));
-  const Json json = Json::parse(file, nullptr, false);
-  const bool shaped = json.is_object() && json.contains("rows") && json["rows"].is_array();
-  check<DataError>(shaped, one_line(path),
-                   ": is not a benchmark's JSON: {\"rows\": [{\"name\", \"T\", \"seconds\"}, ...]}");
   std::map<std::string, std::map<double, double>> best;
-  size_t number = 0;
-  for (const Json& row : json["rows"]) {
-    const bool good = row.is_object() && row.contains("name") && row["name"].is_string() &&
-                      row.contains("T") && row["T"].is_number() && row.contains("seconds") &&
-                      row["seconds"].is_number() && row["T"].get<double>() > 0 &&
-                      row["seconds"].get<double>() > 0;
-    check<DataError>(good, one_line(path), ": row ", number++, ": needs name, T > 0 and seconds > 0");
-    const double tokens = row["T"].get<double>(), seconds = row["seconds"].get<double>();
-    auto& times = best[row["name"].get<std::string>()];
-    times[tokens] = times.count(tokens) ? std::min(times[tokens], seconds) : seconds;
+  for (const BenchmarkRow& row : benchmark_rows(path, "T", "seconds")) {
+    auto& times = best[row.name];
+    times[row.x] = times.count(row.x) ? std::min(times[row.x], row.y) : row.y;
   }
-  check<DataError>(!best.empty(), one_line(path), ": holds no rows");
   std::vector<Series> all;
   for (const auto& [name, times] : best) {
     Series series{name, {}, {}};
     for (const auto& [tokens, seconds] : times) {
       series.x.push_back(tokens);
       series.y.push_back(1e6 * seconds / tokens);
+    }
+    all.push_back(std::move(series));
+  }
+  return all;
+}
+
+bool tells_ranks(const std::string& path) {
+  const Json json = read_benchmark(path);
+  return !json["rows"].empty() && json["rows"][0].is_object() && json["rows"][0].contains("ranks");
+}
+
+std::vector<Series> read_ranks(const std::string& path) {
+  std::map<std::string, std::map<double, double>> ratios;
+  for (const BenchmarkRow& row : benchmark_rows(path, "ranks", "ratio")) ratios[row.name][row.x] = row.y;
+  std::vector<Series> all;
+  for (const auto& [name, of_ranks] : ratios) {
+    Series series{name, {}, {}};
+    for (const auto& [ranks, ratio] : of_ranks) {
+      series.x.push_back(ranks);
+      series.y.push_back(ratio);
     }
     all.push_back(std::move(series));
   }

@@ -25,6 +25,12 @@ std::vector<Curve> read_run(const std::string& run, const std::string& x, const 
 // sorted by T; several rows of a name and T count as their least. Throws DataError.
 std::vector<Series> read_scaling(const std::string& path);
 
+// {"rows": [{"name": .., "ranks": .., "ratio": ..}, ...]} -> one Series a name, the speed in that of one rank
+// against ranks, sorted by ranks. Throws DataError.
+std::vector<Series> read_ranks(const std::string& path);
+// Whether a benchmark's rows tell ranks and not lengths.
+bool tells_ranks(const std::string& path);
+
 // Exponential moving average over about a fiftieth of the points, free of the start's bias.
 std::vector<double> smoothed(const std::vector<double>& values);
 
