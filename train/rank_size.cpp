@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "distributed/flat_unit.h"
 #include "distributed/unit_parameters.h"
 
 namespace longreach {
@@ -73,6 +74,8 @@ RankState state_of_rank(const Transformer& model, const ParallelDegrees& degrees
   const double sums =
       stage == 0 ? 2 * to_all(flat, world) : to_all(flat, world) + to_all(flat / share, copies);
   state.sent["gradients"] = sums * (stage >= 2 ? passes : 1);
+  // Of float32 shares the squares, summed in float64 block by block.
+  if (stage > 0) state.sent["norm"] = to_all(flat / 4 / kSquaresBlock * 8, share);
   if (stage == 1 || stage == 2) state.sent["parameters"] = to_all(flat, share);
   if (stage == 3) {
     const double rest = units.back().whole();

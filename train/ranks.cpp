@@ -70,6 +70,14 @@ ParallelDegrees degrees_of(const ParallelConfig& config, int64_t world) {
                  world);
 }
 
+int64_t fewest_ranks(const ParallelConfig& config) {
+  int64_t ranks = 1;
+  for (const int64_t degree : {config.data_parallel_replicate_degree, config.data_parallel_shard_degree,
+                               config.context_parallel_degree})
+    ranks *= std::max<int64_t>(degree, 1);
+  return ranks;
+}
+
 Group join_world(const Environment& environment, const CommConfig& config, seconds patience,
                  const std::string& device) {
   if (environment.world == 1) return nullptr;

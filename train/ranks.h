@@ -15,6 +15,8 @@ int threads_of_rank(const Environment& environment, int64_t asked);
 
 // Throws ConfigError when the degrees of [parallel] do not give so many ranks.
 ParallelDegrees degrees_of(const ParallelConfig& config, int64_t world);
+// The least number of ranks that the degrees of [parallel] allow.
+int64_t fewest_ranks(const ParallelConfig& config);
 
 struct Ranks {
   Environment environment;

@@ -152,7 +152,7 @@ void print_run_size(const RunSize& size, const RunConfig& config, int64_t availa
   if (size.transient > 0) out << ", of other ranks at most " << gib(size.transient);
   out << "; together about " << gib(size.total()) << "\n";
   for (const auto& [label, bytes] : size.sent)
-    out << "sent       " << label << " " << gib(bytes) << " a rank and step\n";
+    out << "sent       " << label << " " << std::setprecision(0) << bytes << " bytes a rank and step\n";
   out << "machine    " << gib(real(available)) << " of memory left\n";
 }
 

@@ -53,13 +53,49 @@ TEST_F(BeforeTraining, SaysWhatARankOfAMeshCosts) {
   ASSERT_EQ(dry.code, 0) << dry.err;
   for (const char* part :
        {"of a rank: weights ", "of other ranks at most ", "sent       gradients ", "sent       parameters ",
-        "a rank and step", "the dearest of 8 ranks", "ptrr ", "headtail ", "none ", "this run: ptrr"})
+        "sent       norm ", "a rank and step", "the dearest of 8 ranks", "ptrr ", "headtail ", "none ",
+        "this run: ptrr", "sent       keys ", " bytes by rank 0 in step 1", " by the rank that sends most"})
     EXPECT_NE(dry.out.find(part), std::string::npos) << part << "\n" << dry.out;
   EXPECT_FALSE(std::filesystem::exists(folder_.path("run")));
   EXPECT_EQ(train({"--dry-run", "--world-size", "63", "--parallel.context_parallel_degree", "8"}).code, 2);
   EXPECT_EQ(train({"--dry-run", "--world-size", "0"}).code, 2);
   EXPECT_EQ(train({"--dry-run", "--world-size"}).code, 2);
   EXPECT_EQ(train({"--world-size", "2"}).code, 2);
+  // Without a number of ranks: as many as the degrees need.
+  const ProgramResult least = train({"--dry-run", "--parallel.context_parallel_degree", "4"});
+  EXPECT_EQ(least.code, 0) << least.err;
+  EXPECT_NE(least.out.find("the dearest of 4 ranks"), std::string::npos) << least.out;
+}
+
+// A model of 3.6 billion parameters over 64 ranks, with less than 1 GiB of memory of its own (in KiB).
+TEST_F(BeforeTraining, PlansALargeMeshInLittleMemory) {
+  const ProgramResult dry = run_command({"bash",
+                                         "-c",
+                                         "ulimit -d 1048576; exec \"$0\" \"$@\"",
+                                         LONGREACH_PROGRAM,
+                                         "train",
+                                         config_,
+                                         "--dry-run",
+                                         "--world-size",
+                                         "64",
+                                         "--parallel.context_parallel_degree",
+                                         "16",
+                                         "--parallel.zero_stage",
+                                         "3",
+                                         "--model.hidden_size",
+                                         "8192",
+                                         "--model.num_attention_heads",
+                                         "64",
+                                         "--model.num_key_value_heads",
+                                         "8",
+                                         "--model.head_dim",
+                                         "128",
+                                         "--model.intermediate_size",
+                                         "28672",
+                                         "--model.vocab_size",
+                                         "128256"});
+  ASSERT_EQ(dry.code, 0) << dry.err;
+  EXPECT_NE(dry.out.find("the dearest of 16 ranks"), std::string::npos) << dry.out;
 }
 
 TEST_F(BeforeTraining, SizesThatCannotFitAreRefused) {

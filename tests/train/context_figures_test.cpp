@@ -46,7 +46,7 @@ std::optional<ContextFigures> figures_of(int ranks, const RunConfig& config) {
     const auto model = std::make_shared<Transformer>(config.model, 1);
     DataParallel parallel(*model, model->units(), mesh, 0);
     StepData data{.plan = step_plan(config.training, mesh.data)};
-    data.micro_batches.push_back(to_model_input(one_document(), context_plan(config, model, mesh.context)));
+    data.micro_batches.push_back(to_model_input(one_document(), context_plan(config, model, mesh)));
     data.tokens = data.labelled = kTokens;
     parallel.begin_step();
     const StepLosses losses = backward_of_step(*model, parallel, data, 0, config, {}, mesh);
@@ -74,7 +74,7 @@ TEST(ContextFigures, OneRankSharesNothing) {
 TEST(ContextFigures, PredictTheLayoutsImbalance) {
   const RunConfig contiguous = config_of(DenseConfig{}, "none"), balanced = config_of(DenseConfig{});
   const auto model = std::make_shared<Transformer>(contiguous.model, 1);
-  const Cost cost = context_plan(contiguous, model, nullptr).cost;
+  const Cost cost = context_plan(contiguous, model, {}).cost;
   for (const int ranks : {2, 4}) {
     const auto none = figures_of(ranks, contiguous), ptrr = figures_of(ranks, balanced);
     ASSERT_TRUE(none && ptrr);
@@ -89,24 +89,27 @@ TEST(ContextFigures, PredictTheLayoutsImbalance) {
   }
 }
 
-// Every block where all may be chosen, fewer where a query chooses one; each kind that chooses.
+// Every block where all may be chosen, none where a query has its own alone; every kind that chooses.
 TEST(ContextFigures, CountTheBlocksThatRanksChose) {
-  const auto all = figures_of(2, config_of(BiformerConfig{.region = 64, .topk = 8}, "none"));
+  NsaConfig nsa{.num_blocks = 64};
+  const auto all = figures_of(2, config_of(nsa, "none"));
   ASSERT_TRUE(all && all->selected_union);
   EXPECT_EQ(*all->selected_union, 1.0);
-  // The second rank has four regions of queries, which choose one region each, and theirs before others.
-  const auto one = figures_of(2, config_of(BiformerConfig{.region = 64, .topk = 1}, "none"));
-  ASSERT_TRUE(one && one->selected_union);
-  EXPECT_LT(*one->selected_union, 1.0);
-  SeerConfig sparse;
-  sparse.mode = "sparse";
-  for (const AttentionConfig& kind : {AttentionConfig(NsaConfig{}), AttentionConfig(sparse)}) {
+  nsa.num_blocks = 1, nsa.first_blocks = 0, nsa.latest_blocks = 1;
+  const auto own = figures_of(2, config_of(nsa, "none"));
+  ASSERT_TRUE(own && own->selected_union);
+  EXPECT_EQ(*own->selected_union, 0.0);
+  int choose = 0;
+  for (const AttentionConfig& kind : all_attention_configs()) {
     SCOPED_TRACE(kind_of(kind));
     const auto figures = figures_of(2, config_of(kind, "none"));
-    ASSERT_TRUE(figures && figures->selected_union);
+    ASSERT_TRUE(figures);
+    if (!figures->selected_union) continue;
+    ++choose;
     EXPECT_GT(*figures->selected_union, 0.0);
     EXPECT_LE(*figures->selected_union, 1.0);
   }
+  EXPECT_GE(choose, 2);
 }
 
 }  // namespace

@@ -107,6 +107,7 @@ Traffic traffic_of_step(const Group& world, const RunConfig& config, const Paral
     model.loss(tokens, tokens, whole_rows(1, kTokens)).loss_sum.backward();
   }
   parallel.finish();
+  parallel.squared_norm();
   parallel.publish();
   return parallel.take_traffic();
 }
@@ -124,7 +125,7 @@ TEST(RunSize, CountsWhatAStepSends) {
       const RunSize size = size_of_run(config, degrees);
       run_ranks(static_cast<int>(size.ranks), [&](const Group& world) {
         const Traffic sent = traffic_of_step(world, config, degrees);
-        for (const char* label : {"gradients", "parameters"}) {
+        for (const char* label : {"gradients", "parameters", "norm"}) {
           const auto counted = size.sent.find(label);
           const auto moved = sent.find(label);
           EXPECT_EQ(counted == size.sent.end() ? 0 : counted->second,

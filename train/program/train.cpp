@@ -19,7 +19,6 @@
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
 #include "train/base_model.h"
-#include "train/context_balance.h"
 #include "train/decay_groups.h"
 #include "train/device.h"
 #include "train/export.h"
@@ -36,6 +35,7 @@
 #include "train/program/terminal.h"
 #include "train/ranks.h"
 #include "train/run_size.h"
+#include "train/shared_rows.h"
 #include "train/signals.h"
 #include "train/trainer.h"
 
@@ -159,7 +159,7 @@ void print_places(const RunConfig& config, const Trainer& trainer) {
 struct Asked {
   Arguments words;  // CONFIG and overrides
   bool help = false, print_config = false, dry_run = false;
-  int64_t world_size = 0;  // of a dry run; 0: as many ranks as there are
+  int64_t world_size = 0;  // of a dry run; 0: not said
 };
 
 // Of --world-size.
@@ -205,6 +205,13 @@ Asked parse_flags(const Arguments& arguments) {
   return asked;
 }
 
+// What a dry run is of: as many ranks as were asked for, as there are, or, where there is one, as the degrees
+// need.
+int64_t world_of_dry_run(const Asked& asked, const Environment& environment, const ParallelConfig& config) {
+  if (asked.world_size > 0) return asked.world_size;
+  return environment.world > 1 ? environment.world : fewest_ranks(config);
+}
+
 // Before anything is written or allocated, or, but for the balance of ranks that share rows, read. True when
 // that was all that was asked for.
 bool answered(const Asked& asked, RunConfig& config, const Environment& environment,
@@ -220,13 +227,12 @@ bool answered(const Asked& asked, RunConfig& config, const Environment& environm
     return false;
   }
   const ParallelDegrees degrees =
-      degrees_of(config.parallel, asked.world_size > 0 ? asked.world_size : environment.world);
+      degrees_of(config.parallel, world_of_dry_run(asked, environment, config.parallel));
   const RunSize size = size_of_run(config, degrees);
   print_run_size(size, config, available, std::cout);
   // Ranks that are not here need nothing of this machine.
-  if (asked.world_size == 0) expect_memory(size, config, available);
-  if (degrees.context > 1)
-    print_context_balance(config, static_cast<int>(degrees.context), tokenizer, std::cout);
+  if (size.ranks == environment.world) expect_memory(size, config, available);
+  if (degrees.context > 1) print_shared_rows(config, degrees, tokenizer, std::cout);
   return true;
 }
 
