@@ -2,6 +2,7 @@
 
 #include "distributed/absent_rank.h"
 #include "layers/attention/planned_traffic.h"
+#include "train/ranks.h"
 #include "train/step_data.h"
 
 namespace longreach {
@@ -25,10 +26,10 @@ std::vector<std::map<std::string, int64_t>> context_traffic(const RunConfig& con
   std::vector<std::map<std::string, int64_t>> sent;
   for (int64_t rank = 0; rank < degrees.context; ++rank) {
     const Group group = absent_rank(static_cast<int>(rank), static_cast<int>(degrees.context));
+    const Mesh mesh{.context = group, .heads = head_groups(group, context_method(config))};
     auto& own = sent.emplace_back();
     for (const ModelInput& micro :
-         load_step(loader, config.training, plan, context_plan(config, model, {.context = group}), 0)
-             .micro_batches) {
+         load_step(loader, config.training, plan, context_plan(config, model, mesh), 0).micro_batches) {
       const PlannedTraffic planned = planned_traffic(*model, micro.batch.context, dtype);
       add(own, planned.forward, forwards);
       add(own, planned.backward, 1);

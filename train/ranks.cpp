@@ -43,7 +43,9 @@ std::string shared_keys(RunConfig config) {
 
 ContextMethod context_method(const RunConfig& config) {
   const std::string& name = config.parallel.context_parallel_method;
-  return name == "heads" ? ContextMethod::heads : ContextMethod::fetch;
+  return name == "heads"  ? ContextMethod::heads
+         : name == "auto" ? ContextMethod::automatic
+                          : ContextMethod::fetch;
 }
 
 void expect_heads_for_all(const RunConfig& config, int64_t ranks) {
@@ -55,7 +57,7 @@ void expect_heads_for_all(const RunConfig& config, int64_t ranks) {
     const int64_t heads = key_heads(entry.config, model.num_attention_heads, kv_heads);
     check<ConfigError>(heads >= ranks, "parallel.context_parallel_method = \"heads\": `", entry.kind(),
                        "` has ", heads, " key heads for parallel.context_parallel_degree = ", ranks,
-                       ", expected at least one for each rank; use \"fetch\"");
+                       ", expected at least one for each rank; use \"fetch\" or \"auto\"");
   }
 }
 

@@ -88,11 +88,12 @@ void ParallelConfig::fields(FieldVisitor& visit) {
            "how a row is dealt out to them: ptrr (pieces by their cost), headtail (a piece from the front "
            "with one from the back), none (one piece each)",
        .allowed = one_of({"ptrr", "headtail", "none"})});
-  visit.field(
-      "context_parallel_method", context_parallel_method,
-      {.help = "what crosses between them: fetch (the keys, blocks or states that a rank's tokens "
-               "read) or heads (all tokens of some heads; every layer needs a key head for each rank)",
-       .allowed = one_of({"fetch", "heads"})});
+  visit.field("context_parallel_method", context_parallel_method,
+              {.help = "what crosses between them: fetch (the keys, blocks or states that a rank's tokens "
+                       "read), heads (all tokens of some heads; every layer needs a key head for each rank), "
+                       "auto (layer by layer what plans fewer bytes, or heads among neighbours and fetch "
+                       "between them)",
+               .allowed = one_of({"fetch", "heads", "auto"})});
   visit.field("zero_stage", zero_stage,
               {.help = "what ranks of the shard degree share instead of each having all of it: 0 nothing; 1 "
                        "optimizer state; 2 gradients too, which are then summed after each micro-batch; 3 "

@@ -111,7 +111,7 @@ TEST(RunConfig, DegreesAreCountsOrWhatOthersLeave) {
   }
   test::expect_error<ConfigError>("expected one of ptrr, headtail, none",
                                   [&] { read("context_parallel_load_balancer", "\"zigzag\""); });
-  test::expect_error<ConfigError>("expected one of fetch, heads",
+  test::expect_error<ConfigError>("expected one of fetch, heads, auto",
                                   [&] { read("context_parallel_method", "\"ring\""); });
 }
 

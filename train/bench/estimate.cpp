@@ -41,8 +41,9 @@ SharedRow shared_row(const RunConfig& config, int64_t ranks) {
   const int64_t asked = std::min(kAsked, ranks);
   for (int64_t i = 0; i < asked; ++i) {
     const auto rank = static_cast<int>(i * (ranks - 1) / (asked - 1));
+    const Group group = absent_rank(rank, static_cast<int>(ranks));
     const auto context =
-        std::make_shared<const ContextGroup>(absent_rank(rank, static_cast<int>(ranks)), layout);
+        std::make_shared<const ContextGroup>(group, layout, plan.method, head_groups(group, plan.method));
     row.bytes = std::max(row.bytes, bytes_of(planned_traffic(*model, context, dtype),
                                              config.activation_checkpoint == "full" ? 2 : 1));
   }

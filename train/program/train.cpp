@@ -228,6 +228,7 @@ bool answered(const Asked& asked, RunConfig& config, const Environment& environm
   }
   const ParallelDegrees degrees =
       degrees_of(config.parallel, world_of_dry_run(asked, environment, config.parallel));
+  expect_heads_for_all(config, degrees.context);
   const RunSize size = size_of_run(config, degrees);
   print_run_size(size, config, available, std::cout);
   // Ranks that are not here need nothing of this machine.

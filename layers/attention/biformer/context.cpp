@@ -17,7 +17,7 @@ StretchRows region_rows(const std::shared_ptr<const ContextGroup>& context, cons
 
 at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
                                              const std::shared_ptr<const ContextGroup>& ranks) const {
-  const HeadShare share(ranks, site_.num_kv_heads);
+  const HeadShare share(ranks, site_.num_kv_heads, *this, all_heads.q.scalar_type());
   const auto& context = share.context();
   const Heads heads = share.to_heads(all_heads);
   const int64_t region = routing_.region;
@@ -41,10 +41,13 @@ at::Tensor BiformerAttention::attend_context(const Heads& all_heads,
                              .o);
 }
 
-PlannedTraffic BiformerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+PlannedTraffic BiformerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& ranks,
                                                   at::ScalarType dtype) const {
+  const HeadShare share(ranks, site_.num_kv_heads, *this, dtype);
+  const auto& context = share.context();
   PlannedTraffic plan;
-  const int64_t numbers = site_.num_kv_heads * site_.head_dim;
+  plan_heads(plan, share, site_);
+  const int64_t numbers = share.own(site_.num_kv_heads).size() * site_.head_dim;
   plan_fetched(plan, "means of regions", region_rows(context, routing_), numbers, dtype, false);
   plan_chosen_blocks(plan, context, routing_.region, 2 * numbers, dtype);
   return plan;

@@ -8,7 +8,7 @@ namespace longreach::lightning {
 
 AttentionOutput LightningAttention::forward_pieces(const at::Tensor& x, const Batch& batch) const {
   const bool fused = options_.implementation == Implementation::fused;
-  const HeadShare share(batch.context, options_.log_decay.numel());
+  const HeadShare share(batch.context, site_.num_heads, *this, x.scalar_type());
   const at::Tensor log_decay =
       share.own(options_.log_decay.to(x.device(), fused ? at::kFloat : at::kDouble), 0);
   const auto run = [&](const at::Tensor& q, const at::Tensor& k,
@@ -25,8 +25,13 @@ AttentionOutput LightningAttention::forward_pieces(const at::Tensor& x, const Ba
 
 PlannedTraffic LightningAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
                                                    at::ScalarType dtype) const {
-  return planned_recurrence(context, site_.num_heads, (lrpe_ ? 2 : 1) * site_.head_dim, site_.head_dim, dtype,
-                            LightningConfig::kind);
+  const HeadShare share(context, site_.num_heads, *this, dtype);
+  const int64_t dk = (lrpe_ ? 2 : 1) * site_.head_dim, dv = site_.head_dim;
+  PlannedTraffic plan = planned_recurrence(share.context(), share.own(site_.num_heads).size(), dk, dv, dtype,
+                                           LightningConfig::kind);
+  share.plan_to_heads(plan, 2 * dk + dv);
+  share.plan_to_tokens(plan, dv);
+  return plan;
 }
 
 }  // namespace longreach::lightning

@@ -78,7 +78,7 @@ Chosen chosen_by(Implementation implementation, const NsaInput& in, const NsaOpt
 // where it reads them after it, and lucidrains' form queries.
 NsaAttention::OwnHeads NsaAttention::own_heads(const HeadShare& share, const Tokens& all,
                                                const at::Tensor& gate) const {
-  const bool plain_q = options_.form == NsaForm::lucidrains, plain_k = !compress_turned_;
+  const bool plain_q = reads_plain_queries(), plain_k = !compress_turned_;
   std::vector<at::Tensor> x{all.turned.q, all.turned.k, all.plain.v,
                             gate.expand({-1, -1, site_.num_heads, -1})};
   if (plain_q) x.push_back(all.plain.q);
@@ -147,7 +147,7 @@ NsaInput NsaAttention::of_piece(const Piece& piece, const Heads& turned, const a
                               .zero_()
                               .expand({1, piece.before() + piece.tokens, kv_heads, size});
   NsaInput in{.q = turned.q.narrow(1, piece.local, piece.tokens), .k = none, .v = none};
-  if (options_.form == NsaForm::lucidrains) in.q_cmp = plain_q.narrow(1, piece.local, piece.tokens);
+  if (reads_plain_queries()) in.q_cmp = plain_q.narrow(1, piece.local, piece.tokens);
   in.k_cmp = windows.narrow(3, 0, size);
   in.v_cmp = windows.narrow(3, size, size);
   in.cu_seqlens = cu_seqlens_of(piece);
@@ -158,7 +158,7 @@ NsaInput NsaAttention::of_piece(const Piece& piece, const Heads& turned, const a
 }
 
 at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch) const {
-  const HeadShare share(batch.context, site_.num_kv_heads);
+  const HeadShare share(batch.context, site_.num_kv_heads, *this, x.scalar_type());
   const auto& context = share.context();
   const Heads all = split_heads(x);
   const Rotation rotation = rotation_of(batch, all.q);
@@ -204,10 +204,17 @@ at::Tensor NsaAttention::forward_context(const at::Tensor& x, const Batch& batch
   return merge(share.to_tokens(out.o));
 }
 
-PlannedTraffic NsaAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+PlannedTraffic NsaAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& ranks,
                                              at::ScalarType dtype) const {
+  const HeadShare share(ranks, site_.num_kv_heads, *this, dtype);
+  const auto& context = share.context();
+  const int64_t numbers = 2 * share.own(site_.num_kv_heads).size() * site_.head_dim,
+                group = site_.num_heads / site_.num_kv_heads;
   PlannedTraffic plan;
-  const int64_t numbers = 2 * site_.num_kv_heads * site_.head_dim;
+  // Gates beside q, k and v, and what own_heads adds.
+  const int64_t plain_heads = (reads_plain_queries() ? group : 0) + (compress_turned_ ? 0 : 1);
+  share.plan_to_heads(plan, (group + 2 + plain_heads) * site_.head_dim + 3 * group);
+  share.plan_to_tokens(plan, group * site_.head_dim);
   if (overlapping(options_))
     plan_fetched(plan, "tokens of windows", tokens_of_windows(context, options_), numbers, dtype, true);
   plan_fetched(plan, "compressed keys", rows_of_windows(context, options_), numbers, dtype, true);

@@ -47,6 +47,7 @@ class NsaAttention : public SoftmaxAttention, public TrafficPlanner {
   at::Tensor forward_context(const at::Tensor& x, const Batch& batch) const;
   at::Tensor own_windows(const at::Tensor& k, const at::Tensor& v, const HeadShare& share) const;
   at::Tensor placed_windows(const at::Tensor& k_cmp, const ContextGroup& context) const;
+  bool reads_plain_queries() const { return options_.form == NsaForm::lucidrains; }
   struct OwnHeads {
     Tokens of;
     at::Tensor gate;

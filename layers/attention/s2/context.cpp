@@ -29,7 +29,7 @@ std::vector<int64_t> blocks_read(const S2Pattern& pattern, const Interval& heads
 
 at::Tensor S2Attention::attend_context(const Heads& heads,
                                        const std::shared_ptr<const ContextGroup>& context) const {
-  const HeadShare share(context, site_.num_kv_heads);
+  const HeadShare share(context, site_.num_kv_heads, *this, heads.q.scalar_type());
   const Heads own_heads = share.to_heads(heads);
   const int64_t size = pattern_.block_size;
   std::vector<BlockLists> lists;
@@ -50,12 +50,14 @@ at::Tensor S2Attention::attend_context(const Heads& heads,
 
 PlannedTraffic S2Attention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
                                             at::ScalarType dtype) const {
+  const HeadShare share(context, site_.num_kv_heads, *this, dtype);
   PlannedTraffic plan;
-  const auto blocks_of = [this](int, const Piece& piece) {
-    return blocks_read(pattern_, {0, pattern_.heads}, piece);
+  plan_heads(plan, share, site_);
+  const auto blocks_of = [&](int, const Piece& piece) {
+    return blocks_read(pattern_, share.own(pattern_.heads), piece);
   };
-  plan_keys(plan, {context, history_of_blocks(blocks_of, pattern_.block_size)},
-            2 * site_.num_kv_heads * site_.head_dim, dtype);
+  plan_keys(plan, {share.context(), history_of_blocks(blocks_of, pattern_.block_size)},
+            2 * share.own(site_.num_kv_heads).size() * site_.head_dim, dtype);
   return plan;
 }
 

@@ -223,7 +223,7 @@ AttentionOutput SeerAttention::context_sparse(const ContextGate& gate, const Hea
 
 AttentionOutput SeerAttention::forward_context(const Heads& plain, const Heads& heads, const Batch& batch) {
   check<ConfigError>(!trial_ && !maps_, "seer: other choices of blocks are tried on one rank");
-  const HeadShare share(batch.context, site_.num_kv_heads);
+  const HeadShare share(batch.context, site_.num_kv_heads, *this, heads.q.scalar_type());
   const Heads own = share.to_heads(heads);
   const bool distils = config_.mode == "distill" && is_training();
   const auto dense = [&] {
@@ -242,15 +242,20 @@ AttentionOutput SeerAttention::forward_context(const Heads& plain, const Heads& 
   return out;
 }
 
-PlannedTraffic SeerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
+PlannedTraffic SeerAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& ranks,
                                               at::ScalarType dtype) const {
+  const HeadShare share(ranks, site_.num_kv_heads, *this, dtype);
+  const auto& context = share.context();
   PlannedTraffic plan;
-  const int64_t numbers = 2 * site_.num_kv_heads * site_.head_dim;
+  plan_heads(plan, share, site_);
+  const int64_t numbers = 2 * share.own(site_.num_kv_heads).size() * site_.head_dim;
   const bool distils = config_.mode == "distill";
-  if (config_.mode != "dense")
+  if (config_.mode != "dense") {
+    share.plan_to_heads(plan, (site_.num_heads / site_.num_kv_heads + 1) * site_.head_dim, false);
     plan_fetched(plan, "keys of the gate", gate_rows(context, form_),
-                 (form_.single() ? form_.heads : form_.kv_heads) * form_.hidden, dtype,
+                 share.own(form_.single() ? form_.heads : form_.kv_heads).size() * form_.hidden, dtype,
                  distils || config_.gate_loss);
+  }
   if (config_.mode == "sparse") {
     plan_chosen_blocks(plan, context, form_.block_size, numbers, dtype);
     return plan;

@@ -8,7 +8,7 @@ namespace longreach::sliding {
 
 at::Tensor SlidingAttention::attend_context(const Heads& heads,
                                             const std::shared_ptr<const ContextGroup>& context) const {
-  const HeadShare share(context, site_.num_kv_heads);
+  const HeadShare share(context, site_.num_kv_heads, *this, heads.q.scalar_type());
   return share.to_tokens(attend_in_context(share.context(), share.to_heads(heads),
                                            {.window = config_.window, .sinks = config_.sinks},
                                            site_.implementation));
@@ -16,9 +16,11 @@ at::Tensor SlidingAttention::attend_context(const Heads& heads,
 
 PlannedTraffic SlidingAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,
                                                  at::ScalarType dtype) const {
+  const HeadShare share(context, site_.num_kv_heads, *this, dtype);
   PlannedTraffic plan;
-  plan_keys(plan, {context, history_of({.window = config_.window, .sinks = config_.sinks})},
-            2 * site_.num_kv_heads * site_.head_dim, dtype);
+  plan_heads(plan, share, site_);
+  plan_keys(plan, {share.context(), history_of({.window = config_.window, .sinks = config_.sinks})},
+            2 * share.own(site_.num_kv_heads).size() * site_.head_dim, dtype);
   return plan;
 }
 

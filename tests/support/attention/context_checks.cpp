@@ -123,6 +123,26 @@ using RunRanks = std::function<void(int size, const OnRank& body)>;
 void as_threads(int size, const OnRank& body) { run_ranks(size, body); }
 void as_threads_that_check(int size, const OnRank& body) { run_ranks(size, body, {.check = true}); }
 
+std::vector<HeadGroup> groups_of_heads(const Group& ranks, int neighbours) {
+  std::vector<HeadGroup> groups;
+  if (neighbours == 1) return groups;
+  for (const HeadGroup& group : head_groups(ranks, ContextMethod::automatic))
+    if (neighbours == 0 || group.neighbours->size() == neighbours) groups.push_back(group);
+  return groups;
+}
+
+std::shared_ptr<const ContextGroup> context_of(const AttentionConfig& config, const ContextCase& a_case,
+                                               const Mesh& mesh) {
+  return std::make_shared<const ContextGroup>(
+      mesh.context,
+      SequenceLayout(a_case.cu_seqlens, a_case.ranks, context_grain({{.config = config}}), a_case.balance,
+                     causal_pairs),
+      a_case.neighbours == 0   ? ContextMethod::automatic
+      : a_case.neighbours == 1 ? ContextMethod::fetch
+                               : ContextMethod::heads,
+      mesh.heads);
+}
+
 class Comparison {
  public:
   Comparison(const AttentionConfig& config, const LayerSite& site, const ContextCase& a_case)
@@ -152,11 +172,8 @@ class Comparison {
     std::vector<at::Tensor> of_ranks(parts.size());
     run_all(case_.ranks, [&](const Group& ranks) {
       const auto rank = static_cast<size_t>(ranks->rank());
-      const Mesh mesh{.context = ranks, .heads = groups_of_heads(ranks)};
-      const int64_t grain = context_grain({{.config = config_}});
-      const auto context = std::make_shared<const ContextGroup>(
-          ranks, SequenceLayout(case_.cu_seqlens, case_.ranks, grain, case_.balance, causal_pairs),
-          case_.neighbours > 1 ? ContextMethod::heads : ContextMethod::fetch, mesh.heads);
+      const Mesh mesh{.context = ranks, .heads = groups_of_heads(ranks, case_.neighbours)};
+      const auto context = context_of(config_, case_, mesh);
       of_ranks[rank] = own_tokens(*context);
       const auto own = [&](const at::Tensor& x) { return x.index_select(1, of_ranks[rank]); };
       const auto module = build(config_, site_, numbers);
@@ -171,14 +188,6 @@ class Comparison {
   }
 
  private:
-  std::vector<HeadGroup> groups_of_heads(const Group& ranks) const {
-    std::vector<HeadGroup> groups;
-    if (case_.neighbours == 1) return groups;
-    for (const HeadGroup& group : head_groups(ranks, ContextMethod::automatic))
-      if (group.neighbours->size() == case_.neighbours) groups.push_back(group);
-    return groups;
-  }
-
   Outcome joined(const std::vector<Outcome>& parts, const std::vector<at::Tensor>& tokens) const {
     Outcome whole{.y = at::zeros(x_.sizes(), parts[0].y.options()),
                   .dx = at::zeros(x_.sizes(), parts[0].dx.options())};
@@ -446,15 +455,16 @@ void expect_planned_traffic(const AttentionConfig& config, const LayerSite& site
   const auto module = make_attention(config, site);
   const auto* layer = dynamic_cast<const TrafficPlanner*>(module.get());
   ASSERT_NE(layer, nullptr) << kind_of(config) << " plans nothing";
+  std::vector<ContextCase> cases = some_context_cases();
+  for (const ContextCase& a_case : head_context_cases()) cases.push_back(a_case);
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
-    for (const ContextCase& a_case : some_context_cases()) {
+    for (const ContextCase& a_case : cases) {
       SCOPED_TRACE(text(kind_of(config), ", ", at::toString(dtype), ", ", described(a_case)));
       const auto sent = context_traffic(config, site, a_case, dtype);
-      const SequenceLayout layout(a_case.cu_seqlens, a_case.ranks, context_grain({{.config = config}}),
-                                  a_case.balance, causal_pairs);
       for (int rank = 0; rank < a_case.ranks; ++rank) {
-        const PlannedTraffic planned = layer->planned_traffic(
-            std::make_shared<const ContextGroup>(absent_rank(rank, a_case.ranks), layout), dtype);
+        const Group ranks = absent_rank(rank, a_case.ranks);
+        const Mesh mesh{.context = ranks, .heads = groups_of_heads(ranks, a_case.neighbours)};
+        const PlannedTraffic planned = layer->planned_traffic(context_of(config, a_case, mesh), dtype);
         std::set<std::string> at_most;
         if (!all_chosen && planned.forward.contains("chosen blocks")) at_most = {"keys", "keys gradients"};
         expect_planned(planned.forward, sent[static_cast<size_t>(rank)].forward, at_most);

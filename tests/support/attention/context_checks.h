@@ -15,7 +15,7 @@ struct ContextCase {
   std::vector<int32_t> cu_seqlens;
   int ranks = 2;
   Balance balance = Balance::none;
-  int neighbours = 1;  // that share out heads; 1: keys are fetched
+  int neighbours = 1;  // that share out heads; 1: keys are fetched; 0: what plans the fewest bytes
 };
 
 // One document, rows of a batch, packed documents of odd lengths, documents of one token, an empty one, fewer

@@ -20,6 +20,10 @@ class HeadExchange {
   int64_t own_tokens() const { return tokens_[static_cast<size_t>(neighbours_->rank())]; }
   int64_t all_tokens() const;  // of all neighbours
 
+  // Rows that leave for others, one way and the other.
+  int64_t sent_to_heads() const { return own_tokens() * (kv_heads() - own_heads().size()); }
+  int64_t sent_to_tokens() const { return (all_tokens() - own_tokens()) * own_heads().size(); }
+
   // rows [n, kv heads, W] of own tokens -> [N, own heads, W] of all tokens of the neighbours, in the order of
   // the row. Called by all neighbours.
   at::Tensor to_heads(const at::Tensor& rows, std::string_view label) const;

@@ -4,6 +4,10 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+
+#include "distributed/absent_rank.h"
+#include "distributed/mesh.h"
 #include "layers/attention/common/context/head_exchange.h"
 #include "layers/attention/common/context/places.h"
 #include "layers/basic/rope_documents.h"
@@ -12,6 +16,8 @@
 
 namespace longreach {
 namespace {
+
+constexpr const char *kToHeads = "tokens to heads", *kToTokens = "heads to tokens";
 
 // A tensor [1, tokens, heads, size] as rows of kv heads: so many of its heads a kv head.
 struct Column {
@@ -46,7 +52,7 @@ class MoveHeads final : public FusedOp {
   MoveHeads(std::shared_ptr<const HeadExchange> exchange, bool to_heads, Columns columns)
       : exchange_(std::move(exchange)), to_heads_(to_heads), columns_(std::move(columns)) {}
 
-  std::string name() const override { return to_heads_ ? "tokens to heads" : "heads to tokens"; }
+  std::string name() const override { return to_heads_ ? kToHeads : kToTokens; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     const at::Tensor rows = joined(inputs, columns_);
@@ -77,18 +83,87 @@ class MoveHeads final : public FusedOp {
   Columns columns_;
 };
 
-const SharedHeads* chosen(const ContextGroup& context) {
-  return context.shared_heads().empty() ? nullptr : &context.shared_heads().back();
+// One of several ways through the row, on a rank that need not be here: keys are fetched, or heads shared out
+// by groups[way - 1].
+std::shared_ptr<const ContextGroup> one_way(const ContextGroup& context, int rank, size_t way) {
+  const Group ranks = absent_rank(rank, context.layout().ranks());
+  if (way == 0) return std::make_shared<const ContextGroup>(ranks, context.layout());
+  const auto groups = head_groups(ranks, ContextMethod::automatic);
+  return std::make_shared<const ContextGroup>(ranks, context.layout(), ContextMethod::heads,
+                                              std::vector<HeadGroup>{groups[way - 1]});
+}
+
+// Of all ranks; of many, some that are spread over them stand for all.
+int64_t planned_bytes(const ContextGroup& context, size_t way, const TrafficPlanner& layer,
+                      at::ScalarType dtype) {
+  constexpr int kAsked = 8;
+  const int ranks = context.layout().ranks(), asked = std::min(ranks, kAsked);
+  int64_t bytes = 0;
+  for (int i = 0; i < asked; ++i) {
+    const int rank = asked == 1 ? 0 : i * (ranks - 1) / (asked - 1);
+    const PlannedTraffic plan = layer.planned_traffic(one_way(context, rank, way), dtype);
+    for (const auto* pass : {&plan.forward, &plan.backward})
+      for (const auto& [label, sent] : *pass) bytes += sent;
+  }
+  return bytes;
+}
+
+// Null: keys are fetched.
+const SharedHeads* fewest_bytes(const ContextGroup& context, int64_t kv_heads, const TrafficPlanner& layer,
+                                at::ScalarType dtype) {
+  const std::vector<SharedHeads>& ways = context.shared_heads();
+  const SharedHeads* best = nullptr;
+  int64_t fewest = planned_bytes(context, 0, layer, dtype);
+  for (size_t way = 1; way <= ways.size(); ++way) {
+    if (ways[way - 1].neighbours->size() > kv_heads) continue;
+    const int64_t bytes = planned_bytes(context, way, layer, dtype);
+    if (bytes >= fewest) continue;
+    fewest = bytes;
+    best = &ways[way - 1];
+  }
+  return best;
+}
+
+const SharedHeads* chosen(const ContextGroup& context, int64_t kv_heads, const TrafficPlanner& layer,
+                          at::ScalarType dtype) {
+  switch (context.method()) {
+    case ContextMethod::fetch:
+      return nullptr;
+    case ContextMethod::heads:
+      return context.shared_heads().empty() ? nullptr : &context.shared_heads().back();
+    case ContextMethod::automatic:
+      return fewest_bytes(context, kv_heads, layer, dtype);
+  }
+  return nullptr;
+}
+
+void plan(PlannedTraffic& plan, const std::string& label, int64_t there, int64_t back, int64_t bytes,
+          bool gradients) {
+  plan.forward[label] += there * bytes;
+  if (gradients) plan.backward[label + " gradients"] += back * bytes;
 }
 
 }  // namespace
 
-HeadShare::HeadShare(std::shared_ptr<const ContextGroup> context, int64_t kv_heads)
-    : context_(std::move(context)), kv_heads_(kv_heads) {
-  const SharedHeads* shared = chosen(*context_);
+HeadShare::HeadShare(std::shared_ptr<const ContextGroup> context, int64_t kv_heads,
+                     const TrafficPlanner& layer, at::ScalarType dtype)
+    : context_(std::move(context)), kv_heads_(kv_heads), dtype_(dtype) {
+  const SharedHeads* shared = chosen(*context_, kv_heads, layer, dtype);
   if (shared == nullptr) return;
   exchange_ = std::make_shared<HeadExchange>(*context_, *shared, kv_heads);
   context_ = shared->tokens;
+}
+
+void HeadShare::plan_to_heads(PlannedTraffic& to, int64_t numbers, bool gradients) const {
+  if (exchange_)
+    plan(to, kToHeads, exchange_->sent_to_heads(), exchange_->sent_to_tokens(),
+         numbers * static_cast<int64_t>(c10::elementSize(dtype_)), gradients);
+}
+
+void HeadShare::plan_to_tokens(PlannedTraffic& to, int64_t numbers) const {
+  if (exchange_)
+    plan(to, kToTokens, exchange_->sent_to_tokens(), exchange_->sent_to_heads(),
+         numbers * static_cast<int64_t>(c10::elementSize(dtype_)), true);
 }
 
 Interval HeadShare::own(int64_t heads) const {

@@ -9,6 +9,7 @@
 
 #include "distributed/context_group.h"
 #include "layers/attention/common/softmax_attention.h"
+#include "layers/attention/planned_traffic.h"
 
 namespace longreach {
 
@@ -19,8 +20,11 @@ class HeadExchange;
 class HeadShare {
  public:
   // kv_heads: of the layer, at least as many as there are neighbours; heads of queries are shared out with
-  // the kv heads that they read. The same on all ranks.
-  HeadShare(std::shared_ptr<const ContextGroup> context, int64_t kv_heads);
+  // the kv heads that they read. By the method of the group; where it is automatic, `layer` says what each
+  // way would send of x in `dtype`, and the one with the fewest bytes of all ranks is taken (of more than
+  // eight: of eight). The same on all ranks.
+  HeadShare(std::shared_ptr<const ContextGroup> context, int64_t kv_heads, const TrafficPlanner& layer,
+            at::ScalarType dtype);
 
   // Between whom tokens are fetched, and which of them are this rank's while heads are shared out.
   const std::shared_ptr<const ContextGroup>& context() const { return context_; }
@@ -42,9 +46,14 @@ class HeadShare {
   // The way back: o [1, N, own heads, size] -> [1, n, heads, size].
   at::Tensor to_tokens(const at::Tensor& o) const;
 
+  // What these send, of so many numbers of a token and kv head; gradients: in a backward pass as well.
+  void plan_to_heads(PlannedTraffic& plan, int64_t numbers, bool gradients = true) const;
+  void plan_to_tokens(PlannedTraffic& plan, int64_t numbers) const;
+
  private:
   std::shared_ptr<const ContextGroup> context_;
   int64_t kv_heads_;
+  at::ScalarType dtype_;
   std::shared_ptr<const HeadExchange> exchange_;  // null: heads are not shared out
 };
 

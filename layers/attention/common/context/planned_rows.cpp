@@ -20,6 +20,12 @@ void plan_fetched(PlannedTraffic& plan, const std::string& label, const RowExcha
 
 }  // namespace
 
+void plan_heads(PlannedTraffic& plan, const HeadShare& share, const LayerSite& site) {
+  const int64_t queries = site.num_heads / site.num_kv_heads * site.head_dim;
+  share.plan_to_heads(plan, queries + 2 * site.head_dim);
+  share.plan_to_tokens(plan, queries);
+}
+
 void plan_fetched(PlannedTraffic& plan, const std::string& label, const PieceKeys& tokens, int64_t numbers,
                   at::ScalarType dtype, bool gradients) {
   plan_fetched(plan, label, *tokens.exchange(), tokens.context().tokens(), numbers, dtype, gradients);

@@ -3,10 +3,14 @@
 #include <string>
 
 #include "layers/attention/common/context/attend_pieces.h"
+#include "layers/attention/common/context/head_share.h"
 #include "layers/attention/common/context/stretch_rows.h"
 #include "layers/attention/planned_traffic.h"
 
 namespace longreach {
+
+// Heads of q, k and v to where they are attended, and of o back.
+void plan_heads(PlannedTraffic& plan, const HeadShare& share, const LayerSite& site);
 
 // Keys and values of attend_pieces, `numbers` of both a token in `dtype`: forward, once more for the backward
 // pass, and their gradients.
