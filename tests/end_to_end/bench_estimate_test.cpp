@@ -11,9 +11,9 @@ namespace {
 TEST(BenchEstimate, SaysThatItIsOneAndIsDrawn) {
   const TemporaryFolder folder;
   const std::string json = folder.path("estimate.json"), picture = folder.path("estimate.svg");
-  const ProgramResult result =
-      run_program({"bench", "estimate", LONGREACH_SOURCE_DIR "/configs/quickstart.toml", "--ranks", "8,1024",
-                   "--context", "1,8,0", "--json", json, "--training.seq_len", "65536"});
+  const ProgramResult result = run_program(
+      {"bench", "estimate", LONGREACH_SOURCE_DIR "/configs/quickstart.toml", "--ranks", "8,1024", "--context",
+       "1,8,0", "--json", json, "--training.seq_len", "65536", "--model.max_position_embeddings", "65536"});
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.out.find("Estimated, not measured"), std::string::npos) << result.out;
   const auto rows = nlohmann::json::parse(read_text(json)).at("rows");

@@ -20,9 +20,12 @@ int64_t status_bytes(std::string_view key) {
   throw Error(text("/proc/self/status: no ", key));
 }
 
-// Freed blocks go back to the system first: what the pass took from them would not show as growth. Where the
-// reset is refused the old peak stays and the figure can only come out too large.
+// Freed blocks go back to the system first: what the pass took from them would not show as growth. In the
+// pass those of a MiB and more do so at once, so that none that the allocator keeps for later counts beside
+// those that are there. Where the reset is refused the old peak stays and the figure can only come out too
+// large.
 void reset_peak() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
   malloc_trim(0);
   std::ofstream("/proc/self/clear_refs") << "5";
 }

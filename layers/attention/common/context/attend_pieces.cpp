@@ -154,6 +154,10 @@ std::vector<Interval> wanted_by(const SequenceLayout& layout, int rank, const Hi
   return united(std::move(wanted));
 }
 
+// Of keys that have come there are, at some time, so many copies: as they came, in their order, and their
+// gradients, twice as wide, of a call, of all and on the way home.
+constexpr int64_t kCopies = 4;
+
 // Whole tiles of a document: kernels of one rank begin theirs there.
 constexpr int64_t kTile = 64;
 
@@ -191,8 +195,8 @@ std::vector<Interval> PieceKeys::tokens_of(const Piece& piece) const {
 
 int64_t PieceKeys::streams(int64_t kv_heads) const {
   const SequenceLayout& layout = context_->layout();
-  if (layout.total() == 0) return 1;
-  return std::clamp<int64_t>(exchange_->most_wanted() * layout.ranks() / layout.total(), 1, kv_heads);
+  const int64_t times = layout.total() == 0 ? 1 : exchange_->most_wanted() * layout.ranks() / layout.total();
+  return times <= 1 ? 1 : std::min(kCopies * times, kv_heads);
 }
 
 Interval PieceKeys::of(const Piece& piece) const {

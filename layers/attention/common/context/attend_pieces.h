@@ -39,8 +39,8 @@ class PieceKeys {
 
   const ContextGroup& context() const { return *context_; }
   const std::shared_ptr<const RowExchange>& exchange() const { return exchange_; }
-  // In how many streams keys of the row should come: in so many as the rank that wants most wants more keys
-  // than a rank has on average, and at most one a head.
+  // In how many streams keys of the row should come, at most one a head: one where no rank wants more than
+  // twice what a rank has on average, else so many that what is here of them at once is less than that.
   int64_t streams(int64_t kv_heads) const;
   // Tokens of the row that the piece's run of keys consists of.
   std::vector<Interval> tokens_of(const Piece& piece) const;
