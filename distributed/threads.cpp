@@ -149,13 +149,15 @@ class ThreadCommunicator : public Communicator {
 }  // namespace
 
 // The number of operators' threads counts for the thread that sets it; but a thread takes the last one that
-// any thread has set when it is first asked for its own.
+// any thread has set when it is first asked for its own: by LibTorch, and once more by what of ATen/Parallel.h
+// is compiled into this program.
 std::thread start_thread(std::function<void()> body) {
   const int threads = at::get_num_threads();
   std::promise<void> begun;
   std::future<void> has_begun = begun.get_future();
   std::thread thread([body = std::move(body), begun = std::move(begun)]() mutable {
     (void)at::get_num_threads();
+    at::internal::lazy_init_num_threads();
     at::set_num_threads(1);
     begun.set_value();
     body();

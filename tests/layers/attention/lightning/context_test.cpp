@@ -36,9 +36,15 @@ TEST(LightningContext, LongRowsRoundAsOnOneRank) {
 }
 
 TEST(LightningContext, EightSpansARank) {
-  const ContextCase a_case{{0, 139, 147, 518, 521, 530, 984, 1433}, 3, Balance::ptrr};
+  const ContextCase a_case{
+      {0, 26, 571, 605, 863, 1083, 1087, 1122, 1124, 1140, 1316, 1529}, 3, Balance::ptrr};
   EXPECT_EQ(SequenceLayout(a_case.cu_seqlens, 3, 64, a_case.balance, causal_pairs).spans().size(), 24U);
   expect_context_equals_one_rank(kDecaying, small_site(), {a_case}, kRounding);
+}
+
+TEST(LightningContext, HeadsEqualOneRank) {
+  for (const LightningConfig& config : {kDecaying, kWithout})
+    expect_context_equals_one_rank(config, small_site(), head_context_cases(), kRounding);
 }
 
 TEST(LightningContext, RecomputedItHasTheSameBits) { expect_context_recomputes(kDecaying, small_site()); }
