@@ -14,4 +14,13 @@ ContextGroup::ContextGroup(Group ranks, SequenceLayout layout, ContextMethod met
                                                    group.across, layout_.merged(group.neighbours->size()))});
 }
 
+BlockChoices ContextGroup::all_choices() const {
+  BlockChoices all = choices_;
+  for (const SharedHeads& shared : shared_heads_) {
+    all.earlier += shared.tokens->choices().earlier;
+    all.chosen += shared.tokens->choices().chosen;
+  }
+  return all;
+}
+
 }  // namespace longreach

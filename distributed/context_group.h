@@ -52,6 +52,8 @@ class ContextGroup {
   const std::vector<SharedHeads>& shared_heads() const { return shared_heads_; }
   // Of this rank, in all passes of the batch so far: mechanisms that choose blocks add to it.
   BlockChoices& choices() const { return choices_; }
+  // With those of layers that share out heads.
+  BlockChoices all_choices() const;
 
  private:
   Group ranks_;

@@ -147,8 +147,9 @@ class Step {
     BlockChoices all;
     for (const ModelInput& micro : data_.micro_batches) {
       if (!micro.batch.context) continue;
-      all.earlier += micro.batch.context->choices().earlier;
-      all.chosen += micro.batch.context->choices().chosen;
+      const BlockChoices choices = micro.batch.context->all_choices();
+      all.earlier += choices.earlier;
+      all.chosen += choices.chosen;
     }
     flat.push_back(static_cast<double>(all.earlier));
     flat.push_back(static_cast<double>(all.chosen));
