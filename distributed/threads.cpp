@@ -149,8 +149,8 @@ class ThreadCommunicator : public Communicator {
 }  // namespace
 
 // The number of operators' threads counts for the thread that sets it; but a thread takes the last one that
-// any thread has set when it is first asked for its own: by LibTorch, and once more by what of ATen/Parallel.h
-// is compiled into this program.
+// any thread has set when it is first asked for its own: by LibTorch, and once more by what is compiled of
+// ATen/Parallel.h into this program.
 std::thread start_thread(std::function<void()> body) {
   const int threads = at::get_num_threads();
   std::promise<void> begun;
