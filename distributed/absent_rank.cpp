@@ -1,5 +1,6 @@
 #include "distributed/absent_rank.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace longreach {
@@ -29,5 +30,12 @@ class AbsentRank final : public Communicator {
 }  // namespace
 
 Group absent_rank(int rank, int ranks) { return std::make_shared<AbsentRank>(rank, ranks); }
+
+std::vector<int> ranks_to_ask(int ranks) {
+  const int asked = std::min(ranks, 8);
+  std::vector<int> result;
+  for (int i = 0; i < asked; ++i) result.push_back(asked == 1 ? 0 : i * (ranks - 1) / (asked - 1));
+  return result;
+}
 
 }  // namespace longreach

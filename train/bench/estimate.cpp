@@ -12,7 +12,6 @@
 namespace longreach::bench {
 namespace {
 
-constexpr int64_t kAsked = 8;
 constexpr double kBackwardOfStep = 2.0 / 3.0;
 
 // Of one micro-batch.
@@ -38,9 +37,7 @@ SharedRow shared_row(const RunConfig& config, int64_t ranks) {
   const SequenceLayout layout(bounds, static_cast<int>(ranks), plan.grain, plan.balance, plan.cost);
   SharedRow row{.imbalance = layout.imbalance(plan.cost)};
   const auto dtype = config.training.mixed_precision_param == "bfloat16" ? at::kBFloat16 : at::kFloat;
-  const int64_t asked = std::min(kAsked, ranks);
-  for (int64_t i = 0; i < asked; ++i) {
-    const auto rank = static_cast<int>(i * (ranks - 1) / (asked - 1));
+  for (const int rank : ranks_to_ask(static_cast<int>(ranks))) {
     const Group group = absent_rank(rank, static_cast<int>(ranks));
     const auto context =
         std::make_shared<const ContextGroup>(group, layout, plan.method, head_groups(group, plan.method));

@@ -125,8 +125,8 @@ class AttendPieces final : public FusedOp {
                      o = group.of(saved[3]);
     const KeyRows rows(k, v);
     const at::Tensor fetched = exchange_->fetch(KeyRows::joined(k, v), kLabel);
-    const auto sums = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const at::Tensor d_fetched = at::zeros({fetched.size(0), rows.width()}, q.options().dtype(sums));
+    const at::Tensor d_fetched =
+        at::zeros({fetched.size(0), rows.width()}, q.options().dtype(sums_of(q.scalar_type())));
     for (size_t i = 0; i < calls_.size(); ++i) {
       const Views call(calls_[i]);
       const auto found = calls_[i].attend->backward(

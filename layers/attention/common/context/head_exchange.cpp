@@ -8,17 +8,17 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "layers/attention/common/context/intervals.h"
 
 namespace longreach {
 namespace {
 
-// Kv heads of each of `ranks`: the first get one more where they do not divide.
+// Kv heads of each of `ranks`.
 std::vector<Interval> shares_of(int64_t kv_heads, int ranks) {
   check<ConfigError>(kv_heads >= ranks, kv_heads, " kv heads are shared out among ", ranks,
                      " ranks: expected at least one head for each");
   std::vector<Interval> shares;
-  for (int64_t rank = 0; rank < ranks; ++rank)
-    shares.push_back({kv_heads * rank / ranks, kv_heads * (rank + 1) / ranks});
+  for (int64_t rank = 0; rank < ranks; ++rank) shares.push_back(part_of(kv_heads, rank, ranks));
   return shares;
 }
 

@@ -4,8 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include <algorithm>
-
 #include "distributed/absent_rank.h"
 #include "distributed/mesh.h"
 #include "layers/attention/common/context/head_exchange.h"
@@ -93,14 +91,10 @@ std::shared_ptr<const ContextGroup> one_way(const ContextGroup& context, int ran
                                               std::vector<HeadGroup>{groups[way - 1]});
 }
 
-// Of all ranks; of many, some that are spread over them stand for all.
 int64_t planned_bytes(const ContextGroup& context, size_t way, const TrafficPlanner& layer,
                       at::ScalarType dtype) {
-  constexpr int kAsked = 8;
-  const int ranks = context.layout().ranks(), asked = std::min(ranks, kAsked);
   int64_t bytes = 0;
-  for (int i = 0; i < asked; ++i) {
-    const int rank = asked == 1 ? 0 : i * (ranks - 1) / (asked - 1);
+  for (const int rank : ranks_to_ask(context.layout().ranks())) {
     const PlannedTraffic plan = layer.planned_traffic(one_way(context, rank, way), dtype);
     for (const auto* pass : {&plan.forward, &plan.backward})
       for (const auto& [label, sent] : *pass) bytes += sent;

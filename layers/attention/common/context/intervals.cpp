@@ -25,4 +25,8 @@ int64_t count_in(const std::vector<Interval>& intervals, int64_t begin, int64_t 
   return count;
 }
 
+Interval part_of(int64_t count, int64_t part, int64_t parts) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
+
 }  // namespace longreach

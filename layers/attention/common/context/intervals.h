@@ -13,4 +13,7 @@ std::vector<Interval> united(std::vector<Interval> intervals);
 // How many of [begin, end) there are among intervals that are apart.
 int64_t count_in(const std::vector<Interval>& intervals, int64_t begin, int64_t end);
 
+// Part number `part` of `parts` of 0 to count, in order; parts differ by one at most.
+Interval part_of(int64_t count, int64_t part, int64_t parts);
+
 }  // namespace longreach

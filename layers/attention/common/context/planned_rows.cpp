@@ -7,15 +7,12 @@ namespace {
 
 int64_t size_of(at::ScalarType dtype) { return static_cast<int64_t>(c10::elementSize(dtype)); }
 
-// Gradients are float32 on their way, float64 of float64.
-int64_t size_of_gradients(at::ScalarType dtype) { return dtype == at::kDouble ? 8 : 4; }
-
 // own: rows of this rank, all of which it wants itself.
 void plan_fetched(PlannedTraffic& plan, const std::string& label, const RowExchange& rows, int64_t own,
                   int64_t numbers, at::ScalarType dtype, bool gradients) {
   plan.forward[label] += rows.sent() * numbers * size_of(dtype);
   if (gradients)
-    plan.backward[label + " gradients"] += (rows.wanted() - own) * numbers * size_of_gradients(dtype);
+    plan.backward[label + " gradients"] += (rows.wanted() - own) * numbers * size_of(sums_of(dtype));
 }
 
 }  // namespace

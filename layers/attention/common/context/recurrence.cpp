@@ -11,15 +11,14 @@
 
 #include <algorithm>
 
+#include "layers/attention/common/context/row_exchange.h"
 #include "layers/attention/common/context/scan.h"
 #include "layers/ops/common/autograd.h"
 
 namespace longreach {
 namespace {
 
-at::ScalarType of_states(at::ScalarType inputs) { return inputs == at::kDouble ? at::kDouble : at::kFloat; }
-
-at::TensorOptions of_states(const at::Tensor& x) { return x.options().dtype(of_states(x.scalar_type())); }
+at::TensorOptions of_states(const at::Tensor& x) { return x.options().dtype(sums_of(x.scalar_type())); }
 
 // A document, or what a span holds of one, among a rank's own tokens.
 struct Part {
@@ -188,7 +187,7 @@ PlannedTraffic planned_recurrence(const std::shared_ptr<const ContextGroup>& gro
   const std::string name(label);
   const StateScan scan(group, name);
   const StateScan::Sent numbers = scan.sent(heads, dk, dv, 1);
-  const auto size = static_cast<int64_t>(c10::elementSize(of_states(dtype)));
+  const auto size = static_cast<int64_t>(c10::elementSize(sums_of(dtype)));
   return {{{name, numbers.forward * size}}, {{scan.backward_label(), numbers.backward * size}}};
 }
 

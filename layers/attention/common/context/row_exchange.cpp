@@ -32,10 +32,6 @@ int64_t sum_of(const Splits& rows) {
   return sum;
 }
 
-at::ScalarType sums_of(const at::Tensor& x) {
-  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
 class FetchOp final : public FusedOp {
  public:
   FetchOp(std::shared_ptr<const RowExchange> exchange, std::string label)
@@ -48,7 +44,8 @@ class FetchOp final : public FusedOp {
     saved = {at::empty(with_rows(x, 0), x.options())};
     const at::Tensor rows = exchange_->fetch(x, label_);
     // A rank that is alone may have been given its own rows as they lie; an output is a tensor of its own.
-    return {rows.unsqueeze(0).to(sums_of(x), /*non_blocking=*/false, /*copy=*/rows.is_alias_of(x))};
+    return {
+        rows.unsqueeze(0).to(sums_of(x.scalar_type()), /*non_blocking=*/false, /*copy=*/rows.is_alias_of(x))};
   }
 
   // An undefined gradient is none of this rank; the others have theirs.
@@ -56,7 +53,7 @@ class FetchOp final : public FusedOp {
     const at::Tensor& like = saved[0];
     const at::Tensor d = grads[0].defined() ? grads[0].squeeze(0)
                                             : at::zeros(with_rows(like, exchange_->wanted()),
-                                                        like.options().dtype(sums_of(like)));
+                                                        like.options().dtype(sums_of(like.scalar_type())));
     return {exchange_->give_back(d, label_ + " gradients").to(like.scalar_type()).unsqueeze(0)};
   }
 

@@ -15,6 +15,9 @@ namespace longreach {
 // What a rank wants of the row, in the order in which it shall lie.
 using Wants = std::function<std::vector<Interval>(int rank)>;
 
+// Of gradients on their way home, and of states: float32, float64 of float64.
+inline at::ScalarType sums_of(at::ScalarType x) { return x == at::kDouble ? at::kDouble : at::kFloat; }
+
 class RowExchange {
  public:
   // layout: that of the group, or its count in blocks. wants: the same function on all ranks.

@@ -6,6 +6,8 @@
 
 #include <numeric>
 
+#include "layers/attention/common/context/intervals.h"
+
 namespace longreach {
 namespace {
 
@@ -57,7 +59,7 @@ StateScan::StateScan(std::shared_ptr<const ContextGroup> group, std::string labe
 std::vector<int64_t> StateScan::shares(int64_t heads) const {
   const int64_t ranks = group_->layout().ranks();
   std::vector<int64_t> result;
-  for (int64_t r = 0; r < ranks; ++r) result.push_back(heads * (r + 1) / ranks - heads * r / ranks);
+  for (int64_t r = 0; r < ranks; ++r) result.push_back(part_of(heads, r, ranks).size());
   return result;
 }
 
