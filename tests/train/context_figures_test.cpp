@@ -6,7 +6,7 @@
 #include <mutex>
 
 #include "distributed/threads.h"
-#include "tests/support/small_model.h"
+#include "tests/support/small_run.h"
 #include "train/step.h"
 
 namespace longreach {
@@ -15,13 +15,7 @@ namespace {
 constexpr int64_t kTokens = 512;
 
 RunConfig config_of(const AttentionConfig& attention, const std::string& balancer = "ptrr") {
-  RunConfig config;
-  config.model = test::small_model();
-  config.model.max_position_embeddings = kTokens;
-  config.model.attention = {{.layers = "all", .config = attention}};
-  config.model.resolve(256);
-  config.training.seq_len = kTokens;
-  config.training.batch_size = 1;
+  RunConfig config = test::small_run(kTokens, {{.layers = "all", .config = attention}});
   config.parallel.context_parallel_load_balancer = balancer;
   return config;
 }

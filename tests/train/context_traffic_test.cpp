@@ -4,8 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "distributed/threads.h"
-#include "tests/data/fixtures.h"
-#include "tests/support/small_model.h"
+#include "tests/support/small_run.h"
 #include "train/run_size.h"
 #include "train/step.h"
 
@@ -16,13 +15,7 @@ constexpr int64_t kTokens = 512;
 
 RunConfig config_of(const AttentionConfig& attention, const std::string& recompute = "none",
                     const std::string& dtype = "float32") {
-  RunConfig config;
-  config.model = test::small_model();
-  config.model.max_position_embeddings = kTokens;
-  config.model.attention = {{.layers = "all", .config = attention}};
-  config.model.resolve(256);
-  config.training.seq_len = kTokens;
-  config.training.batch_size = 1;
+  RunConfig config = test::small_run(kTokens, {{.layers = "all", .config = attention}});
   config.training.gradient_accumulation_steps = 2;
   config.training.mixed_precision_param = dtype;
   config.activation_checkpoint = recompute;
@@ -30,14 +23,7 @@ RunConfig config_of(const AttentionConfig& attention, const std::string& recompu
 }
 
 // Documents of 90 to 1300 tokens.
-data::TrainLoader loader() {
-  std::vector<data::Token> tokens(4000);
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<data::Token>(i * i % 61);
-  const auto source = std::make_shared<data::testing::MemorySource>(
-      tokens, std::vector<int64_t>{0, 700, 1500, 1590, 2700, 4000});
-  return {{std::make_shared<data::testing::ByteLevel>(), {source}, {}, {1.0}},
-          {.seq_len = kTokens, .seed = 3}};
-}
+data::TrainLoader loader() { return test::small_loader(kTokens, {0, 700, 1500, 1590, 2700, 4000}); }
 
 // Each rank trains one step and compares.
 void expect_what_a_step_sends(const RunConfig& config, const ParallelDegrees& degrees) {

@@ -12,8 +12,7 @@
 
 #include "distributed/threads.h"
 #include "layers/basic/module.h"
-#include "tests/data/fixtures.h"
-#include "tests/support/small_model.h"
+#include "tests/support/small_run.h"
 #include "train/gradient_norm.h"
 #include "train/optimizer.h"
 #include "train/step.h"
@@ -31,14 +30,7 @@ struct Setting {
 };
 
 RunConfig config_of(const Setting& setting) {
-  RunConfig config;
-  config.model = test::small_model();
-  config.model.max_position_embeddings = kTokens;
-  config.model.attention = {{.layers = "0", .config = LightningConfig{}},
-                            {.layers = "1", .config = SlidingConfig{.window = 16}}};
-  config.model.resolve(256);
-  config.training.seq_len = kTokens;
-  config.training.batch_size = 1;
+  RunConfig config = test::small_hybrid_run(kTokens);
   config.training.max_norm = 0.5;
   config.activation_checkpoint = setting.recompute;
   config.adapter.type = setting.adapter;
@@ -47,14 +39,7 @@ RunConfig config_of(const Setting& setting) {
   return config;
 }
 
-data::TrainLoader loader() {
-  std::vector<data::Token> tokens(4000);
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<data::Token>(i * i % 61);
-  const auto source =
-      std::make_shared<data::testing::MemorySource>(tokens, std::vector<int64_t>{0, 700, 1500, 1530, 4000});
-  return {{std::make_shared<data::testing::ByteLevel>(), {source}, {}, {1.0}},
-          {.seq_len = kTokens, .seed = 3}};
-}
+data::TrainLoader loader() { return test::small_loader(kTokens, {0, 700, 1500, 1530, 4000}); }
 
 struct Trained {
   std::vector<double> numbers;  // of each step: loss, norm

@@ -17,9 +17,8 @@
 
 #include "distributed/threads.h"
 #include "layers/basic/module.h"
-#include "tests/data/fixtures.h"
 #include "tests/support/files.h"
-#include "tests/support/small_model.h"
+#include "tests/support/small_run.h"
 #include "train/gradient_norm.h"
 #include "train/optimizer.h"
 #include "train/step.h"
@@ -45,26 +44,12 @@ std::ostream& operator<<(std::ostream& out, const MeshOf& mesh) {
 }
 
 RunConfig config_of(const std::string& adapter) {
-  RunConfig config;
-  config.model = test::small_model();
-  config.model.max_position_embeddings = kTokens;
-  config.model.attention = {{.layers = "0", .config = LightningConfig{}},
-                            {.layers = "1", .config = SlidingConfig{.window = 16}}};
-  config.model.resolve(256);
-  config.training.seq_len = kTokens;
-  config.training.batch_size = 1;
+  RunConfig config = test::small_hybrid_run(kTokens);
   config.adapter.type = adapter;
   return config;
 }
 
-data::TrainLoader loader() {
-  std::vector<data::Token> tokens(4000);
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<data::Token>(i * i % 61);
-  const auto source =
-      std::make_shared<data::testing::MemorySource>(tokens, std::vector<int64_t>{0, 700, 1500, 1530, 4000});
-  return {{std::make_shared<data::testing::ByteLevel>(), {source}, {}, {1.0}},
-          {.seq_len = kTokens, .seed = 3}};
-}
+data::TrainLoader loader() { return test::small_loader(kTokens, {0, 700, 1500, 1530, 4000}); }
 
 // One rank of a run.
 class Job {
