@@ -225,7 +225,7 @@ double DataParallel::squared_norm() const {
 double DataParallel::largest(double own) const {
   if (!sharded()) return own;
   double result = own;
-  for (const auto& values : longreach::gather(mesh_.shard, std::vector<double>{own}, "norm"))
+  for (const auto& values : longreach::gather(mesh_.shard, std::vector<double>{own}, "step"))
     if (std::isnan(values[0]) || std::isnan(result))
       result = std::numeric_limits<double>::quiet_NaN();
     else

@@ -70,6 +70,7 @@ RankState state_of_rank(const Transformer& model, const ParallelDegrees& degrees
   state.gradients = trained / (stage >= 2 ? share : 1);
   state.moments = 2 * trained / (stage >= 1 ? share : 1);
   if (world == 1) return state;
+  state.in_flight = 2 * largest;
   // A sum for those who keep it; where several copies of the model are, each sums a part and gives it on.
   const double sums =
       stage == 0 ? 2 * to_all(flat, world) : to_all(flat, world) + to_all(flat / share, copies);

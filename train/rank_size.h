@@ -12,6 +12,8 @@ namespace longreach {
 struct RankState {
   double weights = 0, gradients = 0, moments = 0;
   double gathered = 0;  // stage 3: the layers in use and what belongs to none, while a step runs
+  // Several ranks: the largest layer's gradients, as they came and packed.
+  double in_flight = 0;
   // Of a step, by the label of the metrics; sums over numbers of ranks that are no power of two send some
   // elements more.
   std::map<std::string, double> sent;

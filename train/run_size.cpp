@@ -26,34 +26,45 @@ double layer_bytes_per_token(const ModelConfig& model, double element) {
   return width * (2 * kFloat + 2 * element) + attention + 3 * real(model.intermediate_size) * element;
 }
 
-void add_activations(const RunConfig& config, const ParallelDegrees& degrees, RunSize& size) {
+// Of keys and values that other ranks own, as they come and in their order, and twice their gradients, in
+// float32: dense attention takes those of the row, some heads at a time (PieceKeys::streams).
+double fetched_bytes(const RunConfig& config, int64_t ranks, double element) {
+  const ModelConfig& model = config.model;
+  if (ranks == 1) return 0;
+  const double heads = real(model.num_key_value_heads), streams = std::min(4 * real(ranks), heads);
+  return real(config.training.batch_size) * real(config.training.seq_len) * 2 * heads / streams *
+         real(model.head_dim) * (2 * element + 2 * kFloat);
+}
+
+// Needs the bytes of weights. in_flight: of gradients, beside those that last.
+void add_activations(const RunConfig& config, const ParallelDegrees& degrees, double in_flight,
+                     RunSize& size) {
   const ModelConfig& model = config.model;
   const bool narrow = config.training.mixed_precision_param == "bfloat16",
              recomputed = config.activation_checkpoint == "full";
-  const double row = real(config.training.batch_size) * real(config.training.seq_len),
-               tokens = row / real(degrees.context), element = narrow ? 2 : kFloat,
-               layers = real(model.num_hidden_layers),
+  const double tokens =
+                   real(config.training.batch_size) * real(config.training.seq_len) / real(degrees.context),
+               element = narrow ? 2 : kFloat, layers = real(model.num_hidden_layers),
                stream = tokens * real(model.hidden_size) *
                         (narrow && model.residual_dtype == "bfloat16" ? 2 : kFloat),
-               layer = tokens * layer_bytes_per_token(model, element);
-  // Chunks of logits and their gradient, and the gradients of hidden states and output layer.
-  const double chunk = std::min(tokens, real(config.training.loss_chunk_tokens)),
-               vocab = real(model.vocab_size),
-               loss = 2 * chunk * vocab * kFloat + 2 * stream + vocab * real(model.hidden_size) * kFloat;
-  const double copies = narrow ? size.weights / 2 : 0;  // of the weights in bfloat16
+               layer = tokens * layer_bytes_per_token(model, element),
+               copies = narrow ? size.weights / 2 : 0;  // of the weights in bfloat16
+  const double kept = recomputed ? layers * stream + copies / layers : layers * layer + copies;
+  // Of the loss: gradients of hidden states and output layer, then logits of a chunk and their gradient.
+  const double vocab = real(model.vocab_size), begun = 2 * stream + vocab * real(model.hidden_size) * kFloat,
+               logits = 2 * std::min(tokens, real(config.training.loss_chunk_tokens)) * vocab * kFloat,
+               fetched = fetched_bytes(config, degrees.context, element);
+  const double backward = fetched + 2 * tokens * real(model.intermediate_size) * element;  // of a layer
   size.least_activations = layers * stream;
-  size.activations = (recomputed ? layers * stream + layer : layers * layer) + loss + copies;
-  // Of the whole row: as they come and in their order, and twice their gradients, on the way home in float32.
-  if (degrees.context > 1)
-    size.transient +=
-        row * 2 * real(model.num_key_value_heads) * real(model.head_dim) * (2 * element + 2 * kFloat);
+  size.activations = kept + begun + std::max({logits, backward + (recomputed ? layer : 0), in_flight});
+  size.last_layer = in_flight + layer + backward + copies / layers;
 }
 
 void add_state(const RankState& state, RunSize& size) {
   size.weights = state.weights;
   size.gradients = state.gradients;
   size.moments = state.moments;
-  size.transient = state.gathered;
+  size.gathered = state.gathered;
   size.sent = state.sent;
 }
 
@@ -105,16 +116,18 @@ RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees) {
       size.trained += parameter.requires_grad() ? parameter.numel() : 0;
     }
     size.flops_per_token = training_flops_per_token(config, *model);
-    add_state(state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage),
-                            std::max<int64_t>(rows / (training.batch_size * data_ranks), 1)),
-              size);
+    const int64_t micro_batches = std::max<int64_t>(rows / (training.batch_size * data_ranks), 1);
+    const RankState state =
+        state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage), micro_batches);
+    add_state(state, size);
+    add_activations(config, degrees, state.in_flight, size);
+    size.earlier_gradients = micro_batches > 1 ? state.gradients : 0;
   } catch (const c10::Error&) {  // a shape whose bytes are no number
     throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
                            config.model.intermediate_size, ", model.vocab_size = ", config.model.vocab_size,
                            ": a parameter of that size cannot be addressed"));
   }
   size.tokens_per_step = real(rows) * real(training.seq_len);
-  add_activations(config, degrees, size);
   return size;
 }
 
@@ -149,8 +162,8 @@ void print_run_size(const RunSize& size, const RunConfig& config, int64_t availa
   out << "\nmemory     " << (several ? "of a rank: " : "") << "weights " << gib(size.weights)
       << ", gradients " << gib(size.gradients) << ", moments " << gib(size.moments) << ", activations about "
       << gib(size.activations);
-  if (size.transient > 0) out << ", of other ranks at most " << gib(size.transient);
-  out << "; together about " << gib(size.total()) << "\n";
+  if (size.gathered > 0) out << ", gathered " << gib(size.gathered);
+  out << "; at most about " << gib(size.total()) << "\n";
   for (const auto& [label, bytes] : size.sent)
     out << "sent       " << label << " " << std::setprecision(0) << bytes << " bytes a rank and step\n";
   out << "machine    " << gib(real(available)) << " of memory left\n";

@@ -1,5 +1,6 @@
 // What a run costs, counted from its config before anything is allocated or read.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -17,16 +18,21 @@ struct RunSize {
   int64_t parameters = 0, trained = 0;
   double tokens_per_step = 0;
   double flops_per_token = 0;  // of a training step, each token of which needs them
-  // Bytes. Activations of one micro-batch are an estimate, the rest is exact.
-  double weights = 0, gradients = 0, moments = 0, activations = 0;
+  // Bytes. What the passes of a micro-batch need is an estimate, the rest is exact.
+  double weights = 0, gradients = 0, moments = 0;
+  double gathered = 0;  // zero_stage 3: the layers in use
+  // At most: while layers keep what their backward passes need, with the loss and its gradients, and where
+  // rows are shared keys and values that other ranks own. At its end: one layer's, beside the gradients.
+  double activations = 0, last_layer = 0;
   double least_activations = 0;  // what is certainly kept of them: the residual stream before every layer
-  // While a layer is computed, at most: keys and values that other ranks own, with their gradients, and, at
-  // zero_stage 3, the layers in use.
-  double transient = 0;
+  double earlier_gradients = 0;  // that are there when a micro-batch of a step begins
   int64_t ranks = 1;
   std::map<std::string, double> sent;  // bytes of the model's state that a rank sends in a step, by label
 
-  double total() const { return weights + gradients + moments + activations + transient; }
+  // Of what lasts, and the passes where they need most.
+  double total() const {
+    return weights + moments + gathered + std::max(earlier_gradients + activations, gradients + last_layer);
+  }
   double certain() const { return weights + gradients + moments + least_activations; }
 };
 

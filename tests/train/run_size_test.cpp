@@ -150,7 +150,7 @@ TEST(RunSize, SharesTheModelsStateOut) {
     EXPECT_DOUBLE_EQ(size.gradients, stage >= 2 ? one.gradients / 64 : one.gradients);
     EXPECT_DOUBLE_EQ(size.moments, stage >= 1 ? one.moments / 64 : one.moments);
     EXPECT_LT(size.activations, one.activations);
-    EXPECT_GT(size.transient, 0);
+    EXPECT_GT(size.last_layer, 0);
     EXPECT_DOUBLE_EQ(size.tokens_per_step, 8 * one.tokens_per_step);
   }
 }
