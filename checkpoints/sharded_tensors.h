@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoints/safetensors.h"
+#include "checkpoints/tensor_source.h"
 
 namespace longreach {
 
@@ -24,7 +25,7 @@ struct TensorRun {
 // N}. Runs without elements are left out, but of a tensor that has none. Each name once.
 void write_runs(CheckedFile& file, const std::vector<TensorRun>& runs);
 
-class ShardedTensors {
+class ShardedTensors : public TensorSource {
  public:
   enum class Parts { kWhole, kRuns };
 
@@ -32,13 +33,12 @@ class ShardedTensors {
   // or leave a hole, or when files differ in a tensor's shape or dtype.
   ShardedTensors(const std::vector<std::string>& paths, Parts parts);
 
-  const std::vector<std::string>& names() const { return names_; }  // as they come in the files
-  bool contains(const std::string& name) const { return tensors_.count(name) > 0; }
-  // Throw CheckpointError when there is none of that name.
-  const std::vector<int64_t>& shape(const std::string& name) const { return entry(name).shape; }
-  // Copies, on the CPU, in the files' dtype; of a run nothing else is read.
-  at::Tensor run(const std::string& name, int64_t begin, int64_t elements) const;
-  at::Tensor tensor(const std::string& name) const;
+  const std::vector<std::string>& names() const override { return names_; }
+  bool contains(const std::string& name) const override { return tensors_.count(name) > 0; }
+  const std::vector<int64_t>& shape(const std::string& name) const override { return entry(name).shape; }
+  // In the files' dtype; of a run nothing else is read.
+  at::Tensor run(const std::string& name, int64_t begin, int64_t elements) const override;
+  at::Tensor tensor(const std::string& name) const override;
   int64_t bytes_read() const;  // of tensors, so far
 
  private:

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoints/sharded_tensors.h"
 #include "core/fields.h"
 #include "distributed/run.h"
 #include "train/runs.h"

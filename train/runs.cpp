@@ -14,7 +14,7 @@ std::vector<Run> all_of(const RankRuns& runs) {
   return all;
 }
 
-std::vector<std::string> expect_runs(const ShardedTensors& from, const std::vector<Run>& to,
+std::vector<std::string> expect_runs(const TensorSource& from, const std::vector<Run>& to,
                                      const std::string& origin, const MayBeNew& may_be_new) {
   std::vector<std::string> added;
   for (const Run& run : to) {
@@ -30,7 +30,7 @@ std::vector<std::string> expect_runs(const ShardedTensors& from, const std::vect
   return added;
 }
 
-std::vector<std::string> read_runs(const ShardedTensors& from, const std::vector<Run>& to,
+std::vector<std::string> read_runs(const TensorSource& from, const std::vector<Run>& to,
                                    const std::string& origin, const MayBeNew& may_be_new) {
   const at::NoGradGuard no_grad;
   auto added = expect_runs(from, to, origin, may_be_new);
@@ -40,7 +40,7 @@ std::vector<std::string> read_runs(const ShardedTensors& from, const std::vector
   return added;
 }
 
-void expect_no_others(const ShardedTensors& from, const std::vector<Run>& known, const std::string& origin) {
+void expect_no_others(const TensorSource& from, const std::vector<Run>& known, const std::string& origin) {
   std::set<std::string> names;
   for (const Run& run : known) names.insert(run.name);
   for (const std::string& name : from.names())

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoints/sharded_tensors.h"
+#include "checkpoints/tensor_source.h"
 #include "distributed/run.h"
 
 namespace longreach {
@@ -22,14 +22,14 @@ using MayBeNew = std::function<bool(std::string_view)>;
 
 // Throws CheckpointError that begins with `origin` and names the first run whose tensor is missing, but where
 // may_be_new accepts its name, or of another shape. Returns the names that it has accepted.
-std::vector<std::string> expect_runs(const ShardedTensors& from, const std::vector<Run>& to,
+std::vector<std::string> expect_runs(const TensorSource& from, const std::vector<Run>& to,
                                      const std::string& origin, const MayBeNew& may_be_new = nullptr);
 
 // The same; then fills the runs, and reads nothing else of `from`. What it has accepted stays as it is.
-std::vector<std::string> read_runs(const ShardedTensors& from, const std::vector<Run>& to,
+std::vector<std::string> read_runs(const TensorSource& from, const std::vector<Run>& to,
                                    const std::string& origin, const MayBeNew& may_be_new = nullptr);
 
 // Throws CheckpointError naming a tensor of `from` that none of these is a run of.
-void expect_no_others(const ShardedTensors& from, const std::vector<Run>& known, const std::string& origin);
+void expect_no_others(const TensorSource& from, const std::vector<Run>& known, const std::string& origin);
 
 }  // namespace longreach

@@ -42,7 +42,7 @@ NamedTensors own_tensors(const Transformer& model) {
 }
 
 // As load_model_tensors, but tensors of the model's dtype become its own: they are not there twice.
-void take_model_tensors(const Transformer& model, const ShardedTensors& tensors, const std::string& origin) {
+void take_model_tensors(const Transformer& model, const TensorSource& tensors, const std::string& origin) {
   const at::NoGradGuard no_grad;
   const std::vector<Run> all = whole_runs(own_tensors(model));
   expect_runs(tensors, all, origin);
@@ -144,7 +144,7 @@ NamedTensors model_tensors(const Transformer& model) {
   return tensors;
 }
 
-std::vector<std::string> load_model_tensors(Transformer& model, const ShardedTensors& tensors,
+std::vector<std::string> load_model_tensors(Transformer& model, const TensorSource& tensors,
                                             const std::string& origin,
                                             const std::function<bool(std::string_view)>& may_be_new) {
   const std::vector<Run> all = whole_runs(model_tensors(model));

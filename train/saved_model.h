@@ -52,7 +52,7 @@ void expect_adapter(const CheckpointReader& checkpoint, AdapterConfig own, const
 // tensor, before anything is changed. `origin` names the checkpoint in the message. Parameters that
 // may_be_new accepts keep their initial values when the checkpoint has none of them; returns their names.
 std::vector<std::string> load_model_tensors(
-    Transformer& model, const ShardedTensors& tensors, const std::string& origin,
+    Transformer& model, const TensorSource& tensors, const std::string& origin,
     const std::function<bool(std::string_view)>& may_be_new = nullptr);
 
 // The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.
