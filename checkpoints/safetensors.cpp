@@ -2,18 +2,14 @@
 #include "checkpoints/safetensors.h"
 
 #include <ATen/ops/empty.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/mapped_file.h"
 #include "checkpoints/safetensors_header.h"
 #include "core/error.h"
 
@@ -25,62 +21,41 @@ constexpr int64_t kMaxHeader = 100'000'000;
 }  // namespace
 
 struct SafetensorsFile::Mapping {
-  explicit Mapping(const std::string& file) : path(file) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-      throw CheckpointError(one_line(text(path, ": cannot be opened: ", system_reason(errno))));
-    struct stat status {};
-    const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
-    bytes = regular ? status.st_size : 0;
-    if (bytes >= 8) base = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ, MAP_PRIVATE, descriptor, 0);
-    const int error = errno;
-    ::close(descriptor);
-    check<CheckpointError>(regular, one_line(path), ": is not a regular file");
-    check<CheckpointError>(bytes >= 8, one_line(path), ": has ", bytes,
+  explicit Mapping(const std::string& path) : file(path) {
+    check<CheckpointError>(file.bytes().size() >= 8, one_line(path), ": has ", file.bytes().size(),
                            " bytes; a safetensors file has at least 8");
-    check<CheckpointError>(base != MAP_FAILED, one_line(path), ": cannot be mapped: ", system_reason(error));
   }
-  ~Mapping() {
-    if (base != MAP_FAILED) ::munmap(base, static_cast<size_t>(bytes));
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
 
   void parse() {
     uint64_t length = 0;
-    std::memcpy(&length, base, sizeof length);  // little-endian, as this machine
-    const auto room = static_cast<uint64_t>(bytes - 8);
-    check<CheckpointError>(length <= room && length <= kMaxHeader, one_line(path), ": header of ", length,
-                           " bytes, allowed: at most ", std::min<uint64_t>(room, kMaxHeader));
-    const char* json = static_cast<const char*>(base) + 8;
+    std::memcpy(&length, file.bytes().data(), sizeof length);  // little-endian, as this machine
+    const uint64_t room = file.bytes().size() - 8;
+    check<CheckpointError>(length <= room && length <= kMaxHeader, one_line(file.path()), ": header of ",
+                           length, " bytes, allowed: at most ", std::min<uint64_t>(room, kMaxHeader));
+    const char* json = file.bytes().data() + 8;
     data = json + length;
-    header = parse_safetensors_header({json, length}, static_cast<int64_t>(room - length), path);
+    header = parse_safetensors_header({json, length}, static_cast<int64_t>(room - length), file.path());
   }
 
   const SafetensorsEntry& entry(const std::string& name) const {
     const auto found = header.entries.find(name);
     if (found == header.entries.end())
-      throw CheckpointError(one_line(text(path, ": has no tensor `", name, "`")));
+      throw CheckpointError(one_line(text(file.path(), ": has no tensor `", name, "`")));
     return found->second;
   }
 
-  // Gives pages back as it goes on, so that a file is never in memory beside the copy of it.
+  // Gives pages back as it goes on.
   void copy(const char* from, size_t bytes, char* to) {
     bytes_read += static_cast<int64_t>(bytes);
     constexpr size_t kPiece = size_t{1} << 24;
-    const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
     for (size_t at = 0; at < bytes; at += kPiece) {
       const size_t piece = std::min(kPiece, bytes - at);
       std::memcpy(to + at, from + at, piece);
-      const size_t begin = static_cast<size_t>(from + at - static_cast<const char*>(base)) / page * page;
-      const size_t end = static_cast<size_t>(from + at + piece - static_cast<const char*>(base));
-      ::madvise(static_cast<char*>(base) + begin, end - begin, MADV_DONTNEED);  // advice: may be refused
+      file.release({from + at, piece});
     }
   }
 
-  std::string path;
-  void* base = MAP_FAILED;
-  int64_t bytes = 0;
+  MappedFile file;
   const char* data = nullptr;
   int64_t bytes_read = 0;  // by copy()
   SafetensorsHeader header;
@@ -92,7 +67,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : mapping_(std::make_u
 SafetensorsFile::~SafetensorsFile() = default;
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 
-const std::string& SafetensorsFile::path() const { return mapping_->path; }
+const std::string& SafetensorsFile::path() const { return mapping_->file.path(); }
 const std::map<std::string, SafetensorsEntry>& SafetensorsFile::entries() const {
   return mapping_->header.entries;
 }
@@ -105,7 +80,7 @@ bool SafetensorsFile::contains(const std::string& name) const {
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry& entry = mapping_->entry(name);
-  const at::ScalarType dtype = safetensors_dtype(entry.dtype, text(mapping_->path, ": `", name, "`"));
+  const at::ScalarType dtype = safetensors_dtype(entry.dtype, text(mapping_->file.path(), ": `", name, "`"));
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
   copy_run(name, 0, tensor);
   return tensor;
@@ -113,7 +88,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
 
 void SafetensorsFile::copy_run(const std::string& name, int64_t begin, const at::Tensor& to) const {
   const SafetensorsEntry& entry = mapping_->entry(name);
-  const std::string who = text(mapping_->path, ": `", name, "`");
+  const std::string who = text(mapping_->file.path(), ": `", name, "`");
   check<CheckpointError>(to.scalar_type() == safetensors_dtype(entry.dtype, who) && to.is_contiguous(),
                          one_line(who), ": is ", entry.dtype, ", what is to hold it is not");
   const auto size = static_cast<int64_t>(to.element_size()), bytes = static_cast<int64_t>(to.nbytes());
