@@ -13,7 +13,8 @@ print_test_help() {
                                      depends on what its program is built from; a change of one mechanism's object counts
                                      for its own tests, those of layers/attention, models and train/verify, and the test files
                                      that name it
-./longreach test CTEST-ARGUMENTS     set-up, build, then ctest with these: -R NAME, -L LABEL, --verbose, ...
+./longreach test CTEST-ARGUMENTS     set-up, build, then ctest with these: -R NAME, -L LABEL, --verbose, ...; `-L interop` fetches
+                                     the Python packages to compare with first, as the whole run does (1.4 GB, in the cache)
 ./longreach test --preset PRESET     release, debug, asan (address + undefined) or tsan (our own threads); may precede ctest's arguments
 EOF
 }
@@ -72,6 +73,7 @@ run_every_test() {
   step "includes, sizes, words" python3 tools/check_sources.py
   step "build" build "$1" all
   step "clang-tidy" check_tidy "$1"
+  step "Python's packages" set_up_interop
   step "tests" ctest --test-dir "$folder" -LE '^slow$' -j 2 --output-on-failure --output-junit "$reports/tests.xml"
   step "slow tests" run_slow_tests "$folder"
   step "slowest tests" python3 tools/test_times.py "$reports"/{tests,slow}.xml
@@ -96,6 +98,7 @@ run_changed_tests() {
   echo "== since $commit: ${#targets[@]} test programs${targets[*]:+: ${targets[*]}}"
   step "build" build "$1" longreach "${targets[@]}"
   step "clang-tidy" check_tidy "$1"
+  [[ " ${targets[*]} " != *_interop_test\ * ]] || step "Python's packages" set_up_interop
   step "tests" run_chosen_tests "$folder" "${tests[@]}"
 }
 
@@ -129,6 +132,7 @@ run_tests() {
     (($# <= 2)) || fail "test: --changed takes one commit at most"
     run_changed_tests "$preset" "${2:-}"
   else
+    [[ " $* " != *interop* ]] || step "Python's packages" set_up_interop
     step "build" build "$preset" all
     step "ctest $*" ctest --test-dir "$(build_folder "$preset")" -j 2 --output-on-failure "$@"
   fi
