@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "checkpoints/checked_file.h"
 #include "core/error.h"
@@ -38,6 +39,15 @@ void MappedFile::release(std::string_view part) const {
   const size_t begin = from / page * page;
   // Advice, which may be refused.
   ::madvise(const_cast<char*>(bytes_.data()) + begin, from + part.size() - begin, MADV_DONTNEED);
+}
+
+void MappedFile::copy(std::string_view part, void* to) const {
+  constexpr size_t kPiece = size_t{1} << 24;
+  for (size_t at = 0; at < part.size(); at += kPiece) {
+    const std::string_view piece = part.substr(at, kPiece);
+    std::memcpy(static_cast<char*>(to) + at, piece.data(), piece.size());
+    release(piece);
+  }
 }
 
 }  // namespace longreach

@@ -19,6 +19,8 @@ class MappedFile {
   // Gives the pages of a part back to the system, to be read again when they are asked for, so that a file is
   // never in memory beside the copy of it.
   void release(std::string_view part) const;
+  // Copies a part, giving its pages back as it goes on.
+  void copy(std::string_view part, void* to) const;
 
  private:
   std::string path_;

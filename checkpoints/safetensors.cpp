@@ -10,31 +10,28 @@
 
 #include "checkpoints/checked_file.h"
 #include "checkpoints/mapped_file.h"
-#include "checkpoints/safetensors_header.h"
+#include "checkpoints/safetensors_dtype.h"
 #include "core/error.h"
 
 namespace longreach {
 namespace {
 
-constexpr int64_t kMaxHeader = 100'000'000;
+constexpr uint64_t kMaxHeader = 100'000'000;
 
 }  // namespace
 
 struct SafetensorsFile::Mapping {
   explicit Mapping(const std::string& path) : file(path) {
-    check<CheckpointError>(file.bytes().size() >= 8, one_line(path), ": has ", file.bytes().size(),
+    const std::string_view all = file.bytes();
+    check<CheckpointError>(all.size() >= 8, one_line(path), ": has ", all.size(),
                            " bytes; a safetensors file has at least 8");
-  }
-
-  void parse() {
     uint64_t length = 0;
-    std::memcpy(&length, file.bytes().data(), sizeof length);  // little-endian, as this machine
-    const uint64_t room = file.bytes().size() - 8;
-    check<CheckpointError>(length <= room && length <= kMaxHeader, one_line(file.path()), ": header of ",
-                           length, " bytes, allowed: at most ", std::min<uint64_t>(room, kMaxHeader));
-    const char* json = file.bytes().data() + 8;
-    data = json + length;
-    header = parse_safetensors_header({json, length}, static_cast<int64_t>(room - length), file.path());
+    std::memcpy(&length, all.data(), sizeof length);  // little-endian, as this machine
+    const uint64_t room = all.size() - 8;
+    check<CheckpointError>(length <= room && length <= kMaxHeader, one_line(path), ": header of ", length,
+                           " bytes, allowed: at most ", std::min<uint64_t>(room, kMaxHeader));
+    data = all.substr(8 + length);
+    header = parse_safetensors_header(all.substr(8, length), static_cast<int64_t>(data.size()), path);
   }
 
   const SafetensorsEntry& entry(const std::string& name) const {
@@ -44,26 +41,13 @@ struct SafetensorsFile::Mapping {
     return found->second;
   }
 
-  // Gives pages back as it goes on.
-  void copy(const char* from, size_t bytes, char* to) {
-    bytes_read += static_cast<int64_t>(bytes);
-    constexpr size_t kPiece = size_t{1} << 24;
-    for (size_t at = 0; at < bytes; at += kPiece) {
-      const size_t piece = std::min(kPiece, bytes - at);
-      std::memcpy(to + at, from + at, piece);
-      file.release({from + at, piece});
-    }
-  }
-
   MappedFile file;
-  const char* data = nullptr;
-  int64_t bytes_read = 0;  // by copy()
+  std::string_view data;
+  int64_t bytes_read = 0;
   SafetensorsHeader header;
 };
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : mapping_(std::make_unique<Mapping>(path)) {
-  mapping_->parse();
-}
+SafetensorsFile::SafetensorsFile(const std::string& path) : mapping_(std::make_unique<Mapping>(path)) {}
 SafetensorsFile::~SafetensorsFile() = default;
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 
@@ -80,7 +64,7 @@ bool SafetensorsFile::contains(const std::string& name) const {
 
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const SafetensorsEntry& entry = mapping_->entry(name);
-  const at::ScalarType dtype = safetensors_dtype(entry.dtype, text(mapping_->file.path(), ": `", name, "`"));
+  const at::ScalarType dtype = safetensors_dtype(entry.dtype, text(path(), ": `", name, "`"));
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
   copy_run(name, 0, tensor);
   return tensor;
@@ -88,18 +72,20 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
 
 void SafetensorsFile::copy_run(const std::string& name, int64_t begin, const at::Tensor& to) const {
   const SafetensorsEntry& entry = mapping_->entry(name);
-  const std::string who = text(mapping_->file.path(), ": `", name, "`");
+  const std::string who = text(path(), ": `", name, "`");
   check<CheckpointError>(to.scalar_type() == safetensors_dtype(entry.dtype, who) && to.is_contiguous(),
                          one_line(who), ": is ", entry.dtype, ", what is to hold it is not");
   const auto size = static_cast<int64_t>(to.element_size()), bytes = static_cast<int64_t>(to.nbytes());
   const int64_t room = entry.end - entry.begin;
   check<CheckpointError>(begin >= 0 && begin <= room / size && bytes <= room - begin * size, one_line(who),
                          ": has no elements ", begin, " to ", begin + to.numel());
-  const char* from = mapping_->data + entry.begin + begin * size;
+  const std::string_view from =
+      mapping_->data.substr(static_cast<size_t>(entry.begin + begin * size), static_cast<size_t>(bytes));
   if (to.scalar_type() == at::kBool &&
-      std::any_of(from, from + bytes, [](char byte) { return byte != 0 && byte != 1; }))
+      std::any_of(from.begin(), from.end(), [](char byte) { return byte != 0 && byte != 1; }))
     throw CheckpointError(one_line(text(who, ": holds a BOOL that is neither 0 nor 1")));
-  if (bytes > 0) mapping_->copy(from, static_cast<size_t>(bytes), static_cast<char*>(to.mutable_data_ptr()));
+  mapping_->bytes_read += bytes;
+  mapping_->file.copy(from, to.mutable_data_ptr());
 }
 
 int64_t SafetensorsFile::bytes_read() const { return mapping_->bytes_read; }

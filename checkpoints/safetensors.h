@@ -8,13 +8,9 @@
 #include <utility>
 #include <vector>
 
-namespace longreach {
+#include "checkpoints/safetensors_header.h"
 
-struct SafetensorsEntry {
-  std::string dtype;  // as in the file: F32, BF16, I64, ...
-  std::vector<int64_t> shape;
-  int64_t begin = 0, end = 0;  // bytes after the header
-};
+namespace longreach {
 
 // A file mapped into memory. Everything is checked before use: header length, JSON, dtypes, shapes times
 // size, bounds, overlaps and holes; hostile sizes allocate nothing. Throws CheckpointError naming the file

@@ -15,20 +15,27 @@ namespace {
 
 constexpr size_t kMaxTensors = 200'000, kMaxMetadata = 200'000, kMaxDimensions = 32;
 
-struct DtypeName {
+struct DtypeSize {
   std::string_view name;
-  at::ScalarType dtype;
+  int64_t bytes;
 };
-constexpr std::array<DtypeName, 10> kDtypes = {{{"F64", at::kDouble},
-                                                {"F32", at::kFloat},
-                                                {"F16", at::kHalf},
-                                                {"BF16", at::kBFloat16},
-                                                {"I64", at::kLong},
-                                                {"I32", at::kInt},
-                                                {"I16", at::kShort},
-                                                {"I8", at::kChar},
-                                                {"U8", at::kByte},
-                                                {"BOOL", at::kBool}}};
+constexpr std::array<DtypeSize, 10> kDtypes = {{{"F64", 8},
+                                                {"F32", 4},
+                                                {"F16", 2},
+                                                {"BF16", 2},
+                                                {"I64", 8},
+                                                {"I32", 4},
+                                                {"I16", 2},
+                                                {"I8", 1},
+                                                {"U8", 1},
+                                                {"BOOL", 1}}};
+
+// "[2, 3]"
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::vector<std::string> sizes;
+  for (const int64_t size : shape) sizes.push_back(std::to_string(size));
+  return "[" + join(sizes) + "]";
+}
 
 class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
  public:
@@ -155,7 +162,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
 
 // Elements times size equals the range, without overflow.
 void check_entry(const std::string& who, const SafetensorsEntry& entry, int64_t data_bytes) {
-  const auto element = static_cast<int64_t>(c10::elementSize(safetensors_dtype(entry.dtype, who)));
+  const int64_t element = safetensors_element_size(entry.dtype, who);
   if (entry.begin > entry.end || entry.end > data_bytes)
     throw CheckpointError(one_line(text(who, ": data_offsets [", entry.begin, ", ", entry.end,
                                         "], allowed: within 0 and ", data_bytes)));
@@ -169,7 +176,7 @@ void check_entry(const std::string& who, const SafetensorsEntry& entry, int64_t 
   }
   if (bytes != 0) bytes = others;
   if (!fits || bytes != entry.end - entry.begin)
-    throw CheckpointError(one_line(text(who, ": shape ", c10::IntArrayRef(entry.shape), " of ", entry.dtype,
+    throw CheckpointError(one_line(text(who, ": shape ", shape_text(entry.shape), " of ", entry.dtype,
                                         " needs ", fits ? text(bytes) : std::string("more than 2^63"),
                                         " bytes, data_offsets give ", entry.end - entry.begin)));
 }
@@ -197,20 +204,13 @@ void check_layout(const SafetensorsHeader& header, int64_t data_bytes, const std
 
 }  // namespace
 
-std::string safetensors_dtype_name(at::ScalarType dtype, const std::string& who) {
-  for (const DtypeName& known : kDtypes)
-    if (known.dtype == dtype) return std::string(known.name);
-  throw CheckpointError(
-      one_line(text(who, ": dtype ", c10::toString(dtype), " cannot be stored in safetensors")));
-}
-
-at::ScalarType safetensors_dtype(const std::string& name, const std::string& who) {
+int64_t safetensors_element_size(const std::string& dtype, const std::string& who) {
   std::vector<std::string> names;
-  for (const DtypeName& known : kDtypes) {
-    if (known.name == name) return known.dtype;
+  for (const DtypeSize& known : kDtypes) {
+    if (known.name == dtype) return known.bytes;
     names.emplace_back(known.name);
   }
-  throw CheckpointError(one_line(text(who, ": dtype `", one_line(name, 40), "`, allowed: ", join(names))));
+  throw CheckpointError(one_line(text(who, ": dtype `", one_line(dtype, 40), "`, allowed: ", join(names))));
 }
 
 SafetensorsHeader parse_safetensors_header(std::string_view json, int64_t data_bytes,

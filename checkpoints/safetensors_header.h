@@ -1,15 +1,19 @@
 // The JSON header of a safetensors file, parsed as a stream: memory is bounded by the header's size whatever
-// it holds.
+// it holds. Without LibTorch.
 #pragma once
-#include <ATen/core/Tensor.h>
-
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
-
-#include "checkpoints/safetensors.h"
+#include <vector>
 
 namespace longreach {
+
+struct SafetensorsEntry {
+  std::string dtype;  // as in the file: F32, BF16, I64, ...
+  std::vector<int64_t> shape;
+  int64_t begin = 0, end = 0;  // bytes after the header
+};
 
 struct SafetensorsHeader {
   std::map<std::string, SafetensorsEntry> entries;
@@ -21,8 +25,7 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view json, int64_t data_bytes,
                                            const std::string& path);
 
-// The file's name of a dtype, and back. Throws CheckpointError naming `who`.
-std::string safetensors_dtype_name(at::ScalarType dtype, const std::string& who);
-at::ScalarType safetensors_dtype(const std::string& name, const std::string& who);
+// Bytes of an element of a dtype of the file. Throws CheckpointError naming `who` and the dtypes there are.
+int64_t safetensors_element_size(const std::string& dtype, const std::string& who);
 
 }  // namespace longreach

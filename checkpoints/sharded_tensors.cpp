@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "checkpoints/checked_file.h"
-#include "checkpoints/safetensors_header.h"
+#include "checkpoints/safetensors_dtype.h"
 #include "core/error.h"
 
 namespace longreach {

@@ -15,6 +15,7 @@ set(LONGREACH_EXTERNAL_data PkgConfig::HDF5 PkgConfig::ZSTD ZLIB::ZLIB Threads::
 set(LONGREACH_EXTERNAL_distributed longreach_torch)
 set(LONGREACH_EXTERNAL_layers longreach_kernels longreach_torch)
 set(LONGREACH_EXTERNAL_checkpoints longreach_torch)
+set(LONGREACH_EXTERNAL_formats ZLIB::ZLIB)
 set(LONGREACH_EXTERNAL_program CLI11::CLI11)
 set(LONGREACH_WITHOUT_TORCH core data)
 
