@@ -1,0 +1,304 @@
+#include "checkpoints/formats/peft_reader.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "checkpoints/checked_file.h"
+#include "checkpoints/formats/torch_file.h"
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight", kB = ".lora_B.weight";
+constexpr const char *kOutput = "lm_head.weight", *kEmbedding = "model.embed_tokens.weight";
+constexpr int64_t kLargestConfig = int64_t{1} << 24;
+
+// adapter_config.json; errors name file and key.
+class Settings {
+ public:
+  explicit Settings(const std::string& path) : path_(path) {
+    try {
+      json_ = Json::parse(read_text_file(path, kLargestConfig));
+    } catch (const Json::exception& error) {
+      throw ConfigError(one_line(text(path, ": is not JSON (", error.what(), ")")));
+    }
+    check<ConfigError>(json_.is_object(), one_line(path), ": expected a JSON object");
+  }
+
+  // The key's value, null where it is absent; the key is known from now on.
+  const Json& take(const char* key) {
+    static const Json nothing;
+    known_.insert(key);
+    const auto found = json_.find(key);
+    return found == json_.end() ? nothing : *found;
+  }
+  [[noreturn]] void fail(const std::string& key, const std::string& expected) const {
+    const auto found = json_.find(key);
+    const std::string value = found == json_.end() ? "nothing"
+                              : found->is_structured()
+                                  ? found->type_name()  // nesting of any depth is not printed
+                                  : found->dump(-1, ' ', false, Json::error_handler_t::replace);
+    throw ConfigError(one_line(text(path_, ": `", key, "`: found ", value.substr(0, 200), ", ", expected)));
+  }
+
+  std::string string(const char* key, const std::string& fallback) {
+    const Json& value = take(key);
+    if (value.is_null()) return fallback;
+    if (!value.is_string()) fail(key, "expected a string");
+    return value.get<std::string>();
+  }
+  bool boolean(const char* key) {
+    const Json& value = take(key);
+    if (value.is_null()) return false;
+    if (!value.is_boolean()) fail(key, "expected true or false");
+    return value.get<bool>();
+  }
+  double number(const char* key, double fallback, double low, double high) {
+    const Json& value = take(key);
+    if (value.is_null()) return fallback;
+    if (!value.is_number() || !(value.get<double>() >= low && value.get<double>() <= high))
+      fail(key, text("expected a number from ", low, " to ", high));
+    return value.get<double>();
+  }
+  int64_t integer(const char* key, double fallback, double high) {
+    const double value = number(key, fallback, 1, high);
+    if (value != std::floor(value)) fail(key, "expected an integer");
+    return static_cast<int64_t>(value);
+  }
+  std::vector<std::string> strings(const char* key) {
+    const Json& value = take(key);
+    std::vector<std::string> words;
+    if (value.is_null()) return words;
+    if (!value.is_array()) fail(key, "expected a list of names");
+    for (const Json& word : value) {
+      if (!word.is_string() || word.get<std::string>().empty()) fail(key, "expected a list of names");
+      words.push_back(word.get<std::string>());
+    }
+    return words;
+  }
+
+  // By PEFT's convention an option that is off is null, false or empty; others are not understood.
+  void expect_no_others() const {
+    for (const auto& [key, value] : json_.items()) {
+      const bool off =
+          value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
+      if (known_.count(key) == 0 && !off) fail(key, "which is not understood here");
+    }
+  }
+
+ private:
+  std::string path_;
+  Json json_;
+  std::set<std::string> known_;
+};
+
+// lora_alpha such that lora_alpha / r is the scale.
+int64_t alpha_of(Settings& settings, int64_t r) {
+  const double alpha = settings.number("lora_alpha", 8, 0x1p-20, 0x1p40),
+               ours = settings.boolean("use_rslora") ? alpha * std::sqrt(static_cast<double>(r)) : alpha;
+  if (ours != std::floor(ours) || ours < 1)
+    settings.fail("lora_alpha",
+                  text("which scales the adapters by ", ours, " / r; an integer is wanted there"));
+  return static_cast<int64_t>(ours);
+}
+
+// Where the base's weights were changed when the adapters were made, adapters alone say little.
+void expect_plain_start(Settings& settings) {
+  const Json& start = settings.take("init_lora_weights");
+  const bool plain =
+      start.is_null() || start.is_boolean() || start == "gaussian" || start == "orthogonal" || start == "eva";
+  if (!plain)
+    settings.fail("init_lora_weights",
+                  "which changes the weights of the base; allowed: true, false, gaussian, orthogonal, eva");
+}
+
+AdapterConfig read_config(const std::string& path, std::string& base) {
+  Settings settings(path);
+  const std::string type = settings.string("peft_type", "nothing"),
+                    task = settings.string("task_type", "CAUSAL_LM");
+  if (type != "LORA") settings.fail("peft_type", "allowed: LORA");
+  if (task != "CAUSAL_LM") settings.fail("task_type", "allowed: CAUSAL_LM");
+  if (settings.string("bias", "none") != "none") settings.fail("bias", "allowed: none");
+  base = settings.string("base_model_name_or_path", "");
+  AdapterConfig config;
+  config.type = "lora";
+  config.r = settings.integer("r", 8, 0x1p30);
+  config.lora_alpha = alpha_of(settings, config.r);
+  config.lora_dropout = settings.number("lora_dropout", 0, 0, 0.99);
+  const Json& targets = settings.take("target_modules");
+  if (targets.is_string() && targets != "all-linear")
+    settings.fail("target_modules", "a regular expression; expected a list of names, or all-linear");
+  config.target_modules =
+      targets.is_string() ? std::vector<std::string>() : settings.strings("target_modules");
+  for (const std::string& target : config.target_modules)
+    if (target.find('.') != std::string::npos)
+      settings.fail(
+          "target_modules",
+          text("with `", target, "`; here a target is the last part of a name, in every layer that has it"));
+  config.modules_to_save = settings.strings("modules_to_save");
+  expect_plain_start(settings);
+  for (const char* key :
+       {"auto_mapping", "inference_mode", "revision", "peft_version", "megatron_core", "qalora_group_size",
+        "runtime_config"})  // without effect on what the adapters compute
+    settings.take(key);
+  settings.expect_no_others();
+  return config;
+}
+
+// The files' tensors under our names.
+class PeftTensors : public TensorSource {
+ public:
+  void add(const std::string& path, std::string_view prefix) {
+    files_.push_back(open_tensor_file(path));
+    for (const std::string& name : files_.back()->names()) {
+      check<CheckpointError>(name.starts_with(prefix), one_line(path), ": `", one_line(name, 200),
+                             "`: names of PEFT begin with ", prefix);
+      const std::string ours = name.substr(prefix.size());
+      check<CheckpointError>(tensors_.emplace(ours, Place{files_.back().get(), name, one_line(path)}).second,
+                             one_line(path), ": `", one_line(name, 200),
+                             "`: is in another file of the adapter too");
+      names_.push_back(ours);
+    }
+  }
+  void leave_out(const std::string& name) {
+    tensors_.erase(name);
+    names_.erase(std::find(names_.begin(), names_.end(), name));
+  }
+  // "FILE: `NAME`"
+  std::string place(const std::string& name) const {
+    const Place& place = find(name);
+    return one_line(text(place.path, ": `", place.name, "`"));
+  }
+
+  const std::vector<std::string>& names() const override { return names_; }
+  bool contains(const std::string& name) const override { return tensors_.count(name) > 0; }
+  const std::vector<int64_t>& shape(const std::string& name) const override {
+    return find(name).file->shape(find(name).name);
+  }
+  at::Tensor tensor(const std::string& name) const override {
+    return find(name).file->tensor(find(name).name);
+  }
+  at::Tensor run(const std::string& name, int64_t begin, int64_t elements) const override {
+    return find(name).file->run(find(name).name, begin, elements);
+  }
+
+ private:
+  struct Place {
+    const TensorSource* file;
+    std::string name, path;  // as in the file
+  };
+  const Place& find(const std::string& name) const {
+    const auto found = tensors_.find(name);
+    check<CheckpointError>(found != tensors_.end(), "the adapter has no tensor `", one_line(name, 200), "`");
+    return found->second;
+  }
+
+  std::vector<std::unique_ptr<TensorSource>> files_;
+  std::vector<std::string> names_;
+  std::map<std::string, Place> tensors_;
+};
+
+std::string adapter_file(const std::string& folder) {
+  for (const char* name : {"/adapter_model.safetensors", "/adapter_model.bin"})
+    if (fs::exists(folder + name)) return folder + name;
+  throw CheckpointError(
+      one_line(text(folder, ": holds neither adapter_model.safetensors nor adapter_model.bin")));
+}
+
+// The last part of the projection's name of q_proj.lora_A.weight; empty for other tensors.
+std::string target_of(std::string_view name) {
+  if (!name.ends_with(kA) && !name.ends_with(kB)) return {};
+  name.remove_suffix(kA.size());
+  return std::string(name.substr(name.rfind('.') + 1));
+}
+
+void expect_rank(const PeftTensors& tensors, int64_t r) {
+  for (const std::string& name : tensors.names()) {
+    if (target_of(name).empty()) continue;
+    const std::vector<int64_t>& shape = tensors.shape(name);
+    const bool fits = shape.size() == 2 && shape[name.ends_with(kA) ? 0 : 1] == r;
+    check<CheckpointError>(fits, tensors.place(name), ": has shape ", at::IntArrayRef(shape),
+                           ", which is no adapter of r = ", r);
+  }
+}
+
+// PEFT keeps a saved embedding that is the output layer too twice.
+void drop_tied_copy(PeftTensors& tensors, AdapterConfig& config) {
+  if (!tensors.contains(kOutput)) return;
+  const bool same = tensors.contains(kEmbedding) && tensors.shape(kEmbedding) == tensors.shape(kOutput) &&
+                    tensors.tensor(kEmbedding).equal(tensors.tensor(kOutput));
+  check<CheckpointError>(same, tensors.place(kOutput),
+                         ": is not the saved embedding, to which the base model ties its output layer");
+  tensors.leave_out(kOutput);
+  std::erase(config.modules_to_save, "lm_head");
+}
+
+// LongLoRA's: what has one of these in its name trains whole.
+void add_trainable(PeftTensors& tensors, const std::string& path, AdapterConfig& config) {
+  tensors.add(path, "");
+  for (const std::string& part : {std::string("embed"), std::string("norm")}) {
+    const auto has_part = [&](const std::string& name) {
+      return target_of(name).empty() && name.find(part) != std::string::npos;
+    };
+    auto& saved = config.modules_to_save;
+    if (std::any_of(tensors.names().begin(), tensors.names().end(), has_part) &&
+        std::find(saved.begin(), saved.end(), part) == saved.end())
+      saved.push_back(part);
+  }
+}
+
+}  // namespace
+
+PeftAdapter read_peft(const std::string& folder, const ModelConfig& base) {
+  PeftAdapter adapter;
+  adapter.config = read_config(folder + "/adapter_config.json", adapter.base);
+  const auto tensors = std::make_shared<PeftTensors>();
+  tensors->add(adapter_file(folder), kPrefix);
+  if (const std::string more = folder + "/trainable_params.bin"; fs::exists(more))
+    add_trainable(*tensors, more, adapter.config);
+  if (base.tie_word_embeddings) drop_tied_copy(*tensors, adapter.config);
+  if (adapter.config.target_modules.empty()) {
+    std::set<std::string> targets;
+    for (const std::string& name : tensors->names())
+      if (const std::string target = target_of(name); !target.empty()) targets.insert(target);
+    adapter.config.target_modules = {targets.begin(), targets.end()};
+  }
+  expect_rank(*tensors, adapter.config.r);
+  adapter.tensors = tensors;
+  return adapter;
+}
+
+void apply_peft(Transformer& model, const PeftAdapter& adapter) {
+  const at::NoGradGuard no_grad;
+  add_adapters(model, adapter.config, 0);
+  const TensorSource& tensors = *adapter.tensors;
+  std::map<std::string, at::Tensor> own;
+  for (auto& item : model.named_parameters())
+    if (is_adapter_parameter(item.key()) || is_saved_parameter(adapter.config, item.key()))
+      own.emplace(item.key(), item.value());
+  for (const auto& [name, parameter] : own) {
+    check<CheckpointError>(tensors.contains(name), "the adapter has no tensor `", name,
+                           "`, which its target_modules and modules_to_save ask for");
+    check<CheckpointError>(at::IntArrayRef(tensors.shape(name)) == parameter.sizes(), "the adapter's `", name,
+                           "` has shape ", at::IntArrayRef(tensors.shape(name)), ", the base model's ",
+                           parameter.sizes());
+  }
+  for (const std::string& name : tensors.names())
+    check<CheckpointError>(
+        own.count(name) > 0, "the adapter's `", one_line(name, 200),
+        "` belongs to nothing in the base model that its target_modules and modules_to_save name");
+  for (auto& [name, parameter] : own) parameter.copy_(tensors.tensor(name));
+}
+
+}  // namespace longreach
