@@ -29,6 +29,26 @@ void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
   visit.field("beta_slow", rope.beta_slow, {.help = "yarn", .allowed = positive_real()});
   visit.field("attention_factor", rope.attention_factor,
               {.help = "yarn: factor of cos and sin; 0: 0.1 ln(factor) + 1", .allowed = RealRange{0.0}});
+  visit.field("truncate", rope.truncate,
+              {.help = "yarn: the ramp between kept and stretched features begins "
+                       "and ends at whole ones"});
+}
+
+void residual_fields(ResidualConfig& residual, FieldVisitor& visit) {
+  visit.field(
+      "residual", residual.form,
+      {.help = "what a branch is added to: the stream, or (minimax) alpha times what its norm made of it",
+       .allowed = one_of({"prenorm", "minimax"})});
+  visit.section("minimax", "Factors of residual = \"minimax\", with the names of its config.json.",
+                [&](auto& v) {
+                  const Field normed{.help = "of the normed input"}, branch{.help = "of the output"};
+                  v.field("full_attn_alpha_factor", residual.full_attn_alpha_factor, normed);
+                  v.field("full_attn_beta_factor", residual.full_attn_beta_factor, branch);
+                  v.field("linear_attn_alpha_factor", residual.linear_attn_alpha_factor, normed);
+                  v.field("linear_attn_beta_factor", residual.linear_attn_beta_factor, branch);
+                  v.field("mlp_alpha_factor", residual.mlp_alpha_factor, normed);
+                  v.field("mlp_beta_factor", residual.mlp_beta_factor, branch);
+                });
 }
 
 void size_fields(ModelConfig& c, FieldVisitor& visit) {
@@ -109,6 +129,9 @@ void ModelConfig::fields(FieldVisitor& visit) {
   visit.field("tie_word_embeddings", tie_word_embeddings, {.help = "the output layer is the embedding"});
   visit.field("qk_norm", qk_norm, {.help = "RMSNorm of each query and key head (Qwen3)"});
   visit.field("attention_bias", attention_bias, {.help = "biases on q, k, v projections (Qwen2)"});
+  visit.field("attention_output_bias", attention_output_bias,
+              {.help = "a bias on the output projection of softmax kinds"});
+  visit.field("mlp_bias", mlp_bias, {.help = "biases in the feed-forward block"});
   visit.field("mlp", mlp,
               {.help = "feed-forward block: SwiGLU, or SGLU without activation (TransNormerLLM)",
                .allowed = one_of({"swiglu", "sglu"})});
@@ -121,6 +144,7 @@ void ModelConfig::fields(FieldVisitor& visit) {
   visit.field(
       "residual_dtype", residual_dtype,
       {.help = "of the residual stream under mixed precision", .allowed = one_of({"float32", "bfloat16"})});
+  residual_fields(residual, visit);
   visit.field("rope_theta", rope.theta, {.help = "base of the rotary embedding", .allowed = RealRange{1.0}});
   visit.section("rope_scaling", "longer contexts than trained on",
                 [&](FieldVisitor& v) { rope_fields(rope, v); });

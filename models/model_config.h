@@ -10,6 +10,15 @@
 
 namespace longreach {
 
+// What a branch's output is added to. minimax: the input of the branch after its norm, instead of the stream
+// before it; stream = alpha * normed + beta * branch, by kind of branch (transformers' MiniMaxConfig).
+struct ResidualConfig {
+  std::string form = "prenorm";  // prenorm | minimax
+  double full_attn_alpha_factor = 1.0, full_attn_beta_factor = 1.0;
+  double linear_attn_alpha_factor = 1.0, linear_attn_beta_factor = 1.0;  // kinds of the family "linear"
+  double mlp_alpha_factor = 1.0, mlp_beta_factor = 1.0;
+};
+
 struct ModelConfig {
   // A Hugging Face config.json (or its folder) to take the sizes from; keys given beside it win.
   std::string config;
@@ -26,12 +35,15 @@ struct ModelConfig {
   bool tie_word_embeddings = true;
   bool qk_norm = false;
   bool attention_bias = false;
+  bool attention_output_bias = false;
+  bool mlp_bias = false;
   std::string mlp = "swiglu";              // swiglu | sglu
   std::string norm = "rmsnorm";            // rmsnorm | srmsnorm
   double embedding_scale = 1.0;            // TransNormerLLM: sqrt(hidden_size)
   std::string residual_dtype = "float32";  // float32 | bfloat16: the residual stream under mixed precision
-  RopeConfig rope;                         // keys rope_theta and [model.rope_scaling]
-  std::vector<AttentionEntry> attention;   // [[model.attention]]
+  ResidualConfig residual;
+  RopeConfig rope;                        // keys rope_theta and [model.rope_scaling]
+  std::vector<AttentionEntry> attention;  // [[model.attention]]
 
   // No key: what reads the file that `config` names, such as read_hugging_face_config; without it the key is
   // refused.

@@ -2,6 +2,7 @@
 #include "models/transformer.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/arange.h>
 
 #include <map>
@@ -19,43 +20,74 @@
 namespace longreach {
 namespace {
 
-// One block: x += attention(norm(x)); x += mlp(norm(x)). Names are those of Hugging Face's Llama.
+// alpha * what the branch is added to + beta * its output.
+struct Factors {
+  double alpha = 1.0, beta = 1.0;
+
+  // Float32 + bfloat16 is float32; a bfloat16 stream stays one.
+  at::Tensor join(const at::Tensor& stream, const at::Tensor& branch) const {
+    const at::Tensor kept = alpha == 1.0 ? stream : stream * alpha;
+    return at::add(kept, branch, beta).to(stream.scalar_type());
+  }
+};
+
+// One block: x += attention(norm(x)); x += mlp(norm(x)). With residual = "minimax" the normed input takes the
+// place of x, and factors stand before both. Names are those of Hugging Face's Llama.
 class DecoderLayer : public torch::nn::Module {
  public:
   DecoderLayer(const ModelConfig& config, const AttentionConfig& attention, const LayerSite& site) {
     const auto norm = [&](const char* name) {
       return register_module(name, std::make_shared<Norm>(config.norm, site.hidden_size, site.norm_eps));
     };
+    const ResidualConfig& residual = config.residual;
+    normed_ = residual.form == "minimax";
+    if (normed_) {
+      const bool linear = family_of(attention) == "linear";
+      attention_factors_ = linear
+                               ? Factors{residual.linear_attn_alpha_factor, residual.linear_attn_beta_factor}
+                               : Factors{residual.full_attn_alpha_factor, residual.full_attn_beta_factor};
+      mlp_factors_ = {residual.mlp_alpha_factor, residual.mlp_beta_factor};
+    }
     input_layernorm_ = norm("input_layernorm");
     attention_ = register_module("self_attn", make_attention(attention, site));
     post_attention_layernorm_ = norm("post_attention_layernorm");
-    mlp_ = register_module("mlp", std::make_shared<Mlp>(config.mlp, config.intermediate_size, site));
+    mlp_ = register_module(
+        "mlp", std::make_shared<Mlp>(config.mlp, config.intermediate_size, config.mlp_bias, site));
   }
 
   // x [B, T, C] in the dtype of the residual stream; the branches compute in `dtype`.
   AttentionOutput forward(const at::Tensor& x, const Batch& batch, at::ScalarType dtype) {
-    AttentionOutput out = attention_->forward(input_layernorm_->forward(x, dtype), batch);
-    out.y = feed_forward(add(x, out.y), dtype);
+    const Entered in = enter(*input_layernorm_, x, dtype);
+    AttentionOutput out = attention_->forward(in.branch, batch);
+    out.y = feed_forward(attention_factors_.join(in.stream, out.y), dtype);
     return out;
   }
 
   at::Tensor decode(const at::Tensor& x, DecodeState& state) {
     const at::ScalarType dtype = x.scalar_type();
-    return feed_forward(add(x, attention_->decode(input_layernorm_->forward(x, dtype), state)), dtype);
+    const Entered in = enter(*input_layernorm_, x, dtype);
+    return feed_forward(attention_factors_.join(in.stream, attention_->decode(in.branch, state)), dtype);
   }
 
   const Attention& attention() const { return *attention_; }
   double flops(int64_t seq_len) const { return attention_->flops_per_token(seq_len) + mlp_->flops(); }
 
  private:
-  // Float32 + bfloat16 is float32; a bfloat16 stream stays one.
-  static at::Tensor add(const at::Tensor& stream, const at::Tensor& branch) {
-    return (stream + branch).to(stream.scalar_type());
+  struct Entered {
+    at::Tensor stream, branch;  // what the output is added to, what the branch computes from
+  };
+  Entered enter(const Norm& norm, const at::Tensor& x, at::ScalarType dtype) const {
+    if (!normed_) return {x, norm.forward(x, dtype)};
+    const at::Tensor stream = norm.forward(x, x.scalar_type());
+    return {stream, stream.to(dtype)};
   }
   at::Tensor feed_forward(const at::Tensor& x, at::ScalarType dtype) const {
-    return add(x, mlp_->forward(post_attention_layernorm_->forward(x, dtype)));
+    const Entered in = enter(*post_attention_layernorm_, x, dtype);
+    return mlp_factors_.join(in.stream, mlp_->forward(in.branch));
   }
 
+  bool normed_ = false;
+  Factors attention_factors_, mlp_factors_;
   std::shared_ptr<Norm> input_layernorm_, post_attention_layernorm_;
   std::shared_ptr<Attention> attention_;
   std::shared_ptr<Mlp> mlp_;
@@ -74,6 +106,7 @@ LayerSite site_of(const ModelConfig& config, int64_t layer, uint64_t seed,
           .initializer_range = config.initializer_range,
           .qk_norm = config.qk_norm,
           .attention_bias = config.attention_bias,
+          .attention_output_bias = config.attention_output_bias,
           .rope = config.rope,
           .rotary = std::move(rotary),
           .seed = derive_seed(seed, text("layers.", layer)),

@@ -11,6 +11,7 @@
 #include "train/config_changes.h"
 #include "train/finite.h"
 #include "train/gates.h"
+#include "train/model_origin.h"
 #include "train/saved_model.h"
 #include "train/warn.h"
 
@@ -39,10 +40,13 @@ bool defines_function(const std::string& key) {
                                           "model.tie_word_embeddings",
                                           "model.qk_norm",
                                           "model.attention_bias",
+                                          "model.attention_output_bias",
+                                          "model.mlp_bias",
+                                          "model.residual",
                                           "model.mlp",
                                           "model.norm",
                                           "model.embedding_scale"};
-  return keys.count(key) > 0;
+  return keys.count(key) > 0 || key.starts_with("model.minimax.");
 }
 
 void compare_models(const ModelConfig& base, const ModelConfig& own, const std::string& path) {
@@ -56,28 +60,27 @@ void compare_models(const ModelConfig& base, const ModelConfig& own, const std::
     std::cout << "changed    " << described(change) << " (of the base model)" << std::endl;
 }
 
-void compare_tokenizers(const CheckpointReader& checkpoint, const RunConfig& base, const RunConfig& own,
+void compare_tokenizers(const ModelOrigin& origin, const RunConfig& base, const RunConfig& own,
                         const data::Tokenizer& tokenizer) {
-  const auto written = checkpoint.texts().find("state.json");
-  if (written == checkpoint.texts().end()) return;
+  const auto written = origin.texts.find("state.json");
+  if (written == origin.texts.end()) return;
   const auto state = nlohmann::json::parse(written->second, nullptr, false);
   if (!state.is_object()) return;
   const std::string before = state.value("tokenizer", std::string()), now = tokenizer.fingerprint();
   if (!before.empty() && before != now)
-    warn(text(kKey, checkpoint.path(), " was trained with another tokenizer, ", one_line(before, 40), " (",
+    warn(text(kKey, origin.path, " was trained with another tokenizer, ", one_line(before, 40), " (",
               one_line(base.data.tokenizer, 200), "); data.tokenizer is ", now, " (",
               one_line(own.data.tokenizer, 200), "): its tokens mean something else"));
 }
 
-void print_loaded(const CheckpointReader& checkpoint) {
+void print_loaded(const ModelOrigin& origin) {
+  const TensorSource& tensors = *origin.tensors;
   int64_t parameters = 0;
-  for (const std::string& name : checkpoint.model().names())
-    parameters += c10::multiply_integers(checkpoint.model().shape(name));
+  for (const std::string& name : tensors.names()) parameters += c10::multiply_integers(tensors.shape(name));
   std::ostringstream millions;
   millions << std::fixed << std::setprecision(2) << static_cast<double>(parameters) / 1e6;
-  std::cout << "loaded     " << checkpoint.path() << ", step " << checkpoint.step() << ": "
-            << checkpoint.model().names().size() << " tensors, " << millions.str() << " million parameters"
-            << std::endl;
+  std::cout << "loaded     " << origin.path << ", step " << origin.step << ": " << tensors.names().size()
+            << " tensors, " << millions.str() << " million parameters" << std::endl;
 }
 
 void print_new(const std::vector<std::string>& added, const std::string& path, bool gates_are_loaded) {
@@ -93,32 +96,30 @@ void print_new(const std::vector<std::string>& added, const std::string& path, b
 
 }  // namespace
 
-std::optional<ModelConfig> inherited_model(const RunConfig& config) {
+std::optional<RunConfig> inherited_config(const RunConfig& config) {
   const std::string& path = config.checkpoint.initial_load_path;
   if (path.empty()) return std::nullopt;
   const bool begun = !list_checkpoints(config.checkpoint_root()).empty();
   auto base = begun ? saved_config(config.checkpoint_root()) : naming_key([&] { return saved_config(path); });
-  if (!base) return std::nullopt;
-  free_backends(base->model);
-  return base->model;
+  if (base) free_backends(base->model);
+  return base;
 }
 
 void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer) {
   const std::string& path = config.checkpoint.initial_load_path;
-  const auto checkpoint = naming_key([&] { return open_checkpoint(path); });
-  if (const auto written = checkpoint.texts().find("config.toml"); written != checkpoint.texts().end()) {
-    const RunConfig base =
-        naming_key([&] { return parse_run_config(written->second, checkpoint.path() + "/config.toml"); });
+  const ModelOrigin origin = naming_key([&] { return open_origin(path); });
+  if (origin.texts.count("config.toml") > 0) {
+    const RunConfig base = naming_key([&] { return origin.config(); });
     compare_models(base.model, config.model, path);
-    compare_tokenizers(checkpoint, base, config, tokenizer);
+    compare_tokenizers(origin, base, config, tokenizer);
   }
-  expect_adapter(checkpoint, config.adapter, path, true);
+  expect_adapter(*origin.tensors, origin.texts, config.adapter, path, true);
   const bool new_gates = config.job.task == "distill" || !config.distillation.gates.empty();
-  const auto added = load_model_tensors(model, checkpoint.model(), path, [&](std::string_view name) {
+  const auto added = load_model_tensors(model, *origin.tensors, path, [&](std::string_view name) {
     return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
   });
   expect_finite<CheckpointError>(model_tensors(model), kKey + path);
-  print_loaded(checkpoint);
+  print_loaded(origin);
   print_new(added, path, !config.distillation.gates.empty());
 }
 

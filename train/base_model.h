@@ -2,17 +2,16 @@
 #pragma once
 #include <optional>
 
-#include "checkpoints/checkpoint.h"
 #include "data/tokenizers/tokenizer.h"
 #include "models/transformer.h"
 #include "train/run_config.h"
 
 namespace longreach {
 
-// The [model] of the checkpoint that a run starts from, or, when the run has begun, of its own: keys that a
-// config does not give come from it. Nothing without checkpoint.initial_load_path. Throws CheckpointError or
-// ConfigError.
-std::optional<ModelConfig> inherited_model(const RunConfig& config);
+// The config of the model that a run starts from, or, when the run has begun, of its own: keys of [model] and
+// data.tokenizer that a config does not give come from it. Nothing without checkpoint.initial_load_path.
+// Throws CheckpointError or ConfigError.
+std::optional<RunConfig> inherited_config(const RunConfig& config);
 
 // Loads the base's parameters. Adapters, and gates that are learnt or loaded, keep their initial values where
 // the base has none. Throws CheckpointError, before anything is changed, when the base is another function of

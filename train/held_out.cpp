@@ -26,7 +26,10 @@ fs::path run_folder(const SavedModel& saved) {
 }  // namespace
 
 data::Corpus held_out_corpus(const SavedModel& saved, const std::vector<std::string>& files) {
+  saved.expect_tokenizer();
   data::DataConfig data = saved.config.data;
+  check<UserError>(!files.empty() || !data.train.empty() || !data.valid.empty(), one_line(saved.path),
+                   ": names no text of its own; give some with --data");
   if (!files.empty()) data.valid = files;
   if (!data.valid.empty()) {  // what was trained on is not needed
     data.train = data.valid;

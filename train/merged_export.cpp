@@ -9,7 +9,7 @@ void write_merged(const std::string& checkpoint, const std::string& folder) {
   const SavedModel saved = load_saved_model(checkpoint);
   saved.config.adapter.expect_present(checkpoint);
   CheckpointContents contents{.step = saved.step, .texts = saved.texts};
-  RunConfig config = parse_run_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
+  RunConfig config = parse_saved_config(contents.texts.at("config.toml"), saved.path + "/config.toml");
   config.adapter = {};
   config.exports = {};
   contents.texts["config.toml"] = to_toml(fields_of(config));

@@ -69,7 +69,7 @@ std::optional<RunConfig> kept_config(const CheckpointReader& checkpoint, const s
   const auto written = checkpoint.texts().find("config.toml");
   if (written == checkpoint.texts().end()) return std::nullopt;
   try {
-    return parse_run_config(written->second, origin + "/config.toml");
+    return parse_saved_config(written->second, origin + "/config.toml");
   } catch (const ConfigError& error) {
     warn(text("what has changed since the checkpoint is not known: ", error.what()));
     return std::nullopt;
@@ -184,7 +184,7 @@ void compare_with_checkpoint(const CheckpointReader& checkpoint, const RunConfig
   const auto kept = kept_config(checkpoint, origin);
   expect_tokenizer(state, kept, own, tokenizer, origin);
   if (kept) expect_model(*kept, own, origin);
-  expect_adapter(checkpoint, own.adapter, origin, false);
+  expect_adapter(checkpoint.model(), checkpoint.texts(), own.adapter, origin, false);
   if (const auto changes = data_changes(state["data"], identity); !changes.empty())
     warn(text(origin, " was trained on other data: ", join(changes, "; "),
               "; the order of the data changes from here on"));

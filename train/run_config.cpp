@@ -313,16 +313,19 @@ namespace {
 
 constexpr int64_t kMostLayers = 10000;
 
-RunConfig read(const ConfigDocument& document, const std::string& name, const ModelOf& inherited = nullptr) {
+RunConfig read(const ConfigDocument& document, const std::string& name, const BaseOf& inherited = nullptr) {
   RunConfig config;
   if (inherited) {
     // Tables of attention may name layers that only the inherited number of layers has.
     config.model.num_hidden_layers = kMostLayers;
     document.read(fields_of(config));
     const bool own_attention = !config.model.attention.empty();
-    const auto model = inherited(config);
+    const auto base = inherited(config);
     config = RunConfig();
-    if (model) config.model = *model;
+    if (base) {
+      config.model = base->model;
+      config.data.tokenizer = base->data.tokenizer;
+    }
     if (own_attention) config.model.attention.clear();
   }
   document.read(fields_of(config));
@@ -338,10 +341,16 @@ void RunConfig::resolve_model(int64_t tokenizer_vocab_size, const std::string& n
 
 RunConfig read_run_config(const std::string& path,
                           const std::vector<std::pair<std::string, std::string>>& overrides,
-                          const ModelOf& inherited) {
+                          const BaseOf& inherited) {
   ConfigDocument document = ConfigDocument::from_file(path);
   for (const auto& [key, value] : overrides) document.override_key(key, value);
   return read(document, path, inherited);
+}
+
+RunConfig parse_saved_config(const std::string& toml, const std::string& name) {
+  RunConfig config;
+  ConfigDocument::from_text(toml, name).read(fields_of(config));
+  return config;
 }
 
 RunConfig parse_run_config(const std::string& toml, const std::string& name) {

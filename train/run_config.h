@@ -140,13 +140,16 @@ struct RunConfig {
   std::string checkpoint_root() const;  // job.dump_folder / checkpoint.folder
 };
 
-// The [model] that keys not given come from, or nothing. It is asked before the keys of [model] are final.
-using ModelOf = std::function<std::optional<ModelConfig>(const RunConfig&)>;
+// The config whose [model] and data.tokenizer stand where keys are not given, or nothing. It is asked before
+// the keys of [model] are final.
+using BaseOf = std::function<std::optional<RunConfig>(const RunConfig&)>;
 
 // Reads a file and applies overrides ("section.key", "value"). Throws ConfigError.
 RunConfig read_run_config(const std::string& path,
                           const std::vector<std::pair<std::string, std::string>>& overrides,
-                          const ModelOf& inherited = nullptr);
+                          const BaseOf& inherited = nullptr);
 RunConfig parse_run_config(const std::string& toml, const std::string& name);
+// Of a model that is there already: what a run needs beside it (data.train) may be missing.
+RunConfig parse_saved_config(const std::string& toml, const std::string& name);
 
 }  // namespace longreach

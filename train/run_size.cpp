@@ -89,10 +89,16 @@ std::string flops(double count) {
 std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
   const WithoutInitialValues shapes(WithoutInitialValues::Form::shapes);
   const auto seed = static_cast<uint64_t>(config.training.seed);
-  auto model = std::make_shared<Transformer>(config.model, seed);
-  add_adapters(*model, config.adapter, seed);
-  if (config.job.task == "distill") freeze_all_but_gates(*model);
-  return model;
+  try {
+    auto model = std::make_shared<Transformer>(config.model, seed);
+    add_adapters(*model, config.adapter, seed);
+    if (config.job.task == "distill") freeze_all_but_gates(*model);
+    return model;
+  } catch (const c10::Error&) {  // a shape whose bytes are no number
+    throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
+                           config.model.intermediate_size, ", model.vocab_size = ", config.model.vocab_size,
+                           ": a parameter of that size cannot be addressed"));
+  }
 }
 
 double training_flops_per_token(const RunConfig& config, const Transformer& model) {
@@ -109,24 +115,18 @@ RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees) {
                            ? training.global_batch_size
                            : training.batch_size * training.gradient_accumulation_steps * data_ranks;
   RunSize size{.ranks = data_ranks * degrees.context};
-  try {
-    const auto model = model_of_shapes(config);
-    for (const auto& parameter : model->parameters()) {
-      size.parameters += parameter.numel();
-      size.trained += parameter.requires_grad() ? parameter.numel() : 0;
-    }
-    size.flops_per_token = training_flops_per_token(config, *model);
-    const int64_t micro_batches = std::max<int64_t>(rows / (training.batch_size * data_ranks), 1);
-    const RankState state =
-        state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage), micro_batches);
-    add_state(state, size);
-    add_activations(config, degrees, state.in_flight, size);
-    size.earlier_gradients = micro_batches > 1 ? state.gradients : 0;
-  } catch (const c10::Error&) {  // a shape whose bytes are no number
-    throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
-                           config.model.intermediate_size, ", model.vocab_size = ", config.model.vocab_size,
-                           ": a parameter of that size cannot be addressed"));
+  const auto model = model_of_shapes(config);
+  for (const auto& parameter : model->parameters()) {
+    size.parameters += parameter.numel();
+    size.trained += parameter.requires_grad() ? parameter.numel() : 0;
   }
+  size.flops_per_token = training_flops_per_token(config, *model);
+  const int64_t micro_batches = std::max<int64_t>(rows / (training.batch_size * data_ranks), 1);
+  const RankState state =
+      state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage), micro_batches);
+  add_state(state, size);
+  add_activations(config, degrees, state.in_flight, size);
+  size.earlier_gradients = micro_batches > 1 ? state.gradients : 0;
   size.tokens_per_step = real(rows) * real(training.seq_len);
   return size;
 }

@@ -40,7 +40,8 @@ struct RunSize {
 // ConfigError for sizes beyond what can be counted, and as add_adapters does.
 RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees = {});
 
-// The model that the config describes, of shapes alone.
+// The model that the config describes, of shapes alone. Throws ConfigError for sizes beyond what can be
+// addressed.
 std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config);
 
 // Floating-point operations a token of a training step of this model: of a frozen model only what runs.

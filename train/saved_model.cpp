@@ -6,12 +6,11 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <limits>
 #include <sstream>
 
 #include "core/verbose.h"
 #include "layers/basic/initial_values.h"
-#include "train/optimizer.h"
+#include "train/run_size.h"
 #include "train/warn.h"
 
 namespace longreach {
@@ -26,14 +25,6 @@ std::string read_file(const fs::path& path) {
   return contents.str();
 }
 
-// The folder that holds step-* folders, for a run folder or a checkpoint folder.
-std::string checkpoint_root_of(const std::string& path) {
-  if (!list_checkpoints(path).empty()) return path;
-  const std::string config = path + "/config.toml";
-  if (fs::exists(config)) return path + "/" + parse_run_config(read_file(config), config).checkpoint.folder;
-  return path + "/checkpoint";
-}
-
 NamedTensors own_tensors(const Transformer& model) {
   NamedTensors tensors;
   for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value());
@@ -41,12 +32,16 @@ NamedTensors own_tensors(const Transformer& model) {
   return tensors;
 }
 
-// As load_model_tensors, but tensors of the model's dtype become its own: they are not there twice.
-void take_model_tensors(const Transformer& model, const TensorSource& tensors, const std::string& origin) {
+// That the tensors are those of this config, by a model of shapes.
+void expect_model(const ModelOrigin& origin, const RunConfig& config) {
+  const std::vector<Run> all = whole_runs(own_tensors(*model_of_shapes(config)));
+  expect_runs(*origin.tensors, all, origin.path);
+  expect_no_others(*origin.tensors, all, origin.path);
+}
+
+// Tensors of the model's dtype become its own: they are not there twice.
+void take_model_tensors(const Transformer& model, const TensorSource& tensors) {
   const at::NoGradGuard no_grad;
-  const std::vector<Run> all = whole_runs(own_tensors(model));
-  expect_runs(tensors, all, origin);
-  expect_no_others(tensors, all, origin);
   for (const auto& [name, own] : own_tensors(model)) {
     const at::Tensor given = tensors.tensor(name);
     if (own.scalar_type() == given.scalar_type())
@@ -58,73 +53,49 @@ void take_model_tensors(const Transformer& model, const TensorSource& tensors, c
 
 }  // namespace
 
-CheckpointReader open_checkpoint(const std::string& path) {
-  check<CheckpointError>(fs::is_directory(path), path,
-                         ": no such folder; expected a run, a checkpoint folder or a step folder");
-  if (fs::exists(path + "/manifest.json")) {
-    verify_checkpoint(path, false);
-    return CheckpointReader(path, false);
-  }
-  auto newest = open_latest(checkpoint_root_of(path), -1, warn, std::numeric_limits<int64_t>::max(), false);
-  check<CheckpointError>(newest.has_value(), path, ": holds no checkpoint");
-  return std::move(*newest);
-}
-
-std::optional<RunConfig> saved_config(const std::string& path) {
-  std::vector<std::pair<int64_t, std::string>> steps{{0, path}};
-  if (!fs::exists(path + "/manifest.json")) steps = list_checkpoints(checkpoint_root_of(path));
-  std::string damage;
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    try {
-      const auto written = load_text(step->second, "config.toml");
-      if (!written) return std::nullopt;
-      return parse_run_config(*written, step->second + "/config.toml");
-    } catch (const CheckpointError& error) {
-      damage = error.what();
-    }
-  }
-  check<CheckpointError>(damage.empty(), damage);
-  return std::nullopt;
-}
-
 void free_backends(ModelConfig& model) {
   for (AttentionEntry& entry : model.attention) take_any_run(entry.config);
 }
 
-SavedModel load_saved_model(const std::string& path) {
-  const Stage stage("loading " + path);
-  const CheckpointReader checkpoint = open_checkpoint(path);
-  SavedModel saved;
-  saved.path = checkpoint.path();
-  saved.step = checkpoint.step();
-  saved.texts = checkpoint.texts();
-  const auto config = saved.texts.find("config.toml");
-  check<CheckpointError>(config != saved.texts.end(), path, ": the checkpoint holds no config.toml");
-  saved.config = parse_run_config(config->second, path + "/config.toml");
+const data::Tokenizer& SavedModel::expect_tokenizer() const {
+  check<CheckpointError>(tokenizer != nullptr, one_line(path),
+                         ": the model came without a tokenizer, which this needs");
+  return *tokenizer;
+}
+
+SavedModel load_saved_model(const std::string& path) { return load_saved_model(open_origin(path)); }
+
+SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation) {
+  const Stage stage("loading " + origin.path);
+  SavedModel saved{
+      .path = origin.path, .step = origin.step, .config = origin.config(), .texts = origin.texts};
+  saved.tokenizer = tokenizer_of(origin);
   const std::string kept_tokenizer = saved.path + "/tokenizer";
   if (fs::is_directory(kept_tokenizer)) saved.config.data.tokenizer = kept_tokenizer;
-  saved.tokenizer = data::load_tokenizer(saved.config.data.tokenizer);
   free_backends(saved.config.model);
-  saved.config.resolve_model(saved.tokenizer->vocab_size(), path + "/config.toml");
+  saved.config.model.implementation = implementation;
+  saved.config.resolve_model(saved.tokenizer ? saved.tokenizer->vocab_size() : 0,
+                             origin.path + "/config.toml");
+  expect_model(origin, saved.config);
   const auto seed = static_cast<uint64_t>(saved.config.training.seed);
   {
     const WithoutInitialValues all_of_them_are_read(WithoutInitialValues::Form::untouched);
     saved.model = std::make_shared<Transformer>(saved.config.model, seed);
     add_adapters(*saved.model, saved.config.adapter, seed);
   }
-  take_model_tensors(*saved.model, checkpoint.model(), path);
+  take_model_tensors(*saved.model, *origin.tensors);
   saved.model->eval();
   return saved;
 }
 
-void expect_adapter(const CheckpointReader& checkpoint, AdapterConfig own, const std::string& origin,
-                    bool may_be_new) {
-  const std::vector<std::string>& names = checkpoint.model().names();
+void expect_adapter(const TensorSource& tensors, const std::map<std::string, std::string>& texts,
+                    AdapterConfig own, const std::string& origin, bool may_be_new) {
+  const std::vector<std::string>& names = tensors.names();
   const bool present = std::any_of(names.begin(), names.end(), is_adapter_parameter);
   if (!present && (may_be_new || !own.present())) return;
-  const auto config = checkpoint.texts().find("config.toml");
-  if (config == checkpoint.texts().end()) return;  // not of a run: names and shapes are compared alone
-  AdapterConfig kept = parse_run_config(config->second, origin + "/config.toml").adapter;
+  const auto config = texts.find("config.toml");
+  if (config == texts.end()) return;  // not of a run: names and shapes are compared alone
+  AdapterConfig kept = parse_saved_config(config->second, origin + "/config.toml").adapter;
   for (AdapterConfig* settings : {&kept, &own}) {
     settings->lora_dropout = 0.0;
     std::sort(settings->target_modules.begin(), settings->target_modules.end());

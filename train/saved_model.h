@@ -11,29 +11,27 @@
 #include "checkpoints/checkpoint.h"
 #include "data/tokenizers/tokenizer.h"
 #include "models/transformer.h"
+#include "train/model_origin.h"
 #include "train/run_config.h"
 
 namespace longreach {
 
 struct SavedModel {
-  std::string path;  // the step folder
+  std::string path;  // the step folder, or the foreign folder or file
   int64_t step = 0;
   RunConfig config;
-  std::map<std::string, std::string> texts;  // the checkpoint's other files
-  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::map<std::string, std::string> texts;          // the checkpoint's other files
+  std::shared_ptr<const data::Tokenizer> tokenizer;  // null: it came without one
   std::shared_ptr<Transformer> model;
+
+  // Throws CheckpointError where the model came without a tokenizer.
+  const data::Tokenizer& expect_tokenizer() const;
 };
 
-// path: a run folder, its checkpoint folder (the newest good step is taken), or one step folder.
-// Throws CheckpointError or ConfigError naming the file.
+// path: as open_origin. Names and shapes are compared before anything is allocated. Throws CheckpointError or
+// ConfigError naming the file. implementation: of its layers.
 SavedModel load_saved_model(const std::string& path);
-
-// The checkpoint at `path` as above, verified, but for the optimizer's state.
-CheckpointReader open_checkpoint(const std::string& path);
-
-// The config that the checkpoint at `path` was written with, without reading tensors; nothing when it holds
-// none or there is no checkpoint. Throws CheckpointError or ConfigError naming the file.
-std::optional<RunConfig> saved_config(const std::string& path);
+SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation = Implementation::fused);
 
 // Leaves the kernels of attention to the machine: what trained the weights does not bind who uses them.
 void free_backends(ModelConfig& model);
@@ -45,8 +43,8 @@ NamedTensors model_tensors(const Transformer& model);
 // `own` (but lora_dropout, which they do not depend on), or by a run that had them where this one has none,
 // or the other way round. may_be_new: a checkpoint without adapters may start a run that has them. `origin`
 // names the checkpoint.
-void expect_adapter(const CheckpointReader& checkpoint, AdapterConfig own, const std::string& origin,
-                    bool may_be_new);
+void expect_adapter(const TensorSource& tensors, const std::map<std::string, std::string>& texts,
+                    AdapterConfig own, const std::string& origin, bool may_be_new);
 
 // Copies tensors into the model. Throws CheckpointError that names the first missing, unknown or misshapen
 // tensor, before anything is changed. `origin` names the checkpoint in the message. Parameters that

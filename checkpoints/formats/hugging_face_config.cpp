@@ -1,179 +1,317 @@
 #include "checkpoints/formats/hugging_face_config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
+#include "checkpoints/formats/hugging_face_json.h"
 #include "core/error.h"
 
 namespace longreach {
 namespace {
 
-using Json = nlohmann::json;
+using Reader = HuggingFaceReader;
 
-constexpr uintmax_t kLargestFile = 16 << 20;
+constexpr int64_t kLargest = int64_t{1} << 31;
 
-// Typed access to one JSON object, with errors that name file and key.
-class Reader {
- public:
-  Reader(std::string file, const Json& object, std::string prefix = "")
-      : file_(std::move(file)), object_(object), prefix_(std::move(prefix)) {}
-
-  bool has(const char* key) const { return object_.contains(key) && !object_.at(key).is_null(); }
-
-  void read(const char* key, int64_t& value, int64_t low, int64_t high) const {
-    if (!has(key)) return;
-    const Json& node = object_.at(key);
-    const bool fits = node.is_number_unsigned() ? node.get<uint64_t>() <= static_cast<uint64_t>(high)
-                                                : node.is_number_integer();
-    if (!fits || node.get<int64_t>() < low || node.get<int64_t>() > high)
-      fail(key, text("expected an integer from ", low, " to ", high));
-    value = node.get<int64_t>();
-  }
-
-  void read(const char* key, double& value) const {
-    if (!has(key)) return;
-    if (!object_.at(key).is_number() || object_.at(key).get<double>() < 0.0)
-      fail(key, "expected a number >= 0");
-    value = object_.at(key).get<double>();
-  }
-
-  void read(const char* key, bool& value) const {
-    if (!has(key)) return;
-    if (!object_.at(key).is_boolean()) fail(key, "expected true or false");
-    value = object_.at(key).get<bool>();
-  }
-
-  void read(const char* key, std::string& value) const {
-    if (!has(key)) return;
-    if (!object_.at(key).is_string()) fail(key, "expected a string");
-    value = object_.at(key).get<std::string>();
-  }
-
-  // A table, or an empty one when the key is absent.
-  Json table(const char* key) const {
-    if (!has(key)) return Json::object();
-    if (!object_.at(key).is_object()) fail(key, "expected a table");
-    return object_.at(key);
-  }
-
-  [[noreturn]] void fail(const char* key, const std::string& expected) const {
-    std::string found = "nothing";
-    if (has(key)) {
-      const Json& node = object_.at(key);  // nesting of any depth is not printed
-      found =
-          node.is_structured() ? node.type_name() : node.dump(-1, ' ', false, Json::error_handler_t::replace);
-    }
-    throw ConfigError(
-        one_line(text(file_, ": `", prefix_, key, "`: found ", found.substr(0, 200), ", ", expected)));
-  }
-
- private:
-  std::string file_;
-  const Json& object_;
-  std::string prefix_;
-};
-
-Json parse_file(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = std::filesystem::file_size(path, error);
-  check<ConfigError>(!error, one_line(path), ": cannot be read (", error.message(), ")");
-  check<ConfigError>(size <= kLargestFile, one_line(path), ": ", size,
-                     " bytes are too many for a config.json");
-  std::ifstream in(path, std::ios::binary);
-  check<ConfigError>(in.good(), one_line(path), ": cannot be read");
-  Json root;
-  try {
-    root = Json::parse(in);
-  } catch (const Json::exception& failure) {
-    throw ConfigError(one_line(text(path, ": is not JSON (", failure.what(), ")")));
-  }
-  check<ConfigError>(root.is_object(), one_line(path), ": expected a JSON object");
-  return root;
+// Keys that say nothing about what the model computes: of the tokenizer, of how transformers runs, generates
+// and trains, and what its older versions write for every model.
+const std::set<std::string>& without_effect() {
+  static const std::set<std::string> keys{"_attn_implementation",
+                                          "_attn_implementation_autoset",
+                                          "_flash_attn_2_enabled",
+                                          "_name_or_path",
+                                          "add_cross_attention",
+                                          "architectures",
+                                          "attn_implementation",
+                                          "bad_words_ids",
+                                          "begin_suppress_tokens",
+                                          "block_size",
+                                          "bos_token_id",
+                                          "chunk_size_feed_forward",
+                                          "cross_attention_hidden_size",
+                                          "decoder_start_token_id",
+                                          "diversity_penalty",
+                                          "do_sample",
+                                          "dtype",
+                                          "early_stopping",
+                                          "encoder_no_repeat_ngram_size",
+                                          "eos_token_id",
+                                          "exponential_decay_length_penalty",
+                                          "finetuning_task",
+                                          "forced_bos_token_id",
+                                          "forced_eos_token_id",
+                                          "gradient_checkpointing",
+                                          "id2label",
+                                          "is_decoder",
+                                          "is_encoder_decoder",
+                                          "is_llama_config",
+                                          "label2id",
+                                          "length_penalty",
+                                          "max_length",
+                                          "min_length",
+                                          "no_repeat_ngram_size",
+                                          "num_beam_groups",
+                                          "num_beams",
+                                          "num_return_sequences",
+                                          "output_attentions",
+                                          "output_hidden_states",
+                                          "output_router_logits",
+                                          "output_scores",
+                                          "pad_token_id",
+                                          "prefix",
+                                          "problem_type",
+                                          "pruned_heads",
+                                          "remove_invalid_values",
+                                          "repetition_penalty",
+                                          "return_dict",
+                                          "return_dict_in_generate",
+                                          "router_aux_loss_coef",
+                                          "router_jitter_noise",
+                                          "sep_token_id",
+                                          "suppress_tokens",
+                                          "task_specific_params",
+                                          "temperature",
+                                          "tf_legacy_loss",
+                                          "tie_encoder_decoder",
+                                          "tokenizer_class",
+                                          "top_k",
+                                          "top_p",
+                                          "torch_dtype",
+                                          "torchscript",
+                                          "transformers.js_config",
+                                          "transformers_version",
+                                          "typical_p",
+                                          "unk_token_id",
+                                          "unsloth_fixed",
+                                          "unsloth_version",
+                                          "use_bfloat16",
+                                          "use_cache"};
+  return keys;
 }
 
-void read_rope(const std::string& file, const Reader& root, RopeConfig& rope) {
+// What transformers takes where a file of the family does not say it.
+void take_defaults(const std::string& type, ModelConfig& config) {
+  config.tie_word_embeddings = false;
+  config.rms_norm_eps = type == "minimax" ? 1e-5 : 1e-6;
+  config.max_position_embeddings = type == "llama"                          ? 2048
+                                   : type == "mistral" || type == "minimax" ? 131072
+                                                                            : 32768;
+  config.rope.theta = type == "minimax" ? 1e6 : 1e4;
+  if (type == "qwen3") config.head_dim = 128;
+}
+
+void read_sizes(const Reader& root, ModelConfig& config) {
+  root.read("vocab_size", config.vocab_size, 1, kLargest);
+  root.read("hidden_size", config.hidden_size, 1, kLargest);
+  root.read("intermediate_size", config.intermediate_size, 1, kLargest);
+  root.read("num_hidden_layers", config.num_hidden_layers, 1, 10000);
+  root.read("num_attention_heads", config.num_attention_heads, 1, 65536);
+  root.read("num_key_value_heads", config.num_key_value_heads, 1, 65536);
+  root.read("head_dim", config.head_dim, 1, 256);
+  root.read("max_position_embeddings", config.max_position_embeddings, 1, kLargest);
+  root.read("rms_norm_eps", config.rms_norm_eps);
+  root.read("initializer_range", config.initializer_range);
+  root.read("tie_word_embeddings", config.tie_word_embeddings);
+}
+
+// Llama and Qwen3 mean the output projection too; Qwen2 has biases on q, k, v whatever the file says.
+void read_biases(const Reader& root, const std::string& type, ModelConfig& config) {
+  bool bias = false;
+  root.read("attention_bias", bias);
+  if (bias && (type == "mistral" || type == "minimax")) root.fail("attention_bias", "expected false");
+  config.attention_bias = bias || type == "qwen2";
+  config.attention_output_bias = bias && type != "qwen2";
+  root.read("mlp_bias", config.mlp_bias);
+  if (config.mlp_bias && type != "llama") root.fail("mlp_bias", "expected false");
+}
+
+// YaRN's own factor of cos and sin, from one or the other way to give it (DeepSeek's two scales).
+void read_attention_factor(const Reader& scaling, RopeConfig& rope) {
+  scaling.read("attention_factor", rope.attention_factor);
+  double mscale = 0, all = 0;
+  scaling.read("mscale", mscale);
+  scaling.read("mscale_all_dim", all);
+  const auto of = [&](double scale) {
+    return rope.factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(rope.factor) + 1.0;
+  };
+  if (!scaling.has("attention_factor") && mscale > 0 && all > 0) rope.attention_factor = of(mscale) / of(all);
+}
+
+// transformers 5 keeps everything in rope_parameters; before it was rope_scaling, with `type` before
+// `rope_type`.
+void read_rope(const std::string& file, const Reader& root, int64_t positions, RopeConfig& rope) {
   root.read("rope_theta", rope.theta);
-  // transformers 5 keeps everything in rope_parameters; before it was rope_scaling, with `type` before
-  // `rope_type`.
+  root.expect("rope_interleaved", false);
+  root.expect("partial_rotary_factor", 1.0);
   const char* key = root.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const Json table = root.table(key);
+  root.has("rope_scaling");
+  const nlohmann::json table = root.table(key);
   const Reader scaling(file, table, text(key, "."));
   scaling.read("rope_theta", rope.theta);
+  scaling.expect("partial_rotary_factor", 1.0);
   scaling.read("type", rope.rope_type);
   scaling.read("rope_type", rope.rope_type);
   const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3"};
   if (std::find(types.begin(), types.end(), rope.rope_type) == types.end())
     scaling.fail(scaling.has("rope_type") ? "rope_type" : "type", text("expected one of ", join(types)));
+  const auto needs = [&](const char* name) {
+    if (!scaling.has(name)) scaling.fail(name, text("which `", rope.rope_type, "` needs"));
+  };
+  scaling.read("original_max_position_embeddings", rope.original_max_position_embeddings, 0, kLargest);
+  // Llama-like models of transformers take it from max_position_embeddings.
+  if (rope.rope_type == "dynamic") rope.original_max_position_embeddings = 0;
   scaling.read("factor", rope.factor);
-  scaling.read("original_max_position_embeddings", rope.original_max_position_embeddings, 0,
-               int64_t{1} << 31);
+  if (rope.rope_type == "yarn" && !scaling.has("factor") && rope.original_max_position_embeddings > 0)
+    rope.factor = static_cast<double>(positions) / static_cast<double>(rope.original_max_position_embeddings);
+  else if (rope.rope_type != "default")
+    needs("factor");
+  for (const char* name : {"low_freq_factor", "high_freq_factor"})
+    if (rope.rope_type == "llama3") needs(name);
   scaling.read("low_freq_factor", rope.low_freq_factor);
   scaling.read("high_freq_factor", rope.high_freq_factor);
   scaling.read("beta_fast", rope.beta_fast);
   scaling.read("beta_slow", rope.beta_slow);
-  scaling.read("attention_factor", rope.attention_factor);
-  for (const char* unsupported : {"mscale", "mscale_all_dim"})
-    if (scaling.has(unsupported)) scaling.fail(unsupported, "this variant of yarn is not supported");
-  bool truncate = true;
-  scaling.read("truncate", truncate);
-  if (!truncate) scaling.fail("truncate", "expected true");
+  scaling.read("truncate", rope.truncate);
+  read_attention_factor(scaling, rope);
+  scaling.expect_all_known({}, {});
 }
 
-// Options of the families that this decoder does not have, at any but their plain value.
-void refuse_unsupported(const Reader& root, const std::string& type) {
-  std::string activation = "silu";
+// One table for each kind of layer that there is.
+void set_layers(ModelConfig& config, const std::vector<bool>& special, const AttentionConfig& kind,
+                const AttentionConfig& other) {
+  const auto layers_of = [&](bool which) -> std::string {
+    std::vector<std::string> layers;
+    for (size_t i = 0; i < special.size(); ++i)
+      if (special[i] == which) layers.push_back(std::to_string(i));
+    return layers.size() == special.size() ? "all" : join(layers, ",");
+  };
+  config.attention.clear();
+  for (const bool which : {false, true})
+    if (const std::string layers = layers_of(which); !layers.empty())
+      config.attention.push_back({.layers = layers, .config = which ? kind : other});
+}
+
+// layer_types, each one of two; empty where the file has none.
+std::vector<bool> layer_types(const Reader& root, int64_t layers, const std::string& special) {
+  std::vector<std::string> types;
+  root.read("layer_types", types);
+  if (types.empty()) return {};
+  if (static_cast<int64_t>(types.size()) != layers)
+    root.fail("layer_types", text("expected ", layers, " of them (num_hidden_layers)"));
+  std::vector<bool> result;
+  for (const std::string& type : types) {
+    if (type != special && type != "full_attention")
+      root.fail("layer_types",
+                text("whose `", type.substr(0, 100), "` is none of full_attention, ", special));
+    result.push_back(type == special);
+  }
+  return result;
+}
+
+void read_windows(const Reader& root, const std::string& type, ModelConfig& config) {
+  SlidingConfig sliding;
+  sliding.window = 4096;
+  root.read("sliding_window", sliding.window, 1, int64_t{1} << 30);
+  const auto layers = static_cast<size_t>(config.num_hidden_layers);
+  if (type == "mistral") {
+    const bool off = !root.has("sliding_window") && root.present("sliding_window");
+    if (!off) set_layers(config, std::vector<bool>(layers, true), sliding, DenseConfig{});
+    return;
+  }
+  if (type != "qwen2" && type != "qwen3") {
+    if (root.has("sliding_window")) root.fail("sliding_window", "expected null");
+    return;
+  }
+  bool use_window = false;
+  int64_t first = 28;
+  root.read("use_sliding_window", use_window);
+  root.read("max_window_layers", first, 0, 10000);
+  std::vector<bool> windowed = layer_types(root, config.num_hidden_layers, "sliding_attention");
+  const bool any = std::find(windowed.begin(), windowed.end(), true) != windowed.end();
+  if (any && !use_window) root.fail("use_sliding_window", "expected true beside sliding layer_types");
+  if (!use_window || (!root.has("sliding_window") && root.present("sliding_window"))) return;
+  for (size_t i = windowed.size(); i < layers; ++i) windowed.push_back(static_cast<int64_t>(i) >= first);
+  set_layers(config, windowed, sliding, DenseConfig{});
+}
+
+// MiniMax: lightning and softmax attention, and of its experts one.
+void read_minimax(const Reader& root, ModelConfig& config) {
+  ResidualConfig& residual = config.residual;
+  residual.form = "minimax";
+  for (const auto& [key, value] : {std::pair{"full_attn_alpha_factor", &residual.full_attn_alpha_factor},
+                                   {"full_attn_beta_factor", &residual.full_attn_beta_factor},
+                                   {"linear_attn_alpha_factor", &residual.linear_attn_alpha_factor},
+                                   {"linear_attn_beta_factor", &residual.linear_attn_beta_factor},
+                                   {"mlp_alpha_factor", &residual.mlp_alpha_factor},
+                                   {"mlp_beta_factor", &residual.mlp_beta_factor}})
+    root.read(key, *value);
+  int64_t experts = 8, chosen = 2;
+  root.read("num_local_experts", experts, 1, 1 << 20);
+  root.read("num_experts_per_tok", chosen, 1, 1 << 20);
+  if (experts != 1) root.fail("num_local_experts", "expected 1");
+  if (chosen != 1) root.fail("num_experts_per_tok", "expected 1");
+  std::vector<bool> linear = layer_types(root, config.num_hidden_layers, "linear_attention");
+  for (int64_t i = static_cast<int64_t>(linear.size()); i < config.num_hidden_layers; ++i)
+    linear.push_back(i % 2 == 1);
+  LightningConfig lightning;
+  lightning.form = "minimax";
+  set_layers(config, linear, lightning, DenseConfig{});
+}
+
+void expect_sizes(const Reader& root) {
+  for (const char* key :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+    if (!root.has(key)) root.fail(key, "expected a size");
+}
+
+void read_family(const std::string& file, const Reader& root, ModelConfig& config) {
+  std::string type, activation = "silu";
+  root.read("model_type", type);
+  const std::vector<std::string>& families = hugging_face_families();
+  if (std::find(families.begin(), families.end(), type) == families.end())
+    root.fail("model_type", text("expected one of ", join(families), did_you_mean(type, families)));
+  take_defaults(type, config);
+  read_sizes(root, config);
   root.read("hidden_act", activation);
   if (activation != "silu" && activation != "swish") root.fail("hidden_act", "expected silu");
-  bool mlp_bias = false;
-  root.read("mlp_bias", mlp_bias);
-  if (mlp_bias) root.fail("mlp_bias", "expected false");
-  bool bias = false;
-  root.read("attention_bias", bias);
-  if (bias && type != "qwen2")
-    root.fail("attention_bias", "expected false: here biases stand on q, k, v alone, as in qwen2");
-  double rotary = 1.0;
-  root.read("partial_rotary_factor", rotary);
-  if (rotary != 1.0) root.fail("partial_rotary_factor", "expected 1");
+  root.expect("attention_dropout", 0.0);
+  root.expect("pretraining_tp", 1.0);
+  config.qk_norm = type == "qwen3";
+  read_biases(root, type, config);
+  read_rope(file, root, config.max_position_embeddings, config.rope);
+  read_windows(root, type, config);
+  if (type == "minimax") read_minimax(root, config);
+}
+
+std::string config_file(const std::string& path) {
+  return std::filesystem::is_directory(path) ? path + "/config.json" : path;
 }
 
 }  // namespace
 
+const std::vector<std::string>& hugging_face_families() {
+  static const std::vector<std::string> families{"llama", "mistral", "qwen2", "qwen3", "minimax"};
+  return families;
+}
+
 void read_hugging_face_config(const std::string& path, ModelConfig& config) {
-  const std::string file = std::filesystem::is_directory(path) ? path + "/config.json" : path;
-  const Json json = parse_file(file);
+  const std::string file = config_file(path);
+  const nlohmann::json json = hugging_face_json(file);
   const Reader root(file, json);
-  std::string type;
-  root.read("model_type", type);
-  const std::vector<std::string> supported{"llama", "mistral", "qwen2", "qwen3"};
-  if (std::find(supported.begin(), supported.end(), type) == supported.end())
-    root.fail("model_type", text("expected one of ", join(supported)));
-  refuse_unsupported(root, type);
-  const int64_t largest = int64_t{1} << 31;
-  root.read("vocab_size", config.vocab_size, 1, largest);
-  root.read("hidden_size", config.hidden_size, 1, largest);
-  root.read("intermediate_size", config.intermediate_size, 1, largest);
-  root.read("num_hidden_layers", config.num_hidden_layers, 1, 10000);
-  root.read("num_attention_heads", config.num_attention_heads, 1, 65536);
-  root.read("num_key_value_heads", config.num_key_value_heads, 1, 65536);
-  root.read("head_dim", config.head_dim, 1, 256);
-  root.read("max_position_embeddings", config.max_position_embeddings, 1, largest);
-  root.read("rms_norm_eps", config.rms_norm_eps);
-  root.read("initializer_range", config.initializer_range);
-  config.tie_word_embeddings = false;  // Hugging Face's default for these families
-  root.read("tie_word_embeddings", config.tie_word_embeddings);
-  config.qk_norm = type == "qwen3";
-  config.attention_bias = type == "qwen2";
-  read_rope(file, root, config.rope);
-  bool use_window = type == "mistral";
-  root.read("use_sliding_window", use_window);
-  if (!use_window || !root.has("sliding_window")) return;
-  if (type != "mistral")
-    root.fail("sliding_window", "expected use_sliding_window = false, or [[model.attention]] tables");
-  SlidingConfig sliding;
-  root.read("sliding_window", sliding.window, 1, int64_t{1} << 30);
-  config.attention = {{.layers = "all", .config = sliding}};
+  read_family(file, root, config);
+  root.expect_all_known(without_effect(), {});
+}
+
+ModelConfig hugging_face_config(const std::string& path, const std::set<std::string>& ignored) {
+  const std::string file = config_file(path);
+  const nlohmann::json json = hugging_face_json(file);
+  const Reader root(file, json);
+  ModelConfig config;
+  read_family(file, root, config);
+  expect_sizes(root);
+  root.expect_all_known(without_effect(), ignored);
+  return config;
 }
 
 }  // namespace longreach

@@ -39,6 +39,10 @@ std::vector<AttentionConfig> all_attention_configs() {
   return each_kind(std::make_index_sequence<std::variant_size_v<AttentionConfig>>());
 }
 
+std::string_view family_of(const AttentionConfig& config) {
+  return std::visit([](const auto& kind) { return kind.family; }, config);
+}
+
 std::string_view kind_of(const AttentionConfig& config) {
   return std::visit([](const auto& kind) { return std::string_view(kind.kind); }, config);
 }

@@ -53,6 +53,7 @@ std::vector<std::string> attention_kinds();
 AttentionConfig make_attention_config(std::string_view kind);  // throws ConfigError with the nearest name
 
 std::string_view kind_of(const AttentionConfig& config);
+std::string_view family_of(const AttentionConfig& config);
 std::vector<Limitation> limitations_of(const AttentionConfig& config);
 
 // What a config's blocks of tokens divide, and the least that all layers of a model and the operators' tiles

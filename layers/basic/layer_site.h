@@ -21,6 +21,7 @@ struct RopeConfig {
   int64_t original_max_position_embeddings = 0;          // 0: max_position_embeddings of the model
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
   double beta_fast = 32.0, beta_slow = 1.0, attention_factor = 0.0;  // yarn; 0: computed
+  bool truncate = true;  // yarn: the ramp's ends are whole feature pairs
 };
 
 struct LayerSite {
@@ -30,8 +31,9 @@ struct LayerSite {
   int64_t max_position_embeddings = 0;
   double norm_eps = 1e-5;
   double initializer_range = 0.02;
-  bool qk_norm = false;         // RMSNorm over head_dim on q and k before the rotary embedding (Qwen3)
-  bool attention_bias = false;  // biases on q, k, v projections (Qwen2)
+  bool qk_norm = false;                // RMSNorm over head_dim on q and k before the rotary embedding (Qwen3)
+  bool attention_bias = false;         // biases on q, k, v projections (Qwen2)
+  bool attention_output_bias = false;  // a bias on the projection of their outputs (Llama's attention_bias)
   RopeConfig rope;
   // Shared by the layers of a model; null: the mechanism makes its own.
   std::shared_ptr<RotaryEmbedding> rotary;

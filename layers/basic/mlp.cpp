@@ -6,11 +6,11 @@
 
 namespace longreach {
 
-Mlp::Mlp(const std::string& kind, int64_t intermediate_size, const LayerSite& site)
+Mlp::Mlp(const std::string& kind, int64_t intermediate_size, bool bias, const LayerSite& site)
     : activation_(kind == "swiglu") {
   check<ConfigError>(activation_ || kind == "sglu", "mlp = \"", kind, "\": expected swiglu or sglu");
   const auto make = [&](const char* name, int64_t in, int64_t out, double std) {
-    return register_module(name, std::make_shared<Linear>(in, out, std, derive_seed(site.seed, name)));
+    return register_module(name, std::make_shared<Linear>(in, out, std, derive_seed(site.seed, name), bias));
   };
   gate_proj_ = make("gate_proj", site.hidden_size, intermediate_size, site.initializer_range);
   up_proj_ = make("up_proj", site.hidden_size, intermediate_size, site.initializer_range);

@@ -15,8 +15,8 @@ namespace longreach {
 
 class Mlp : public torch::nn::Module {
  public:
-  // kind: "swiglu", down(silu(gate x) * up x), or "sglu", down((gate x) * (up x)).
-  Mlp(const std::string& kind, int64_t intermediate_size, const LayerSite& site);
+  // bias: of all three maps. kind: "swiglu", down(silu(gate x) * up x), or "sglu", down((gate x) * (up x)).
+  Mlp(const std::string& kind, int64_t intermediate_size, bool bias, const LayerSite& site);
 
   at::Tensor forward(const at::Tensor& x) const;  // [..., C] -> [..., C]
   double flops() const { return gate_proj_->flops() + up_proj_->flops() + down_proj_->flops(); }

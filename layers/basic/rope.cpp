@@ -26,8 +26,13 @@ std::vector<double> yarn(const std::vector<double>& inverse, const RopeConfig& c
     return static_cast<double>(dim) * std::log(static_cast<double>(original) / (rotations * kTwoPi)) /
            (2.0 * std::log(config.theta));
   };
-  const double low = std::max(std::floor(correction(config.beta_fast)), 0.0);
-  double high = std::min(std::ceil(correction(config.beta_slow)), static_cast<double>(dim - 1));
+  double low = correction(config.beta_fast), high = correction(config.beta_slow);
+  if (config.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, static_cast<double>(dim - 1));
   if (low == high) high += 0.001;
   std::vector<double> result(inverse.size());
   for (size_t i = 0; i < inverse.size(); ++i) {

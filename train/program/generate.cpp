@@ -60,7 +60,7 @@ int generate_verb(const Arguments& arguments) {
     request.on_token = [](data::Token id) { std::cout << id << " " << std::flush; };
   else
     request.on_text = [](std::string_view piece) { std::cout << piece << std::flush; };
-  generate_text(*saved.model, *saved.tokenizer, request);
+  generate_text(*saved.model, saved.expect_tokenizer(), request);
   std::cout << std::endl;
   return 0;
 }

@@ -41,6 +41,7 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
         "launch --nproc N [--max-restarts R] train ...: the verb on several ranks of this machine"}},
       {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position, or under gates"}},
       {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
+      {"import", {import_verb, "import SOURCE DIR: a model of another program as a checkpoint"}},
       {"export", {export_verb, "export CHECKPOINT DIR --format gates: parts of a model for other programs"}},
       {"data", {data_verb, "data fetch|tokenize|inspect: corpora and token stores"}},
       {"verify", {verify_verb, "verify FILE...: compare operators and modules with reference vectors"}},

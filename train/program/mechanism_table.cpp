@@ -51,15 +51,12 @@ std::string mechanism_table() {
     blanks += " |";
   }
   std::string table = head + " tests |\n" + rule + "---|\n";
-  const auto family_of = [](const AttentionConfig& config) {
-    return std::visit([](const auto& kind) { return std::string(kind.family); }, config);
-  };
   const auto all = all_attention_configs();
-  std::vector<std::string> families;
+  std::vector<std::string_view> families;
   for (const AttentionConfig& config : all)
     if (std::find(families.begin(), families.end(), family_of(config)) == families.end())
       families.push_back(family_of(config));
-  for (const std::string& family : families) {
+  for (const std::string_view family : families) {
     table += text("| **", family, "** |", blanks, " |\n");
     for (const AttentionConfig& config : all)
       if (family_of(config) == family) table += row(config);

@@ -332,7 +332,7 @@ int train_verb(const Arguments& arguments) {
   }
   const Environment environment = read_environment();
   RunConfig config =
-      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_model);
+      read_run_config(words[0], parse_overrides({words.begin() + 1, words.end()}), inherited_config);
   if (!asked.print_config && !asked.dry_run) expect_device(config, environment);
   const auto timed = [](const char* what, const auto& work) {
     const Stage stage(what);

@@ -12,6 +12,7 @@ int train_verb(const Arguments& arguments);
 int launch_verb(const Arguments& arguments);
 int eval_verb(const Arguments& arguments);
 int generate_verb(const Arguments& arguments);
+int import_verb(const Arguments& arguments);
 int export_verb(const Arguments& arguments);
 int data_verb(const Arguments& arguments);
 int verify_verb(const Arguments& arguments);

@@ -28,7 +28,7 @@ SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope) : site_(sit
   q_proj_ = make("q_proj", site.hidden_size, inner, site.initializer_range, site.attention_bias);
   k_proj_ = make("k_proj", site.hidden_size, kv_inner, site.initializer_range, site.attention_bias);
   v_proj_ = make("v_proj", site.hidden_size, kv_inner, site.initializer_range, site.attention_bias);
-  o_proj_ = make("o_proj", inner, site.hidden_size, site.residual_std(), false);
+  o_proj_ = make("o_proj", inner, site.hidden_size, site.residual_std(), site.attention_output_bias);
   if (!site.qk_norm) return;
   q_norm_ = register_module("q_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
   k_norm_ = register_module("k_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));

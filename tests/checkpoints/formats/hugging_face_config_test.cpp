@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "core/config.h"
 #include "core/temporary_folder.h"
 
@@ -75,6 +77,10 @@ TEST_F(HuggingFace, ScalingsOfEveryEra) {
   EXPECT_EQ(llama3.theta, 500000.0);
   EXPECT_EQ(llama3.original_max_position_embeddings, 8192);
   EXPECT_EQ(rope(R"("rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0})").theta, 1e6);
+  const RopeConfig yarn = rope(R"("rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": false,
+      "mscale": 1.2, "mscale_all_dim": 0.7, "original_max_position_embeddings": 32})");
+  EXPECT_FALSE(yarn.truncate);
+  EXPECT_NEAR(yarn.attention_factor, (0.12 * std::log(4.0) + 1) / (0.07 * std::log(4.0) + 1), 1e-12);
 }
 
 TEST_F(HuggingFace, FamiliesDiffer) {
@@ -93,6 +99,41 @@ TEST_F(HuggingFace, FamiliesDiffer) {
             "dense");
 }
 
+TEST_F(HuggingFace, WindowsAreOfLayers) {
+  ModelConfig config;
+  const std::string sizes = R"("num_hidden_layers": 4, "sliding_window": 16, "use_sliding_window": true, )";
+  read_hugging_face_config(write(R"({"model_type": "qwen2", )" + sizes + R"("max_window_layers": 3})"),
+                           config);
+  ASSERT_EQ(config.attention.size(), 2u);
+  EXPECT_EQ(config.attention[0].layers, "0,1,2");
+  EXPECT_EQ(config.attention[1].layers, "3");
+  EXPECT_EQ(std::get<SlidingConfig>(config.attention[1].config).window, 16);
+  read_hugging_face_config(write(R"({"model_type": "mistral"})"), config);
+  EXPECT_EQ(config.attention.at(0).layers, "all");  // transformers' default is a window of 4096
+  config.attention.clear();
+  read_hugging_face_config(write(R"({"model_type": "mistral", "sliding_window": null})"), config);
+  EXPECT_TRUE(config.attention.empty());
+}
+
+TEST_F(HuggingFace, DefaultsAreTheFamilys) {
+  ModelConfig config;
+  read_hugging_face_config(write(R"({"model_type": "qwen3"})"), config);
+  EXPECT_EQ(config.head_dim, 128);
+  EXPECT_EQ(config.rms_norm_eps, 1e-6);
+  EXPECT_EQ(config.max_position_embeddings, 32768);
+  EXPECT_FALSE(config.tie_word_embeddings);
+}
+
+TEST_F(HuggingFace, KeysThatAPersonKnowsAreIgnored) {
+  const std::string sizes =
+      R"("vocab_size": 31, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2)";
+  const std::string whole = sizes + R"(, "num_attention_heads": 2)";
+  const std::string odd = write(R"({"model_type": "llama", "logit_scale": 1, )" + whole + "}");
+  EXPECT_THROW(hugging_face_config(odd, {}), ConfigError);
+  EXPECT_EQ(hugging_face_config(odd, {"logit_scale"}).hidden_size, 16);
+  EXPECT_THROW(hugging_face_config(write(R"({"model_type": "llama", )" + sizes + "}"), {}), ConfigError);
+}
+
 TEST_F(HuggingFace, ErrorsNameFileAndKey) {
   const std::vector<std::pair<std::string, std::string>> cases{
       {R"({"model_type": "mamba"})", "`model_type`: found \"mamba\", expected one of llama"},
@@ -102,7 +143,21 @@ TEST_F(HuggingFace, ErrorsNameFileAndKey) {
       {R"({"model_type": "llama", "hidden_size": 18446744073709551615})", "`hidden_size`"},
       {R"({"model_type": "llama", "vocab_size": [[[1]]]})", "`vocab_size`: found array"},
       {R"({"model_type": "llama", "hidden_act": "gelu"})", "`hidden_act`"},
-      {R"({"model_type": "llama", "attention_bias": true})", "`attention_bias`"},
+      {R"({"model_type": "mistral", "attention_bias": true})", "`attention_bias`"},
+      {R"({"model_type": "qwen2", "mlp_bias": true})", "`mlp_bias`"},
+      {R"({"model_type": "llama", "logit_scale": 0.5})", "`logit_scale`: is not understood"},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "linear"}})", "`rope_scaling.factor`"},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 2, "alpha": 1}})",
+       "`rope_scaling.alpha`: is not understood"},
+      {R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 8}})", "low_freq_factor"},
+      {R"({"model_type": "llama", "partial_rotary_factor": 0.5})", "`partial_rotary_factor`"},
+      {R"({"model_type": "llama", "quantization_config": {}})", "`quantization_config`: is not understood"},
+      {R"({"model_type": "qwen3", "num_hidden_layers": 2, "layer_types": ["full_attention"]})",
+       "`layer_types`: found array, expected 2 of them"},
+      {R"({"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["recurrent"]})", "`recurrent`"},
+      {R"({"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
+       "`use_sliding_window`"},
+      {R"({"model_type": "minimax", "num_local_experts": 8})", "`num_local_experts`: found 8, expected 1"},
       {R"({"model_type": "llama", "rope_scaling": {"type": "longrope"}})",
        "`rope_scaling.type`: found \"longrope\""},
       {R"({"model_type": "llama", "rope_scaling": 3})", "`rope_scaling`: found 3, expected a table"},

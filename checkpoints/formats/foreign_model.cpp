@@ -1,0 +1,19 @@
+#include "checkpoints/formats/foreign_model.h"
+
+#include <filesystem>
+
+#include "checkpoints/formats/hugging_face.h"
+#include "core/error.h"
+
+namespace longreach {
+
+bool is_foreign_model(const std::string& path) { return is_hugging_face_model(path); }
+
+ForeignModel open_foreign_model(const std::string& path, const std::set<std::string>& ignored) {
+  check<CheckpointError>(is_foreign_model(path), one_line(path),
+                         ": is no model; expected a folder with config.json and model.safetensors (or "
+                         "model.safetensors.index.json)");
+  return open_hugging_face_model(path, ignored);
+}
+
+}  // namespace longreach

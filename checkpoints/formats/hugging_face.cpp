@@ -1,0 +1,166 @@
+#include "checkpoints/formats/hugging_face.h"
+
+#include <ATen/ops/equal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <regex>
+#include <sstream>
+
+#include "checkpoints/formats/hugging_face_config.h"
+#include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/renamed_tensors.h"
+#include "checkpoints/sharded_tensors.h"
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
+
+// The files of an index, each once, and that each holds what the index says.
+std::vector<std::string> shards_of(const std::string& folder, const nlohmann::json& map) {
+  std::set<std::string> files;
+  for (const auto& item : map.items()) {
+    const bool plain =
+        item.value().is_string() && item.value().get<std::string>().find('/') == std::string::npos;
+    check<CheckpointError>(plain, one_line(text(folder, "/", kIndex, ": weight_map: `", item.key(),
+                                                "`: expected the name of a file in this folder")));
+    files.insert(item.value().get<std::string>());
+  }
+  check<CheckpointError>(!files.empty(), folder, "/", kIndex, ": weight_map: expected names of files");
+  std::vector<std::string> paths;
+  for (const std::string& file : files) paths.push_back(folder + "/" + file);
+  return paths;
+}
+
+std::shared_ptr<const TensorSource> open_weights(const std::string& folder) {
+  if (!fs::exists(folder + "/" + kIndex))
+    return std::make_shared<ShardedTensors>(std::vector{folder + "/" + kWeights},
+                                            ShardedTensors::Parts::kWhole);
+  const nlohmann::json index = hugging_face_json(folder + "/" + kIndex);
+  const auto map = index.find("weight_map");
+  check<CheckpointError>(map != index.end() && map->is_object(), folder, "/", kIndex,
+                         ": `weight_map`: expected a table");
+  auto tensors = std::make_shared<ShardedTensors>(shards_of(folder, *map), ShardedTensors::Parts::kWhole);
+  for (const auto& item : map->items())
+    check<CheckpointError>(tensors->contains(item.key()),
+                           one_line(text(folder, "/", kIndex, ": `", item.key(),
+                                         "`: ", item.value().get<std::string>(), " does not hold it")));
+  for (const std::string& name : tensors->names())
+    check<CheckpointError>(map->contains(name), one_line(text(folder, "/", kIndex, ": weight_map has no `",
+                                                              name, "`, which a file holds")));
+  return tensors;
+}
+
+// Those that are understood are short; expressions see no others.
+constexpr size_t kLongestName = 200;
+
+bool follows_from_config(const std::string& name) {
+  static const std::regex buffers(
+      R"(model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq|)"
+      R"(model\.layers\.\d+\.self_attn\.(slope_rate|query_decay|key_decay|diagonal_decay)|)"
+      R"(model\.layers\.\d+\.(block_sparse_moe|mlp)\.gate\.weight)");
+  return name.size() <= kLongestName && std::regex_match(name, buffers);
+}
+
+// Ours for the feed-forward block of MiniMax's only expert.
+std::string name_of(const std::string& theirs) {
+  static const std::regex expert(R"((model\.layers\.\d+)\.block_sparse_moe\.experts\.0\.(w[123])\.weight)");
+  std::smatch found;
+  if (theirs.size() > kLongestName || !std::regex_match(theirs, found, expert)) return theirs;
+  const std::string part = found[2] == "w1" ? "gate_proj" : found[2] == "w2" ? "down_proj" : "up_proj";
+  return found[1].str() + ".mlp." + part + ".weight";
+}
+
+// MiniMax's expert as transformers holds it in memory: [1, 2 I, C] and [1, C, I].
+bool add_packed_expert(const std::string& name, const std::string& theirs, const TensorSource& source,
+                       RenamedTensors& tensors) {
+  static const std::regex packed(R"((model\.layers\.\d+\.mlp)\.experts\.(gate_up_proj|down_proj))");
+  std::smatch found;
+  if (name.size() > kLongestName || !std::regex_match(name, found, packed)) return false;
+  const std::vector<int64_t>& shape = source.shape(theirs);
+  const bool down = found[2] == "down_proj";
+  check<CheckpointError>(shape.size() == 3 && shape[0] == 1 && (down || shape[1] % 2 == 0), "`",
+                         one_line(theirs, 200), "`: shape ", at::IntArrayRef(shape),
+                         ", expected those of one expert");
+  const std::string mlp = found[1].str();
+  if (down) {
+    tensors.add(mlp + ".down_proj.weight",
+                {theirs, {shape[1], shape[2]}, [](const at::Tensor& x) { return x[0]; }});
+    return true;
+  }
+  const int64_t inner = shape[1] / 2;
+  for (const bool up : {false, true})
+    tensors.add(mlp + (up ? ".up_proj.weight" : ".gate_proj.weight"),
+                {theirs, {inner, shape[2]}, [up, inner](const at::Tensor& x) {
+                   return x[0].narrow(0, up ? inner : 0, inner);
+                 }});
+  return true;
+}
+
+// A tied output layer may be there by itself; it must be the embedding then.
+void expect_tied(const TensorSource& tensors, const std::string& head, const std::string& embedding,
+                 const std::string& folder) {
+  check<CheckpointError>(tensors.contains(embedding) && tensors.shape(head) == tensors.shape(embedding) &&
+                             at::equal(tensors.tensor(head), tensors.tensor(embedding)),
+                         one_line(folder), ": `lm_head.weight` is not `", embedding,
+                         "`, which config.json says (tie_word_embeddings = true)");
+}
+
+std::shared_ptr<const TensorSource> under_our_names(std::shared_ptr<const TensorSource> weights,
+                                                    const ModelConfig& config, const std::string& folder) {
+  const bool bare = weights->contains("embed_tokens.weight");
+  const std::string head = "lm_head.weight", embedding = "model.embed_tokens.weight";
+  auto tensors = std::make_shared<RenamedTensors>(weights);
+  for (const std::string& theirs : weights->names()) {
+    const std::string name = bare && theirs != head ? "model." + theirs : theirs;
+    if (follows_from_config(name)) continue;
+    if (name == head && config.tie_word_embeddings) {
+      expect_tied(*weights, theirs, bare ? "embed_tokens.weight" : embedding, folder);
+      continue;
+    }
+    if (add_packed_expert(name, theirs, *weights, *tensors)) continue;
+    tensors->add(name_of(name), theirs);
+  }
+  return tensors;
+}
+
+std::map<std::string, std::string> tokenizer_files(const std::string& folder) {
+  constexpr uintmax_t kLargest = 256 << 20;
+  std::map<std::string, std::string> files;
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "generation_config.json", "chat_template.jinja"}) {
+    const fs::path path = fs::path(folder) / name;
+    std::error_code error;
+    if (!fs::is_regular_file(path, error)) continue;
+    check<ConfigError>(fs::file_size(path, error) <= kLargest, one_line(path.string()),
+                       ": is larger than 256 MiB");
+    std::ifstream in(path, std::ios::binary);
+    std::ostringstream contents;
+    check<ConfigError>(in.good() && contents << in.rdbuf(), one_line(path.string()), ": cannot be read");
+    files[name] = contents.str();
+  }
+  return files;
+}
+
+}  // namespace
+
+bool is_hugging_face_model(const std::string& folder) {
+  const auto has = [&](const char* name) { return fs::exists(fs::path(folder) / name); };
+  return has("config.json") && (has(kWeights) || has(kIndex));
+}
+
+ForeignModel open_hugging_face_model(const std::string& folder, const std::set<std::string>& ignored) {
+  ForeignModel model{
+      .path = folder, .format = "Hugging Face", .config = hugging_face_config(folder, ignored)};
+  model.tensors = under_our_names(open_weights(folder), model.config, folder);
+  model.tokenizer = tokenizer_files(folder);
+  return model;
+}
+
+}  // namespace longreach

@@ -1,0 +1,208 @@
+// Models that transformers saved, read as ours: the same logits and continuations; as checkpoints, and as
+// what a run starts from; and files that are no model, are of another one, or hold what cannot be.
+#include "train/import.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "checkpoints/formats/foreign_model.h"
+#include "core/temporary_folder.h"
+#include "layers/basic/module.h"
+#include "tests/support/errors.h"
+#include "train/base_model.h"
+#include "train/model_origin.h"
+#include "train/program/verify_model.h"
+#include "train/saved_model.h"
+
+namespace longreach {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kModels = std::string(LONGREACH_SOURCE_DIR) + "/tests/checkpoints/formats/models/";
+const std::vector<std::string> kFamilies{"llama", "mistral", "qwen2", "qwen3", "minimax"};
+
+int verified(const std::string& model, const std::string& file, std::string* printed = nullptr) {
+  std::ostringstream out, errors;
+  const int code = verify_model(model, {file}, {}, out, errors);
+  if (printed != nullptr) *printed = out.str() + errors.str();
+  return code;
+}
+
+std::string logits_of(const std::string& family) { return kModels + family + "/logits.safetensors"; }
+
+// A copy of a family's folder, to be changed.
+std::string copy_of(const std::string& family, const TemporaryFolder& folder) {
+  fs::copy(kModels + family, folder.path(family), fs::copy_options::recursive);
+  return folder.path(family);
+}
+
+void replace_in(const std::string& file, const std::string& from, const std::string& to) {
+  std::ifstream in(file);
+  std::stringstream contents;
+  contents << in.rdbuf();
+  std::string changed = contents.str();
+  const size_t at = changed.find(from);
+  ASSERT_NE(at, std::string::npos) << from;
+  std::ofstream(file) << changed.replace(at, from.size(), to);
+}
+
+// The tensors of a model, one of them changed.
+void change_weights(const std::string& folder,
+                    const std::function<void(std::map<std::string, at::Tensor>&)>& change) {
+  const std::string path = folder + "/model.safetensors";
+  std::map<std::string, at::Tensor> tensors;
+  {
+    const SafetensorsFile file(path);
+    for (const auto& [name, entry] : file.entries()) tensors[name] = file.tensor(name);
+  }
+  change(tensors);
+  write_safetensors(path, {tensors.begin(), tensors.end()});
+}
+
+TEST(Import, EveryFamilyHasTheLogitsOfTransformers) {
+  for (const std::string& family : kFamilies) {
+    SCOPED_TRACE(family);
+    std::string printed;
+    EXPECT_EQ(verified(kModels + family, logits_of(family), &printed), 0) << printed;
+    EXPECT_NE(printed.find("2 tensors, 0 failed"), std::string::npos) << printed;
+  }
+}
+
+TEST(Import, OfAnotherModelDiffers) {
+  EXPECT_EQ(verified(kModels + "qwen2", logits_of("mistral")), 1);
+  std::string printed;
+  EXPECT_EQ(verified(kModels + "qwen2", kModels + "qwen3/model.safetensors", &printed), 2);
+  EXPECT_NE(printed.find("model.safetensors"), std::string::npos) << printed;
+}
+
+TEST(Import, WritesACheckpointOfTheSameBits) {
+  const TemporaryFolder folder;
+  for (const std::string& family : kFamilies) {
+    SCOPED_TRACE(family);
+    const std::string target = folder.path("imported/" + family);
+    fs::create_directories(folder.path("imported"));
+    const Imported imported = import_model(kModels + family, target, {});
+    EXPECT_EQ(imported.difference, 0);
+    EXPECT_TRUE(fs::exists(imported.path + "/manifest.json"));
+    EXPECT_EQ(verified(target, logits_of(family)), 0);
+    const auto from = open_foreign_model(kModels + family).tensors;
+    const ModelOrigin to = open_origin(target);
+    for (const std::string& name : from->names())
+      EXPECT_TRUE(at::equal(from->tensor(name), to.tensors->tensor(name))) << name;
+    test::expect_error<CheckpointError>("exists and is not empty",
+                                        [&] { import_model(kModels + family, target, {}); });
+  }
+}
+
+// What a Hugging Face cache holds: a folder of links.
+TEST(Import, FollowsLinks) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder.path("links"));
+  for (const char* file : {"config.json", "model.safetensors"})
+    fs::create_symlink(kModels + "qwen3/" + file, folder.path("links") + "/" + file);
+  EXPECT_EQ(verified(folder.path("links"), logits_of("qwen3")), 0);
+}
+
+TEST(Import, ARunStartsFromSuchAFolder) {
+  RunConfig config;
+  config.job.dump_folder = "/nowhere";
+  config.checkpoint.initial_load_path = kModels + "qwen3";
+  const auto base = inherited_config(config);
+  ASSERT_TRUE(base.has_value());
+  EXPECT_TRUE(base->model.qk_norm);
+  EXPECT_EQ(base->model.head_dim, 12);
+  EXPECT_EQ(base->data.tokenizer, "none");
+}
+
+TEST(Import, RefusesWhatIsNoModel) {
+  const TemporaryFolder folder;
+  const auto refused = [&](const std::string& words, const std::string& path) {
+    test::expect_error<UserError>(words, [&] { import_model(path, folder.path("new"), {}); });
+    EXPECT_FALSE(fs::exists(folder.path("new")));
+  };
+  refused("is no model of another program", folder.path());
+  refused("is no model of another program", "/nowhere");
+  const std::string unknown = copy_of("llama", folder);
+  replace_in(unknown + "/config.json", "\"llama\"", "\"lama\"");
+  refused("`model_type`: found \"lama\", expected one of", unknown);
+}
+
+TEST(Import, RefusesSizesAndTensorsThatContradictEachOther) {
+  const auto refused = [](const std::string& family, const std::string& words, const auto& change) {
+    const TemporaryFolder folder;
+    const std::string copy = copy_of(family, folder);
+    change(copy);
+    test::expect_error<UserError>(words, [&] { import_model(copy, folder.path("new"), {}); });
+    EXPECT_FALSE(fs::exists(folder.path("new")));
+  };
+  refused("qwen3", "embed_tokens.weight has shape [31, 16], this config makes [1000000000, 16]",
+          [](const std::string& copy) {
+            replace_in(copy + "/config.json", "\"vocab_size\": 31", "\"vocab_size\": 1000000000");
+          });
+  refused("qwen3", "holds no model.layers.2.", [](const std::string& copy) {
+    replace_in(copy + "/config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+    replace_in(copy + "/config.json", "\"layer_types\": [\n    \"full_attention\",",
+               "\"layer_types\": [\"full_attention\", \"full_attention\",");
+  });
+  refused("qwen3", "this config has no model.layers.0.self_attn.sinks", [](const std::string& copy) {
+    change_weights(copy, [](auto& tensors) { tensors["model.layers.0.self_attn.sinks"] = at::zeros({2}); });
+  });
+  refused("qwen3", "holds no model.norm.weight", [](const std::string& copy) {
+    change_weights(copy, [](auto& tensors) { tensors.erase("model.norm.weight"); });
+  });
+  refused("llama", "`lm_head.weight` is not `model.embed_tokens.weight`", [](const std::string& copy) {
+    change_weights(copy, [](auto& tensors) { tensors["lm_head.weight"] = at::zeros({31, 16}); });
+  });
+  refused("qwen3", "model.norm.weight holds a NaN or an infinity", [](const std::string& copy) {
+    change_weights(copy, [](auto& tensors) {
+      tensors["model.norm.weight"][3] = std::numeric_limits<float>::quiet_NaN();
+    });
+  });
+  refused("qwen2", "does not hold it", [](const std::string& copy) {
+    replace_in(copy + "/model.safetensors.index.json", "\"model.norm.weight\": \"",
+               "\"model.nrm.weight\": \"");
+  });
+  refused("qwen2", "expected the name of a file in this folder", [](const std::string& copy) {
+    replace_in(copy + "/model.safetensors.index.json", "\"model.norm.weight\": \"",
+               "\"model.norm.weight\": \"../");
+  });
+}
+
+TEST(Import, TakesNonfiniteWeightsWhenAsked) {
+  const TemporaryFolder folder;
+  const std::string copy = copy_of("qwen3", folder);
+  change_weights(
+      copy, [](auto& tensors) { tensors["lm_head.weight"][3][2] = std::numeric_limits<float>::infinity(); });
+  EXPECT_NO_THROW(import_model(copy, folder.path("new"), {.ignored = {}, .allow_nonfinite = true}));
+}
+
+// transformers before 5 wrote rotary_emb.inv_freq and AutoModel leaves out the prefix; bfloat16 is widened.
+TEST(Import, ReadsOlderSpellings) {
+  const TemporaryFolder folder;
+  const std::string copy = copy_of("llama", folder);
+  change_weights(copy, [](auto& tensors) {
+    std::map<std::string, at::Tensor> bare;
+    for (const auto& [name, tensor] : tensors) bare[name.substr(std::string("model.").size())] = tensor;
+    bare["layers.0.self_attn.rotary_emb.inv_freq"] = at::zeros({6});
+    tensors = bare;
+  });
+  EXPECT_EQ(verified(copy, logits_of("llama")), 0);
+  change_weights(copy, [](auto& tensors) {
+    for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);
+  });
+  const SavedModel model = load_saved_model(copy);
+  for (const at::Tensor& parameter : model.model->parameters())
+    EXPECT_EQ(parameter.scalar_type(), at::kFloat);
+}
+
+}  // namespace
+}  // namespace longreach
