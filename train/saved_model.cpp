@@ -8,6 +8,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "checkpoints/formats/foreign_model.h"
 #include "core/verbose.h"
 #include "layers/basic/initial_values.h"
 #include "train/run_size.h"
@@ -131,9 +132,8 @@ std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {
     texts["tokenizer/" + path.filename().string()] = read_file(path);
     return texts;
   }
-  for (const char* name :
-       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"})
-    if (fs::exists(path / name)) texts[std::string("tokenizer/") + name] = read_file(path / name);
+  for (const std::string& name : tokenizer_file_names())
+    if (fs::exists(path / name)) texts["tokenizer/" + name] = read_file(path / name);
   return texts;
 }
 

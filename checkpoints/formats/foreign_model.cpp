@@ -7,6 +7,13 @@
 
 namespace longreach {
 
+const std::vector<std::string>& tokenizer_file_names() {
+  static const std::vector<std::string> names{"tokenizer.json",         "tokenizer.model",
+                                              "tokenizer_config.json",  "special_tokens_map.json",
+                                              "generation_config.json", "chat_template.jinja"};
+  return names;
+}
+
 bool is_foreign_model(const std::string& path) { return is_hugging_face_model(path); }
 
 ForeignModel open_foreign_model(const std::string& path, const std::set<std::string>& ignored) {

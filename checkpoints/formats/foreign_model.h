@@ -4,6 +4,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "checkpoints/tensor_source.h"
 #include "models/model_config.h"
@@ -19,6 +20,9 @@ struct ForeignModel {
   // contents; also "tokenizer_config.json", "generation_config.json". Empty where it has none.
   std::map<std::string, std::string> tokenizer;
 };
+
+// Files that say how text becomes tokens, and how a model is talked to, wherever a model lies.
+const std::vector<std::string>& tokenizer_file_names();
 
 // Whether a path is one of those that open_foreign_model reads, and not a checkpoint of ours.
 bool is_foreign_model(const std::string& path);

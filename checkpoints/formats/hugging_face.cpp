@@ -11,6 +11,7 @@
 #include "checkpoints/formats/hugging_face_config.h"
 #include "checkpoints/formats/hugging_face_json.h"
 #include "checkpoints/formats/renamed_tensors.h"
+#include "checkpoints/formats/torch_file.h"
 #include "checkpoints/sharded_tensors.h"
 #include "core/error.h"
 
@@ -21,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
+constexpr const char* kPickled = "pytorch_model.bin";
 
 // The files of an index, each once, and that each holds what the index says.
 std::vector<std::string> shards_of(const std::string& folder, const nlohmann::json& map) {
@@ -39,7 +41,10 @@ std::vector<std::string> shards_of(const std::string& folder, const nlohmann::js
 }
 
 std::shared_ptr<const TensorSource> open_weights(const std::string& folder) {
-  if (!fs::exists(folder + "/" + kIndex))
+  const bool indexed = fs::exists(folder + "/" + kIndex);
+  if (!indexed && !fs::exists(folder + "/" + kWeights))
+    return std::make_shared<TorchFile>(folder + "/" + kPickled);
+  if (!indexed)
     return std::make_shared<ShardedTensors>(std::vector{folder + "/" + kWeights},
                                             ShardedTensors::Parts::kWhole);
   const nlohmann::json index = hugging_face_json(folder + "/" + kIndex);
@@ -133,8 +138,7 @@ std::shared_ptr<const TensorSource> under_our_names(std::shared_ptr<const Tensor
 std::map<std::string, std::string> tokenizer_files(const std::string& folder) {
   constexpr uintmax_t kLargest = 256 << 20;
   std::map<std::string, std::string> files;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-                           "special_tokens_map.json", "generation_config.json", "chat_template.jinja"}) {
+  for (const std::string& name : tokenizer_file_names()) {
     const fs::path path = fs::path(folder) / name;
     std::error_code error;
     if (!fs::is_regular_file(path, error)) continue;
@@ -152,7 +156,7 @@ std::map<std::string, std::string> tokenizer_files(const std::string& folder) {
 
 bool is_hugging_face_model(const std::string& folder) {
   const auto has = [&](const char* name) { return fs::exists(fs::path(folder) / name); };
-  return has("config.json") && (has(kWeights) || has(kIndex));
+  return has("config.json") && (has(kWeights) || has(kIndex) || has(kPickled));
 }
 
 ForeignModel open_hugging_face_model(const std::string& folder, const std::set<std::string>& ignored) {

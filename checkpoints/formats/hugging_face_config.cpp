@@ -23,6 +23,7 @@ const std::set<std::string>& without_effect() {
                                           "_name_or_path",
                                           "add_cross_attention",
                                           "architectures",
+                                          "attention_dropout",
                                           "attn_implementation",
                                           "bad_words_ids",
                                           "begin_suppress_tokens",
@@ -49,6 +50,7 @@ const std::set<std::string>& without_effect() {
                                           "label2id",
                                           "length_penalty",
                                           "max_length",
+                                          "max_sequence_length",
                                           "min_length",
                                           "no_repeat_ngram_size",
                                           "num_beam_groups",
@@ -275,8 +277,8 @@ void read_family(const std::string& file, const Reader& root, ModelConfig& confi
   read_sizes(root, config);
   root.read("hidden_act", activation);
   if (activation != "silu" && activation != "swish") root.fail("hidden_act", "expected silu");
-  root.expect("attention_dropout", 0.0);
   root.expect("pretraining_tp", 1.0);
+  root.expect("use_mrope", false);
   config.qk_norm = type == "qwen3";
   read_biases(root, type, config);
   read_rope(file, root, config.max_position_embeddings, config.rope);

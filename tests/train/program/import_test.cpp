@@ -14,9 +14,11 @@
 #include <sstream>
 
 #include "checkpoints/formats/foreign_model.h"
+#include "checkpoints/formats/torch_file.h"
 #include "core/temporary_folder.h"
 #include "layers/basic/module.h"
 #include "tests/support/errors.h"
+#include "tests/support/live_bytes.h"
 #include "train/base_model.h"
 #include "train/model_origin.h"
 #include "train/program/verify_model.h"
@@ -177,6 +179,42 @@ TEST(Import, RefusesSizesAndTensorsThatContradictEachOther) {
   });
 }
 
+// A Llama of random weights, of these sizes, as transformers would save it.
+std::string llama_of(const ModelConfig& config, const TemporaryFolder& folder) {
+  folder.write("llama/config.json",
+               text(R"({"model_type": "llama", "vocab_size": )", config.vocab_size, R"(, "hidden_size": )",
+                    config.hidden_size, R"(, "intermediate_size": )", config.intermediate_size,
+                    R"(, "num_hidden_layers": )", config.num_hidden_layers, R"(, "num_attention_heads": )",
+                    config.num_attention_heads, R"(, "rms_norm_eps": 1e-5})"));
+  const Transformer model(config, 1);
+  write_safetensors(folder.path("llama/model.safetensors"), model_tensors(model));
+  return folder.path("llama");
+}
+
+// Of tensors; activations of 64 tokens are less than a MiB here.
+TEST(Import, NeedsMemoryForTheModelAndItsLargestTensor) {
+  const TemporaryFolder folder;
+  ModelConfig config;
+  config.vocab_size = 300;
+  config.num_hidden_layers = 6;
+  config.tie_word_embeddings = false;
+  config.resolve(0);
+  const std::string source = llama_of(config, folder);
+  int64_t all = 0, largest = 0;
+  const SafetensorsFile file(source + "/model.safetensors");
+  for (const auto& [name, entry] : file.entries()) {
+    all += entry.end - entry.begin;
+    largest = std::max(largest, entry.end - entry.begin);
+  }
+  test::LiveBytes& tensors = test::LiveBytes::counted();
+  tensors.forget_most();
+  const int64_t before = tensors.now();
+  import_model(source, folder.path("new"), {});
+  EXPECT_GT(all, int64_t{15} << 20);
+  EXPECT_LE(tensors.most() - before, all + largest + (int64_t{1} << 20));
+  EXPECT_EQ(tensors.now(), before);
+}
+
 TEST(Import, TakesNonfiniteWeightsWhenAsked) {
   const TemporaryFolder folder;
   const std::string copy = copy_of("qwen3", folder);
@@ -185,7 +223,8 @@ TEST(Import, TakesNonfiniteWeightsWhenAsked) {
   EXPECT_NO_THROW(import_model(copy, folder.path("new"), {.ignored = {}, .allow_nonfinite = true}));
 }
 
-// transformers before 5 wrote rotary_emb.inv_freq and AutoModel leaves out the prefix; bfloat16 is widened.
+// transformers before 5 wrote rotary_emb.inv_freq, and pickles before that; AutoModel leaves out the prefix;
+// bfloat16 is widened.
 TEST(Import, ReadsOlderSpellings) {
   const TemporaryFolder folder;
   const std::string copy = copy_of("llama", folder);
@@ -199,6 +238,13 @@ TEST(Import, ReadsOlderSpellings) {
   change_weights(copy, [](auto& tensors) {
     for (auto& [name, tensor] : tensors) tensor = tensor.to(at::kBFloat16);
   });
+  {
+    const SafetensorsFile file(copy + "/model.safetensors");
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
+    for (const auto& [name, entry] : file.entries()) tensors.emplace_back(name, file.tensor(name));
+    write_torch_file(copy + "/pytorch_model.bin", tensors);
+  }
+  fs::remove(copy + "/model.safetensors");
   const SavedModel model = load_saved_model(copy);
   for (const at::Tensor& parameter : model.model->parameters())
     EXPECT_EQ(parameter.scalar_type(), at::kFloat);
