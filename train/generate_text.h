@@ -14,7 +14,7 @@ struct TextRequest {
   std::string prompt;             // empty: the tokenizer's first token, unseen
   std::vector<std::string> stop;  // generated text ends before the first of these
   std::string chat_template;      // of the conversations that the model was taught; its turns end the text
-  SamplingOptions sampling;       // stop_tokens and drawable follow from the tokenizer
+  SamplingOptions sampling;       // the tokenizer's are added to stop_tokens; drawable follows from it
   std::function<void(data::Token)> on_token;      // each new token, the one that ends the text included
   std::function<void(std::string_view)> on_text;  // the text piece by piece, the prompt included
 };

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "checkpoints/formats/foreign_model.h"
@@ -62,6 +63,25 @@ const data::Tokenizer& SavedModel::expect_tokenizer() const {
   check<CheckpointError>(tokenizer != nullptr, one_line(path),
                          ": the model came without a tokenizer, which this needs");
   return *tokenizer;
+}
+
+std::vector<int64_t> SavedModel::ends_of_text() const {
+  constexpr const char* kFile = "tokenizer/generation_config.json";
+  const auto found = texts.find(kFile);
+  if (found == texts.end()) return {};
+  const auto json = nlohmann::json::parse(found->second, nullptr, false);
+  const bool given = json.is_object() && json.contains("eos_token_id") && !json["eos_token_id"].is_null();
+  if (json.is_object() && !given) return {};
+  const nlohmann::json ends = given && json["eos_token_id"].is_array() ? json["eos_token_id"]
+                              : given ? nlohmann::json::array({json["eos_token_id"]})
+                                      : nlohmann::json();
+  const bool ids = ends.is_array() && std::all_of(ends.begin(), ends.end(), [&](const auto& id) {
+                     return id.is_number_unsigned() &&
+                            id.template get<uint64_t>() < static_cast<uint64_t>(config.model.vocab_size);
+                   });
+  check<ConfigError>(ids, one_line(path), "/", kFile,
+                     ": `eos_token_id`: expected an id, or a list of ids, below ", config.model.vocab_size);
+  return ends.get<std::vector<int64_t>>();
 }
 
 SavedModel load_saved_model(const std::string& path) { return load_saved_model(open_origin(path)); }

@@ -24,6 +24,9 @@ struct SavedModel {
   std::shared_ptr<const data::Tokenizer> tokenizer;  // null: it came without one
   std::shared_ptr<Transformer> model;
 
+  // The ids that end a text by its generation_config.json (eos_token_id); empty where it has none. Throws
+  // ConfigError where that is no id or list of ids.
+  std::vector<int64_t> ends_of_text() const;
   // Throws CheckpointError where the model came without a tokenizer.
   const data::Tokenizer& expect_tokenizer() const;
 };

@@ -56,6 +56,7 @@ int generate_verb(const Arguments& arguments) {
 
   const SavedModel saved = load_saved_model(checkpoint);
   request.chat_template = saved.config.data.chat_template;
+  request.sampling.stop_tokens = saved.ends_of_text();
   if (ids)
     request.on_token = [](data::Token id) { std::cout << id << " " << std::flush; };
   else

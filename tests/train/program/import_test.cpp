@@ -125,6 +125,23 @@ TEST(Import, ARunStartsFromSuchAFolder) {
   EXPECT_EQ(base->data.tokenizer, "none");
 }
 
+TEST(Import, KnowsWhatEndsAText) {
+  const TemporaryFolder folder;
+  const std::string copy = copy_of("qwen3", folder);
+  const auto ends = [&](const std::string& json) {
+    folder.write("qwen3/generation_config.json", json);
+    return load_saved_model(copy).ends_of_text();
+  };
+  EXPECT_TRUE(load_saved_model(copy).ends_of_text().empty());
+  EXPECT_EQ(ends(R"({"eos_token_id": 2})"), (std::vector<int64_t>{2}));
+  EXPECT_EQ(ends(R"({"eos_token_id": [2, 30]})"), (std::vector<int64_t>{2, 30}));
+  EXPECT_TRUE(ends(R"({"eos_token_id": null})").empty());
+  for (const char* wrong :
+       {R"({"eos_token_id": 31})", R"({"eos_token_id": [-1]})", R"({"eos_token_id": "x"})", R"([2])", "{"})
+    test::expect_error<ConfigError>("`eos_token_id`: expected an id, or a list of ids, below 31",
+                                    [&] { ends(wrong); });
+}
+
 TEST(Import, RefusesWhatIsNoModel) {
   const TemporaryFolder folder;
   const auto refused = [&](const std::string& words, const std::string& path) {
