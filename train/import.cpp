@@ -34,7 +34,7 @@ SavedModel adapted_model(const std::string& source, const ImportOptions& options
   SavedModel model = load_saved_model(open_origin(options.base, options.ignored));
   check<ConfigError>(!model.config.adapter.present(), one_line(options.base),
                      ": has adapters of its own; `longreach export --format merged` makes a model without");
-  const PeftAdapter adapter = read_peft(source, model.config.model);
+  const PeftAdapter adapter = read_peft(source, model.config.model, options.ignored);
   apply_peft(*model.model, adapter);
   model.config.adapter = adapter.config;
   return model;

@@ -6,11 +6,10 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
-#include "checkpoints/checked_file.h"
+#include "checkpoints/formats/hugging_face_json.h"
 #include "checkpoints/formats/torch_file.h"
 #include "core/error.h"
 
@@ -22,137 +21,90 @@ using Json = nlohmann::json;
 
 constexpr std::string_view kPrefix = "base_model.model.", kA = ".lora_A.weight", kB = ".lora_B.weight";
 constexpr const char *kOutput = "lm_head.weight", *kEmbedding = "model.embed_tokens.weight";
-constexpr int64_t kLargestConfig = int64_t{1} << 24;
 
-// adapter_config.json; errors name file and key.
-class Settings {
- public:
-  explicit Settings(const std::string& path) : path_(path) {
-    try {
-      json_ = Json::parse(read_text_file(path, kLargestConfig));
-    } catch (const Json::exception& error) {
-      throw ConfigError(one_line(text(path, ": is not JSON (", error.what(), ")")));
-    }
-    check<ConfigError>(json_.is_object(), one_line(path), ": expected a JSON object");
-  }
+using Reader = HuggingFaceReader;
 
-  // The key's value, null where it is absent; the key is known from now on.
-  const Json& take(const char* key) {
-    static const Json nothing;
-    known_.insert(key);
-    const auto found = json_.find(key);
-    return found == json_.end() ? nothing : *found;
-  }
-  [[noreturn]] void fail(const std::string& key, const std::string& expected) const {
-    const auto found = json_.find(key);
-    const std::string value = found == json_.end() ? "nothing"
-                              : found->is_structured()
-                                  ? found->type_name()  // nesting of any depth is not printed
-                                  : found->dump(-1, ' ', false, Json::error_handler_t::replace);
-    throw ConfigError(one_line(text(path_, ": `", key, "`: found ", value.substr(0, 200), ", ", expected)));
-  }
+template <class T>
+T value_or(const Reader& settings, const char* key, T value) {
+  settings.read(key, value);
+  return value;
+}
 
-  std::string string(const char* key, const std::string& fallback) {
-    const Json& value = take(key);
-    if (value.is_null()) return fallback;
-    if (!value.is_string()) fail(key, "expected a string");
-    return value.get<std::string>();
-  }
-  bool boolean(const char* key) {
-    const Json& value = take(key);
-    if (value.is_null()) return false;
-    if (!value.is_boolean()) fail(key, "expected true or false");
-    return value.get<bool>();
-  }
-  double number(const char* key, double fallback, double low, double high) {
-    const Json& value = take(key);
-    if (value.is_null()) return fallback;
-    if (!value.is_number() || !(value.get<double>() >= low && value.get<double>() <= high))
-      fail(key, text("expected a number from ", low, " to ", high));
-    return value.get<double>();
-  }
-  int64_t integer(const char* key, double fallback, double high) {
-    const double value = number(key, fallback, 1, high);
-    if (value != std::floor(value)) fail(key, "expected an integer");
-    return static_cast<int64_t>(value);
-  }
-  std::vector<std::string> strings(const char* key) {
-    const Json& value = take(key);
-    std::vector<std::string> words;
-    if (value.is_null()) return words;
-    if (!value.is_array()) fail(key, "expected a list of names");
-    for (const Json& word : value) {
-      if (!word.is_string() || word.get<std::string>().empty()) fail(key, "expected a list of names");
-      words.push_back(word.get<std::string>());
-    }
-    return words;
-  }
-
-  // By PEFT's convention an option that is off is null, false or empty; others are not understood.
-  void expect_no_others() const {
-    for (const auto& [key, value] : json_.items()) {
-      const bool off =
-          value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
-      if (known_.count(key) == 0 && !off) fail(key, "which is not understood here");
-    }
-  }
-
- private:
-  std::string path_;
-  Json json_;
-  std::set<std::string> known_;
-};
+int64_t integer_or(const Reader& settings, const char* key, int64_t value, int64_t low, int64_t high) {
+  settings.read(key, value, low, high);
+  return value;
+}
 
 // lora_alpha such that lora_alpha / r is the scale.
-int64_t alpha_of(Settings& settings, int64_t r) {
-  const double alpha = settings.number("lora_alpha", 8, 0x1p-20, 0x1p40),
-               ours = settings.boolean("use_rslora") ? alpha * std::sqrt(static_cast<double>(r)) : alpha;
-  if (ours != std::floor(ours) || ours < 1)
+int64_t alpha_of(const Reader& settings, int64_t r) {
+  const double alpha = value_or(settings, "lora_alpha", 8.0),
+               ours = value_or(settings, "use_rslora", false) ? alpha * std::sqrt(static_cast<double>(r))
+                                                              : alpha;
+  if (ours != std::floor(ours) || ours < 1 || ours > 0x1p40)
     settings.fail("lora_alpha",
                   text("which scales the adapters by ", ours, " / r; an integer is wanted there"));
   return static_cast<int64_t>(ours);
 }
 
 // Where the base's weights were changed when the adapters were made, adapters alone say little.
-void expect_plain_start(Settings& settings) {
-  const Json& start = settings.take("init_lora_weights");
-  const bool plain =
-      start.is_null() || start.is_boolean() || start == "gaussian" || start == "orthogonal" || start == "eva";
-  if (!plain)
+void expect_plain_start(const Reader& settings, const Json& json) {
+  if (!settings.has("init_lora_weights")) return;
+  const Json& start = json.at("init_lora_weights");
+  if (!start.is_boolean() && start != "gaussian" && start != "orthogonal" && start != "eva")
     settings.fail("init_lora_weights",
                   "which changes the weights of the base; allowed: true, false, gaussian, orthogonal, eva");
 }
 
-AdapterConfig read_config(const std::string& path, std::string& base) {
-  Settings settings(path);
-  const std::string type = settings.string("peft_type", "nothing"),
-                    task = settings.string("task_type", "CAUSAL_LM");
-  if (type != "LORA") settings.fail("peft_type", "allowed: LORA");
-  if (task != "CAUSAL_LM") settings.fail("task_type", "allowed: CAUSAL_LM");
-  if (settings.string("bias", "none") != "none") settings.fail("bias", "allowed: none");
-  base = settings.string("base_model_name_or_path", "");
-  AdapterConfig config;
-  config.type = "lora";
-  config.r = settings.integer("r", 8, 0x1p30);
-  config.lora_alpha = alpha_of(settings, config.r);
-  config.lora_dropout = settings.number("lora_dropout", 0, 0, 0.99);
-  const Json& targets = settings.take("target_modules");
-  if (targets.is_string() && targets != "all-linear")
-    settings.fail("target_modules", "a regular expression; expected a list of names, or all-linear");
-  config.target_modules =
-      targets.is_string() ? std::vector<std::string>() : settings.strings("target_modules");
-  for (const std::string& target : config.target_modules)
+// All linear maps: those that the adapter's tensors name.
+std::vector<std::string> read_targets(const Reader& settings, const Json& json) {
+  std::vector<std::string> targets;
+  if (settings.has("target_modules") && json.at("target_modules").is_string()) {
+    if (json.at("target_modules") != "all-linear")
+      settings.fail("target_modules", "a regular expression; expected a list of names, or all-linear");
+    return targets;
+  }
+  settings.read("target_modules", targets);
+  for (const std::string& target : targets) {
+    if (target.empty()) settings.fail("target_modules", "expected a list of names");
     if (target.find('.') != std::string::npos)
       settings.fail(
           "target_modules",
           text("with `", target, "`; here a target is the last part of a name, in every layer that has it"));
-  config.modules_to_save = settings.strings("modules_to_save");
-  expect_plain_start(settings);
-  for (const char* key :
-       {"auto_mapping", "inference_mode", "revision", "peft_version", "megatron_core", "qalora_group_size",
-        "runtime_config"})  // without effect on what the adapters compute
-    settings.take(key);
-  settings.expect_no_others();
+  }
+  return targets;
+}
+
+// Without effect on what the adapters compute. By PEFT's convention an option that is off is null, false or
+// empty.
+std::set<std::string> without_effect(const Json& json) {
+  std::set<std::string> keys{"auto_mapping",  "inference_mode",    "revision",      "peft_version",
+                             "megatron_core", "qalora_group_size", "runtime_config"};
+  for (const auto& [key, value] : json.items())
+    if (value.is_null() || value == false || value == "" || (value.is_structured() && value.empty()))
+      keys.insert(key);
+  return keys;
+}
+
+AdapterConfig read_config(const std::string& path, const std::set<std::string>& ignored, std::string& base) {
+  const Json json = hugging_face_json(path);
+  const Reader settings(path, json);
+  const auto expect = [&](const char* key, const std::string& otherwise, const std::string& allowed) {
+    if (value_or(settings, key, otherwise) != allowed) settings.fail(key, "allowed: " + allowed);
+  };
+  expect("peft_type", "nothing", "LORA");
+  expect("task_type", "CAUSAL_LM", "CAUSAL_LM");
+  expect("bias", "none", "none");
+  settings.read("base_model_name_or_path", base);
+  AdapterConfig config;
+  config.type = "lora";
+  config.r = integer_or(settings, "r", 8, 1, int64_t{1} << 30);
+  config.lora_alpha = alpha_of(settings, config.r);
+  config.lora_dropout = value_or(settings, "lora_dropout", 0.0);
+  if (config.lora_dropout > 0.99) settings.fail("lora_dropout", "expected a number from 0 to 0.99");
+  config.target_modules = read_targets(settings, json);
+  settings.read("modules_to_save", config.modules_to_save);
+  expect_plain_start(settings, json);
+  settings.expect_all_known(without_effect(json), ignored);
   return config;
 }
 
@@ -260,9 +212,10 @@ void add_trainable(PeftTensors& tensors, const std::string& path, AdapterConfig&
 
 }  // namespace
 
-PeftAdapter read_peft(const std::string& folder, const ModelConfig& base) {
+PeftAdapter read_peft(const std::string& folder, const ModelConfig& base,
+                      const std::set<std::string>& ignored) {
   PeftAdapter adapter;
-  adapter.config = read_config(folder + "/adapter_config.json", adapter.base);
+  adapter.config = read_config(folder + "/adapter_config.json", ignored, adapter.base);
   const auto tensors = std::make_shared<PeftTensors>();
   tensors->add(adapter_file(folder), kPrefix);
   if (const std::string more = folder + "/trainable_params.bin"; fs::exists(more))

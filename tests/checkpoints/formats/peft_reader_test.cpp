@@ -156,7 +156,7 @@ TEST(PeftReader, RefusesSettingsByName) {
   refused("modules_to_save", {1});
   EXPECT_THAT(refused("target_modules", ".*q_proj"), HasSubstr("a regular expression"));
   EXPECT_THAT(refused("target_modules", {"layers.0.self_attn.q_proj"}), HasSubstr("last part of a name"));
-  EXPECT_THAT(refused("target_modules", 3), HasSubstr("expected a list of names"));
+  EXPECT_THAT(refused("target_modules", 3), HasSubstr("expected a list of strings"));
   write_file(tuned.config_path(), "[1");
   EXPECT_THROW(read_peft(tuned.path(), tuned.model_config), ConfigError);
   write_file(tuned.config_path(),
@@ -216,7 +216,7 @@ TEST(PeftReader, RefusesFoldersThatHoldNoAdapter) {
   std::filesystem::remove(tuned.path() + "/adapter_model.safetensors");
   EXPECT_THROW(read_peft(tuned.path(), tuned.model_config), CheckpointError);
   std::filesystem::remove(tuned.config_path());
-  EXPECT_THROW(read_peft(tuned.path(), tuned.model_config), CheckpointError);
+  EXPECT_THROW(read_peft(tuned.path(), tuned.model_config), ConfigError);
 }
 
 }  // namespace
