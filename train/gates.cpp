@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/formats/torch_file.h"
 #include "checkpoints/new_folder.h"
-#include "checkpoints/safetensors.h"
 #include "layers/attention/mechanisms.h"
 #include "train/saved_model.h"
 
@@ -28,14 +28,19 @@ const std::vector<TaughtGate>& all_gates() {
   return all;
 }
 
-// The authors' file in `folder`. A model's gates are of one kind.
+// TaughtGate::file is the name of a safetensors file; the authors keep theirs in one of torch.save.
+fs::path authors_file(const TaughtGate& gate) { return fs::path(gate.file).replace_extension(".pth"); }
+
+// The authors' file in `folder`, or one of that name that was converted to safetensors. A model's gates are
+// of one kind.
 std::string gate_file(const std::string& folder) {
-  std::string last = "a file of gates";
+  fs::path wanted;
   for (const TaughtGate& gate : all_gates()) {
-    last = gate.file;
-    if (fs::exists(fs::path(folder) / last)) break;
+    wanted = folder / authors_file(gate);
+    for (const fs::path& file : {wanted, fs::path(folder) / gate.file})
+      if (fs::exists(file)) return file.string();
   }
-  return (fs::path(folder) / last).string();
+  return wanted.string();
 }
 
 NamedTensors gates_of(const Transformer& model) {
@@ -60,21 +65,22 @@ void freeze_all_but_gates(Transformer& model) {
 
 void load_gates(Transformer& model, const std::string& path) {
   const at::NoGradGuard no_grad;
-  const SafetensorsFile file(fs::is_directory(path) ? gate_file(path) : path);
+  const std::string where = fs::is_directory(path) ? gate_file(path) : path;
+  const std::unique_ptr<TensorSource> file = open_tensor_file(where);
   const NamedTensors own = gates_of(model);
   for (const auto& [name, tensor] : own) {
-    check<CheckpointError>(file.contains(name), file.path(), ": gates of another model: it holds no ", name);
-    check<CheckpointError>(file.entries().at(name).shape == tensor.sizes().vec(), file.path(),
+    check<CheckpointError>(file->contains(name), where, ": gates of another model: it holds no ", name);
+    check<CheckpointError>(file->shape(name) == tensor.sizes().vec(), where,
                            ": gates of another model: ", name, " has shape ",
-                           at::IntArrayRef(file.entries().at(name).shape), ", this config makes ",
-                           tensor.sizes());
+                           at::IntArrayRef(file->shape(name)), ", this config makes ", tensor.sizes());
   }
-  for (const std::string& name : file.names_in_file_order()) {
+  for (const std::string& name : file->names()) {
     const bool known =
         std::any_of(own.begin(), own.end(), [&](const auto& entry) { return entry.first == name; });
-    check<CheckpointError>(known, file.path(), ": gates of another model: this config has no ", name);
+    check<CheckpointError>(known, where, ": gates of another model: this config has no ",
+                           one_line(name, 200));
   }
-  for (const auto& [name, tensor] : own) tensor.copy_(file.tensor(name));
+  for (const auto& [name, tensor] : own) tensor.copy_(file->tensor(name));
 }
 
 std::string write_gates(const Transformer& model, const std::string& base_model, const std::string& folder) {
@@ -84,20 +90,21 @@ std::string write_gates(const Transformer& model, const std::string& base_model,
                        .head_dim = config.head_dim};
   nlohmann::ordered_json json;
   json["base_model"] = base_model;
-  std::string_view name;
+  std::string name;
   for (const auto& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {
     const auto gate = gate_of(layer);
     if (!gate) continue;
-    check<ConfigError>(name.empty() || name == gate->file, base_model,
-                       ": the model has gates of two kinds, whose authors keep them in ", name, " and ",
-                       gate->file, "; they cannot be written to one folder");
-    name = gate->file;
+    const std::string file = authors_file(*gate).string();
+    check<ConfigError>(name.empty() || name == file, base_model,
+                       ": the model has gates of two kinds, whose authors keep them in ", name, " and ", file,
+                       "; they cannot be written to one folder");
+    name = file;
     json.update(nlohmann::ordered_json::parse(gate_config(layer, site)));
   }
   check<ConfigError>(!name.empty(), base_model, ": the model has no gates (no layer of ", kinds_with_gates(),
                      ")");
   NewFolder output(folder);
-  write_safetensors(text(output.path(), "/", name), gates_of(model), {{"format", "pt"}});
+  write_torch_file(text(output.path(), "/", name), gates_of(model));
   CheckedFile file(output.path() + "/config.json");
   file.write(json.dump(2) + "\n");
   file.finish();
@@ -105,6 +112,6 @@ std::string write_gates(const Transformer& model, const std::string& base_model,
   return text(folder, "/", name);
 }
 
-void expect_gates(const std::string& folder) { const SafetensorsFile tensors(gate_file(folder)); }
+void expect_gates(const std::string& folder) { open_tensor_file(gate_file(folder)); }
 
 }  // namespace longreach

@@ -15,9 +15,9 @@ bool is_gate_parameter(std::string_view name);
 // Leaves the gates trainable and nothing else.
 void freeze_all_but_gates(Transformer& model);
 
-// Replaces the model's gates by those of `path`: a .safetensors file, or a folder that holds the authors'
-// file. Throws CheckpointError naming the first missing, unknown or misshapen tensor before anything is
-// changed.
+// Replaces the model's gates by those of `path`: a .pth or .safetensors file, or a folder that holds the
+// authors' file, in either form. Throws CheckpointError naming the first missing, unknown or misshapen tensor
+// before anything is changed.
 void load_gates(Transformer& model, const std::string& path);
 
 // Writes the authors' file of the gates to `folder`, and config.json with `base_model` and their options

@@ -140,8 +140,8 @@ void DistillationConfig::fields(FieldVisitor& visit) {
                .allowed = positive_real()});
   visit.field(
       "gates", gates,
-      {.help = "gates to start from, whatever the task: a .safetensors file with the authors' names, or the "
-               "folder of `export --format gates`"});
+      {.help = "gates to start from, whatever the task: a .pth or .safetensors file with the authors' "
+               "names, or the folder of `export --format gates`"});
 }
 
 void ExportConfig::fields(FieldVisitor& visit) {
