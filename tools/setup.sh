@@ -12,6 +12,7 @@ build_packages=(ccache cmake g++ gnuplot-nox libcli11-dev libeigen3-dev libgloo-
                 libtomlplusplus-dev libutf8proc-dev libxxhash-dev libzstd-dev mold ninja-build nlohmann-json3-dev pkg-config zlib1g-dev)
 fetch_packages=(ca-certificates python3 python3-pip)
 test_packages=(clang-format-14 clang-tidy-14 python3)
+fuzz_packages=(clang-14 libclang-rt-14-dev)
 engine_packages=(iproute2 munge nftables openmpi-bin slurm-wlm)  # of tests that say so and are skipped without them
 
 fail() {
@@ -115,11 +116,12 @@ set_up_engines() {
     echo "longreach: tests that start mpirun and Slurm, or cut a cable, go without: ${missing[*]}" >&2
 }
 
-# set_up_packages build|test
+# set_up_packages build|test|fuzz
 set_up_packages() {
   local wanted=("${build_packages[@]}") missing
   [[ -z ${LONGREACH_SKIP_PACKAGES:-} || $LONGREACH_SKIP_PACKAGES == 0 ]] || return 0
   [[ $1 == test ]] && wanted+=("${test_packages[@]}")
+  [[ $1 == fuzz ]] && wanted+=("${fuzz_packages[@]}")
   command -v dpkg-query >/dev/null || return 0  # not Debian: CMake names what it lacks
   mapfile -t missing < <(missing_packages "${wanted[@]}")
   ((${#missing[@]} == 0)) || install_packages "${missing[@]}"

@@ -13,6 +13,8 @@ print_test_help() {
                                      depends on what its program is built from; a change of one mechanism's object counts
                                      for its own tests, those of layers/attention, models and train/verify, and the test files
                                      that name it
+./longreach test -L fuzz [...]       fuzzers of everything that reads files of others: their corpora, then 60 s each;
+                                     tools/fuzz.sh NAME SECONDS runs one for longer
 ./longreach test CTEST-ARGUMENTS     set-up, build, then ctest with these: -R NAME, -L LABEL, --verbose, ...; `-L interop` fetches
                                      the Python packages to compare with first, as the whole run does (1.4 GB, in the cache)
 ./longreach test --preset PRESET     release, debug, asan (address + undefined) or tsan (our own threads); may precede ctest's arguments
@@ -113,6 +115,13 @@ run_chosen_tests() {
   return $failed
 }
 
+# run_fuzzers CTEST-ARGUMENT...: they have a build of their own.
+run_fuzzers() {
+  step "set-up" set_up_packages fuzz
+  step "build" build fuzz all
+  step "ctest $*" ctest --test-dir "$(build_folder fuzz)" --output-on-failure "$@"
+}
+
 run_tests() {
   local preset=release
   [[ ${1:-} != --help && ${1:-} != -h ]] || { print_test_help; return; }
@@ -128,6 +137,8 @@ run_tests() {
     exec "$longreach_root/tools/sanitize.sh" "$preset" "$@"
   elif (($# == 0)); then
     run_every_test "$preset"
+  elif [[ $1 == -L && ${2:-} == fuzz ]]; then
+    run_fuzzers "$@"
   elif [[ $1 == --changed ]]; then
     (($# <= 2)) || fail "test: --changed takes one commit at most"
     run_changed_tests "$preset" "${2:-}"

@@ -1,0 +1,16 @@
+// tokenizer.json, and a text through what it makes.
+#include "data/tokenizers/tokenizer_json.h"
+
+#include "tests/fuzz/fuzz_input.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* input, size_t size) {
+  using namespace longreach;
+  fuzz::expect_user_error([&] {
+    const auto tokenizer =
+        data::load_tokenizer_json(fuzz::as_file(fuzz::view(input, size), "tokenizer.json"));
+    const auto tokens = tokenizer->encode("Two words, 123 numbers\n\xC3\xA9 <s>\xFF");
+    tokenizer->decode(tokens);
+    tokenizer->fingerprint();
+  });
+  return 0;
+}
