@@ -77,8 +77,8 @@ std::vector<std::string> read_targets(const Reader& settings, const Json& json) 
 // Without effect on what the adapters compute. By PEFT's convention an option that is off is null, false or
 // empty.
 std::set<std::string> without_effect(const Json& json) {
-  std::set<std::string> keys{"auto_mapping",  "inference_mode",    "revision",      "peft_version",
-                             "megatron_core", "qalora_group_size", "runtime_config"};
+  std::set<std::string> keys{"auto_mapping", "ensure_weight_tying", "inference_mode",    "revision",
+                             "peft_version", "megatron_core",       "qalora_group_size", "runtime_config"};
   for (const auto& [key, value] : json.items())
     if (value.is_null() || value == false || value == "" || (value.is_structured() && value.empty()))
       keys.insert(key);
@@ -185,15 +185,21 @@ void expect_rank(const PeftTensors& tensors, int64_t r) {
   }
 }
 
-// PEFT keeps a saved embedding that is the output layer too twice.
-void drop_tied_copy(PeftTensors& tensors, AdapterConfig& config) {
-  if (!tensors.contains(kOutput)) return;
-  const bool same = tensors.contains(kEmbedding) && tensors.shape(kEmbedding) == tensors.shape(kOutput) &&
-                    tensors.tensor(kEmbedding).equal(tensors.tensor(kOutput));
-  check<CheckpointError>(same, tensors.place(kOutput),
-                         ": is not the saved embedding, to which the base model ties its output layer");
-  tensors.leave_out(kOutput);
-  std::erase(config.modules_to_save, "lm_head");
+// A base that ties its output layer to the embedding: PEFT replaces the embedding alone, unless it was told
+// to save both.
+void expect_tied(PeftTensors& tensors, AdapterConfig& config) {
+  if (tensors.contains(kOutput)) {
+    const bool same = tensors.contains(kEmbedding) && tensors.shape(kEmbedding) == tensors.shape(kOutput) &&
+                      tensors.tensor(kEmbedding).equal(tensors.tensor(kOutput));
+    check<CheckpointError>(same, tensors.place(kOutput),
+                           ": is not the saved embedding, to which the base model ties its output layer");
+    tensors.leave_out(kOutput);
+    std::erase(config.modules_to_save, "lm_head");
+  } else if (tensors.contains(kEmbedding)) {
+    throw CheckpointError(tensors.place(kEmbedding) +
+                          ": is saved without the output layer that the base model ties to it, which PEFT "
+                          "leaves as it was (ensure_weight_tying = true saves both)");
+  }
 }
 
 // LongLoRA's: what has one of these in its name trains whole.
@@ -218,9 +224,9 @@ PeftAdapter read_peft(const std::string& folder, const ModelConfig& base,
   adapter.config = read_config(folder + "/adapter_config.json", ignored, adapter.base);
   const auto tensors = std::make_shared<PeftTensors>();
   tensors->add(adapter_file(folder), kPrefix);
+  if (base.tie_word_embeddings) expect_tied(*tensors, adapter.config);
   if (const std::string more = folder + "/trainable_params.bin"; fs::exists(more))
     add_trainable(*tensors, more, adapter.config);
-  if (base.tie_word_embeddings) drop_tied_copy(*tensors, adapter.config);
   if (adapter.config.target_modules.empty()) {
     std::set<std::string> targets;
     for (const std::string& name : tensors->names())

@@ -18,7 +18,7 @@ struct PeftAdapter {
 
 // Reads folder/adapter_config.json and the names and shapes in adapter_model.safetensors or
 // adapter_model.bin, and in trainable_params.bin where there is one. base: of the model that the adapters are
-// for. A second copy of an embedding that `base` ties to the output layer is left out when it is the same.
+// for; where it ties its output layer to the embedding, a saved embedding must be both.
 // ignored: keys of the config that a person takes to have no effect. Throws ConfigError or CheckpointError
 // naming the file and the key or tensor: what is not understood, what a model of ours cannot say, shapes that
 // contradict r.

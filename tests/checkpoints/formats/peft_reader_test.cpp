@@ -209,6 +209,10 @@ TEST(PeftReader, RefusesTensorsThatDoNotFit) {
                   },
                   true),
               HasSubstr("ties its output layer"));
+  const auto without_output = [](NamedTensors& all) {
+    std::erase_if(all, [](const auto& named) { return named.first.ends_with("lm_head.weight"); });
+  };
+  EXPECT_THAT(refused(without_output, true), HasSubstr("is saved without the output layer"));
 }
 
 TEST(PeftReader, RefusesFoldersThatHoldNoAdapter) {
