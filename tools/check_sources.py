@@ -39,7 +39,7 @@ CPP = (".cpp", ".h", ".cu", ".cuh")
 NAMED_FILE = re.compile(r"(?<![\w./*-])((?:[\w.*-]+/)*[\w.*-]+\.(?:cpp|cuh?|h|py|sh|cmake|md|toml|lock|txt))(?![\w/*-]|\.\w)")
 ANY_NAME = re.compile(r"(?<![A-Za-z0-9])[A-Z]+(?![A-Za-z0-9])|(?<![^/])x(?=[_.])")
 # Files of other programs, and what builds, runs and fetches write.
-FOREIGN_FILE = re.compile(r"(torch|ATen|hwy|asm)/.*|(.*/)?(prepare|data_common)\.py|(config|run)\.toml|images\.cpp|"
+FOREIGN_FILE = re.compile(r"(torch|ATen|hwy|asm)/.*|(.*/)?(prepare|data_common)\.py|(config|run)\.toml|(images|llama)\.cpp|"
                           r"(.*/)?(static_table|log|LICENSE|SOURCE|requirements|NormalizationTest|CTestCostData|NAME\.ARCH)\.txt")
 DATA = re.compile(r"tests/(vectors|data/files)/|tests/(.*/)?vectors/")
 SKIPPED_FOLDERS = re.compile(r"^(build.*|exp|assets|\.git|__pycache__)$")

@@ -149,7 +149,89 @@ void parse_normalizer(std::string_view data, SentencePieceModel& model) {
   }
 }
 
+class ProtoWriter {
+ public:
+  void add_integer(uint32_t field, uint64_t value) {
+    varint(field << 3);
+    varint(value);
+  }
+  void add_float(uint32_t field, float value) {
+    varint(field << 3 | 5);
+    const auto bits = std::bit_cast<uint32_t>(value);
+    for (int shift = 0; shift < 32; shift += 8) bytes_ += static_cast<char>(bits >> shift & 0xFF);
+  }
+  void add_text(uint32_t field, std::string_view value) {
+    varint(field << 3 | 2);
+    varint(value.size());
+    bytes_ += value;
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  void varint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) bytes_ += static_cast<char>((value & 0x7F) | 0x80);
+    bytes_ += static_cast<char>(value);
+  }
+
+  std::string bytes_;
+};
+
+// -1, as protobuf writes it, where there is none.
+uint64_t id_of(const SentencePieceModel& model, std::string_view text) {
+  for (size_t id = 0; id < model.pieces.size(); ++id)
+    if (model.pieces[id].text == text) return id;
+  return ~uint64_t{0};
+}
+
+std::string trainer_bytes(const SentencePieceModel& model) {
+  std::string unknown = "<unk>";
+  for (const SentencePiece& piece : model.pieces)
+    if (piece.type == SentencePiece::Type::unknown) unknown = piece.text;
+  ProtoWriter out;
+  out.add_integer(3, static_cast<uint64_t>(model.kind));
+  out.add_integer(4, model.pieces.size());
+  out.add_integer(24, model.treat_whitespace_as_suffix);
+  out.add_integer(35, model.byte_fallback);
+  out.add_integer(40, id_of(model, unknown));
+  out.add_integer(41, id_of(model, model.bos_piece));
+  out.add_integer(42, id_of(model, model.eos_piece));
+  out.add_text(44, model.unknown_surface);
+  out.add_text(45, unknown);
+  out.add_text(46, model.bos_piece);
+  out.add_text(47, model.eos_piece);
+  return out.bytes();
+}
+
+std::string normalizer_bytes(const SentencePieceModel& model) {
+  ProtoWriter out;
+  out.add_text(1, model.charsmap.empty() ? "identity" : "user_defined");
+  out.add_text(2, model.charsmap);
+  out.add_integer(3, model.add_dummy_prefix);
+  out.add_integer(4, model.remove_extra_whitespaces);
+  out.add_integer(5, model.escape_whitespaces);
+  return out.bytes();
+}
+
 }  // namespace
+
+std::string write_sentencepiece_model(const SentencePieceModel& model) {
+  ProtoWriter out;
+  for (const SentencePiece& piece : model.pieces) {
+    ProtoWriter one;
+    one.add_text(1, piece.text);
+    one.add_float(2, piece.score);
+    one.add_integer(3, static_cast<uint64_t>(piece.type));
+    out.add_text(1, one.bytes());
+  }
+  out.add_text(2, trainer_bytes(model));
+  out.add_text(3, normalizer_bytes(model));
+  if (!model.denormalizer_charsmap.empty()) {
+    ProtoWriter denormalizer;
+    denormalizer.add_text(2, model.denormalizer_charsmap);
+    out.add_text(5, denormalizer.bytes());
+  }
+  return out.bytes();
+}
 
 SentencePieceModel parse_sentencepiece_model(const std::string& content) {
   ProtoReader reader(content, "the file");

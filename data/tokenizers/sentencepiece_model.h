@@ -1,5 +1,5 @@
-// What a SentencePiece .model file holds, read by a small protobuf reader of our own (the library would bring
-// a second protobuf beside the one in LibTorch). Field numbers: sentencepiece_model.proto of SentencePiece
+// What a SentencePiece .model file holds, read and written by a little protobuf of our own (the library would
+// bring a second one beside LibTorch's). Field numbers: sentencepiece_model.proto of SentencePiece
 // 0.2.
 #pragma once
 #include <cstdint>
@@ -35,5 +35,8 @@ struct SentencePieceModel {
 // Throws DataError (without a file's name) for what is no such file. Memory: a constant times the size of
 // `content`.
 SentencePieceModel parse_sentencepiece_model(const std::string& content);
+
+// The bytes of such a file; what the struct does not hold has the library's defaults.
+std::string write_sentencepiece_model(const SentencePieceModel& model);
 
 }  // namespace longreach::data

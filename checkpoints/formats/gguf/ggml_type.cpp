@@ -4,8 +4,10 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -122,6 +124,24 @@ void from_q6_k(const uint8_t* from, int64_t blocks, float* to) {
   }
 }
 
+void store_half(float value, uint8_t* to) {
+  const uint16_t bits = c10::detail::fp16_ieee_from_fp32_value(value);
+  std::memcpy(to, &bits, sizeof bits);
+}
+
+void to_q8_0(const float* from, int64_t blocks, uint8_t* to) {
+  for (int64_t b = 0; b < blocks; ++b, from += 32, to += 34) {
+    float largest = 0;
+    for (int i = 0; i < 32; ++i) largest = std::max(largest, std::abs(from[i]));
+    const float d = largest / 127.0F;
+    // The inverse of what is all but zero is none; such a block is zero.
+    const float inverse = d > 0 && std::isfinite(1.0F / d) ? 1.0F / d : 0.0F;
+    store_half(d, to);
+    for (int i = 0; i < 32; ++i)
+      to[2 + i] = std::bit_cast<uint8_t>(static_cast<int8_t>(std::round(from[i] * inverse)));
+  }
+}
+
 constexpr std::array<GgmlType, 11> kTypes = {{{0, "F32", 1, 4, from_f32},
                                               {1, "F16", 1, 2, from_f16},
                                               {8, "Q8_0", 32, 34, from_q8_0},
@@ -145,6 +165,20 @@ constexpr Unread kUnread[] = {{9, "Q8_1"},    {10, "Q2_K"},    {11, "Q3_K"},  {1
                               {39, "MXFP4"},  {40, "NVFP4"}};
 
 }  // namespace
+
+std::string ggml_encode(const GgmlType& type, const float* values, int64_t n) {
+  std::string bytes(static_cast<size_t>(n / type.block * type.bytes), '\0');
+  auto* to = reinterpret_cast<uint8_t*>(bytes.data());
+  if (type.id == ggml_f32().id) {
+    std::memcpy(to, values, bytes.size());
+  } else if (type.id == ggml_f16().id) {
+    for (int64_t i = 0; i < n; ++i) store_half(values[i], to + 2 * i);
+  } else {
+    check<ConfigError>(type.id == ggml_q8_0().id, "values are not written as ", type.name);
+    to_q8_0(values, n / 32, to);
+  }
+  return bytes;
+}
 
 const GgmlType* ggml_type(uint32_t id) {
   for (const GgmlType& type : kTypes)

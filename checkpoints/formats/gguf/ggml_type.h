@@ -20,6 +20,10 @@ const GgmlType& ggml_f32();
 const GgmlType& ggml_f16();
 const GgmlType& ggml_q8_0();
 
+// The bytes of n values, a multiple of the type's block, as F32, F16 or Q8_0 (finite ones), rounded as ggml
+// rounds them.
+std::string ggml_encode(const GgmlType& type, const float* values, int64_t n);
+
 // "Q2_K" and the like, also of types that are not read; a number of no type as itself.
 std::string ggml_type_name(uint32_t id);
 std::string ggml_types_read();  // their names, for messages

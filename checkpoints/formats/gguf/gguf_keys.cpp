@@ -1,6 +1,7 @@
 #include "checkpoints/formats/gguf/gguf_keys.h"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -63,6 +64,15 @@ std::optional<int64_t> integer_at(GgufType type, const char* from) {
   }
 }
 
+// The shortest decimal that has this float32: what was a decimal before it was stored (1e-5) is one again.
+double decimal_of(float value) {
+  std::array<char, 64> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  double decimal = value;
+  std::from_chars(digits.data(), end, decimal);
+  return decimal;
+}
+
 std::string_view string_at(const char*& from) {
   const auto length = load<uint64_t>(from);
   const std::string_view value(from + sizeof length, length);
@@ -112,8 +122,8 @@ double GgufKeys::real(std::string_view key) const {
   constexpr std::string_view kExpected = "a finite number of type float32 or float64";
   const GgufValue& value = get(key, false, kExpected);
   if (value.type != GgufType::f32 && value.type != GgufType::f64) fail(key, kExpected);
-  const double number =
-      value.type == GgufType::f32 ? load<float>(value.bytes.data()) : load<double>(value.bytes.data());
+  const double number = value.type == GgufType::f32 ? decimal_of(load<float>(value.bytes.data()))
+                                                    : load<double>(value.bytes.data());
   if (!std::isfinite(number)) fail(key, kExpected);
   return number;
 }

@@ -34,7 +34,8 @@ class GgufKeys {
   bool has(std::string_view key) const { return values_.find(key) != values_.end(); }
 
   int64_t integer(std::string_view key, int64_t low, int64_t high) const;
-  double real(std::string_view key) const;  // finite
+  // Finite; of a float32 its shortest decimal.
+  double real(std::string_view key) const;
   bool boolean(std::string_view key) const;
   std::string text(std::string_view key) const;
   // Of arrays. The views live as long as the file is mapped.
