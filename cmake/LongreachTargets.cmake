@@ -64,6 +64,17 @@ function(longreach_read_units)
   set(LONGREACH_LIBRARIES ${libraries} PARENT_SCOPE)
 endfunction()
 
+# checkpoints/formats/modeling_sources.h: the Python of exported models inside the program.
+function(longreach_embed_modeling)
+  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/layers/attention/*/modeling.py)
+  set(script ${PROJECT_SOURCE_DIR}/cmake/EmbedModeling.cmake)
+  set(output ${PROJECT_BINARY_DIR}/modeling_sources.cpp)
+  add_custom_command(OUTPUT ${output} COMMAND ${CMAKE_COMMAND} -D OUTPUT=${output} -P ${script}
+                     DEPENDS ${script} ${files} ${PROJECT_SOURCE_DIR}/checkpoints/formats/modeling_longreach.py
+                     COMMENT "Embedding the Python of exported models" VERBATIM)
+  target_sources(longreach_formats PRIVATE ${output})
+endfunction()
+
 function(longreach_common target)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                              $<INSTALL_INTERFACE:include> $<INSTALL_INTERFACE:include/longreach>)

@@ -1,13 +1,16 @@
 #include "train/export.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/checkpoint.h"
+#include "checkpoints/formats/foreign_model.h"
 #include "checkpoints/formats/peft.h"
 #include "checkpoints/manifest.h"
 #include "checkpoints/safetensors.h"
+#include "train/foreign_export.h"
 #include "train/gates.h"
 #include "train/merged_export.h"
 #include "train/saved_model.h"
@@ -44,12 +47,28 @@ fs::path set_aside(const fs::path& folder) {
 }  // namespace
 
 const std::vector<std::string>& export_formats() {
-  static const std::vector<std::string> formats{"gates", "peft", "merged"};
+  static const std::vector<std::string> formats = [] {
+    std::vector<std::string> all{"gates", "peft", "merged"};
+    all.insert(all.end(), foreign_formats().begin(), foreign_formats().end());
+    return all;
+  }();
   return formats;
 }
 
+bool is_foreign_format(const std::string& format) {
+  return std::find(foreign_formats().begin(), foreign_formats().end(), format) != foreign_formats().end();
+}
+
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
-                         const std::string& base) {
+                         const ExportOptions& options) {
+  const bool foreign = is_foreign_format(format);
+  check<ConfigError>(foreign || options.dtype.empty(), "--dtype: `", format,
+                     "` is written as it is; expected --format ", join(foreign_formats()));
+  check<ConfigError>(format == "peft" || options.base.empty(), "--base: goes with --format peft");
+  if (foreign) {
+    write_foreign(checkpoint, folder, format, options.dtype);
+    return folder;
+  }
   if (format == "merged") {
     write_merged(checkpoint, folder);
     return folder;
@@ -57,13 +76,15 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
   const SavedModel saved = load_saved_model(checkpoint);
   if (format == "gates") return write_gates(*saved.model, saved.path, folder);
   write_peft(*saved.model, model_tensors(*saved.model), saved.config.adapter,
-             base.empty() ? saved.config.checkpoint.initial_load_path : base, folder);
+             options.base.empty() ? saved.config.checkpoint.initial_load_path : options.base, folder);
   return folder + "/adapter_model.safetensors";
 }
 
 bool is_exported(const std::string& folder, const std::string& format) {
   try {
-    if (format == "merged") {
+    if (is_foreign_format(format)) {
+      open_foreign_model(foreign_file(folder, format));
+    } else if (format == "merged") {
       expect_checkpoint(folder);
     } else if (format == "gates") {
       expect_gates(folder);
@@ -73,13 +94,13 @@ bool is_exported(const std::string& folder, const std::string& format) {
       expect_json(folder + "/adapter_config.json");
     }
     return true;
-  } catch (const CheckpointError&) {
+  } catch (const UserError&) {
     return false;
   }
 }
 
 void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
-                       const std::vector<std::string>& formats) {
+                       const std::vector<std::string>& formats, const std::string& dtype) {
   if (checkpoint.empty()) return;
   for (const std::string& format : formats) {
     const fs::path folder = fs::path(run_folder) / "export" / fs::path(checkpoint).filename() / format;
@@ -87,7 +108,9 @@ void export_formats_of(const std::string& run_folder, const std::string& checkpo
     if (fs::exists(folder) && !fs::is_empty(folder))
       std::cout << "export     " << folder.string() << " was not whole; it lies in "
                 << set_aside(folder).string() << "\n";
-    std::cout << "export     " << export_model(checkpoint, folder, format) << "\n";
+    const ExportOptions options{.dtype = is_foreign_format(format) ? dtype : ""};
+    const std::string written = export_model(checkpoint, folder, format, options);
+    std::cout << "export     " << written << "\n";
   }
 }
 

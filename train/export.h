@@ -5,14 +5,19 @@
 
 namespace longreach {
 
-// "gates", "peft", "merged"; `longreach export --help` says what each is.
+// "gates", "peft", "merged" and foreign_formats(); `longreach export --help` says what each is.
 const std::vector<std::string>& export_formats();
 
+struct ExportOptions {
+  std::string base;   // of peft: what the adapters belong to; empty: the run's checkpoint.initial_load_path
+  std::string dtype;  // of foreign formats: what weights are written as; empty: the format's default
+};
+
 // Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name
-// to the user. base: what PEFT is told the adapters belong to; empty: the run's checkpoint.initial_load_path.
-// Errors: write_gates, write_peft, write_merged.
+// to the user. Errors: write_gates, write_peft, write_merged, write_foreign; ConfigError for an option that
+// the format does not take.
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
-                         const std::string& base = "");
+                         const ExportOptions& options = {});
 
 // Whether `folder` holds a whole export in that format: files that are there, have their sizes and can be
 // read.
@@ -22,6 +27,6 @@ bool is_exported(const std::string& folder, const std::string& format);
 // `run_folder`/export. Whole ones stay as they are; one that is not whole (interrupted, or a file lost) is
 // set aside as FOLDER.incomplete and made anew. Prints where each lies.
 void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
-                       const std::vector<std::string>& formats);
+                       const std::vector<std::string>& formats, const std::string& dtype);
 
 }  // namespace longreach

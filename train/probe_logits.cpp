@@ -13,7 +13,11 @@ namespace longreach {
 at::Tensor probe_logits(Transformer& model) {
   const at::NoGradGuard no_grad;
   const ModelConfig& config = model.config();
-  const int64_t tokens = std::min<int64_t>(64, config.max_position_embeddings);
+  // Where `dynamic` begins: other programs have no other number of positions for it.
+  const bool dynamic = config.rope.rope_type == "dynamic" && config.rope.original_max_position_embeddings > 0;
+  const int64_t positions =
+      dynamic ? config.rope.original_max_position_embeddings : config.max_position_embeddings;
+  const int64_t tokens = std::min<int64_t>(64, positions);
   // A prime as the step: neighbours differ, and all of a small vocabulary occurs.
   const at::Tensor ids = (at::arange(tokens, at::kLong) * 7919 + 11).remainder(config.vocab_size);
   return model.logits(ids.unsqueeze(0), whole_rows(1, tokens)).to(at::kFloat);

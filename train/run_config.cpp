@@ -3,8 +3,10 @@
 
 #include <algorithm>
 
+#include "checkpoints/formats/hugging_face_export.h"
 #include "core/naming.h"
 #include "train/export.h"
+#include "train/foreign_export.h"
 
 namespace longreach {
 
@@ -148,6 +150,9 @@ void ExportConfig::fields(FieldVisitor& visit) {
   visit.field("format", format,
               {.help = "written at the end under job.dump_folder/export: " + join(export_formats()) +
                        " (`longreach export --help`)"});
+  visit.field("dtype", dtype,
+              {.help = "of weights in whole models: " + join(foreign_formats()),
+               .allowed = one_of({"float32", "bfloat16", "float16"})});
 }
 
 void ValidationConfig::fields(FieldVisitor& visit) {
@@ -265,8 +270,10 @@ void check_exports(const RunConfig& config) {
                        format, "` is none of ", join(known), did_you_mean(format, known));
     check<ConfigError>(format != "gates" || gates,
                        "export.format: `gates` needs a [[model.attention]] table with ", kinds_with_gates());
-    check<ConfigError>(format == "gates" || config.adapter.present(), "export.format: `", format,
-                       "` needs adapter.type = \"lora\"");
+    check<ConfigError>((format != "peft" && format != "merged") || config.adapter.present(),
+                       "export.format: `", format, "` needs adapter.type = \"lora\"");
+    if (format == "hf")
+      prefixing<ConfigError>("export.format: `hf`: ", [&] { expect_hugging_face(config.model); });
     check<ConfigError>(config.checkpoint.enable_checkpoint,
                        "export.format needs checkpoint.enable_checkpoint = true");
   }

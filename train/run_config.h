@@ -109,6 +109,7 @@ struct SampleConfig {
 
 struct ExportConfig {
   std::vector<std::string> format;
+  std::string dtype = "float32";
   void fields(FieldVisitor& visit);
 };
 

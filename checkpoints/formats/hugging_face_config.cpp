@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/longreach_code.h"
 #include "core/error.h"
 
 namespace longreach {
@@ -267,6 +268,13 @@ void expect_sizes(const Reader& root) {
     if (!root.has(key)) root.fail(key, "expected a size");
 }
 
+// Whether it is a model of ours that no family has: its keys are [model]'s.
+bool read_own(const std::string& file, const nlohmann::json& json, ModelConfig& config) {
+  if (json.value("model_type", nlohmann::json()) != kLongreachType) return false;
+  read_longreach_config(json, file, config);
+  return true;
+}
+
 void read_family(const std::string& file, const Reader& root, ModelConfig& config) {
   std::string type, activation = "silu";
   root.read("model_type", type);
@@ -300,6 +308,7 @@ const std::vector<std::string>& hugging_face_families() {
 void read_hugging_face_config(const std::string& path, ModelConfig& config) {
   const std::string file = config_file(path);
   const nlohmann::json json = hugging_face_json(file);
+  if (read_own(file, json, config)) return;
   const Reader root(file, json);
   read_family(file, root, config);
   root.expect_all_known(without_effect(), {});
@@ -308,8 +317,9 @@ void read_hugging_face_config(const std::string& path, ModelConfig& config) {
 ModelConfig hugging_face_config(const std::string& path, const std::set<std::string>& ignored) {
   const std::string file = config_file(path);
   const nlohmann::json json = hugging_face_json(file);
-  const Reader root(file, json);
   ModelConfig config;
+  if (read_own(file, json, config)) return config;
+  const Reader root(file, json);
   read_family(file, root, config);
   expect_sizes(root);
   root.expect_all_known(without_effect(), ignored);

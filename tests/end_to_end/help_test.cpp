@@ -74,7 +74,7 @@ TEST(Info, SaysWhatAKindCanAndCannotDo) {
   for (const char* kind : {"dense", "nsa", "seer", "lightning"}) {
     const std::string out = run_program({"info", kind}).out;
     for (const char* part : {"can be pre-trained", "generate text", "share a sequence over ranks",
-                             "cannot be imported or exported"})
+                             "can be exported for transformers"})
       EXPECT_NE(out.find(part), std::string::npos) << part << "\n" << out;
   }
   EXPECT_NE(run_program({"info", "seer"}).out.find("--format gates"), std::string::npos);

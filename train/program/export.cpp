@@ -1,26 +1,33 @@
-// `longreach export CHECKPOINT DIR --format gates|peft|merged`: parts of a model for other programs.
+// `longreach export CHECKPOINT DIR --format FORMAT`: a model, or a part of one, for other programs.
+// programs.
 #include <iostream>
 
 #include "train/export.h"
+#include "train/foreign_export.h"
 #include "train/program/command_line.h"
 
 namespace longreach {
 
 int export_verb(const Arguments& arguments) {
-  std::string checkpoint, folder, format, base;
+  std::string checkpoint, folder, format;
+  ExportOptions options;
   CLI::App app("writes a model, or a part of one, in a format of other programs", "export");
   app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
-  app.add_option("--format", format,
-                 "gates: SeerAttention's gates alone, under the authors' names; peft: adapters and "
-                 "modules_to_save as PEFT loads them; merged: a checkpoint of ours with the adapters in its "
-                 "weights")
+  app.add_option(
+         "--format", format,
+         "hf: the whole model as transformers loads it, with its adapters in its weights; gates: "
+         "SeerAttention's gates alone, under the authors' names; peft: adapters and modules_to_save as "
+         "PEFT loads them; merged: a checkpoint of ours with the adapters in its weights")
       ->required()
       ->check(CLI::IsMember(export_formats()));
-  app.add_option("--base", base,
+  app.add_option("--dtype", options.dtype,
+                 "hf: what weights are written as: float32 (default), bfloat16, float16")
+      ->check(CLI::IsMember(foreign_dtypes("hf")));
+  app.add_option("--base", options.base,
                  "peft: base_model_name_or_path; default: the run's checkpoint.initial_load_path");
   if (!parse_arguments(app, arguments)) return 0;
-  std::cout << export_model(checkpoint, folder, format, base) << "\n";
+  std::cout << export_model(checkpoint, folder, format, options) << "\n";
   return 0;
 }
 

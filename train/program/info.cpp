@@ -7,6 +7,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "checkpoints/formats/modeling_sources.h"
 #include "core/config.h"
 #include "core/machine.h"
 #include "layers/attention/mechanisms.h"
@@ -36,10 +37,12 @@ void describe_abilities(const AttentionConfig& config, std::ostream& out) {
   out << "    can " << join(able) << "\n";
   for (const Limitation& limit : limits)
     out << "    " << inability(limit.ability) << ": " << limit.reason << "\n";
-  out << "    cannot be imported or exported"
-      << (gate_of(config)
-              ? " whole: its gates alone have a layout of other programs (longreach export --format gates)\n"
-              : ": no layout of other programs is read or written for it\n");
+  if (modeling_sources().count(std::string(kind_of(config))) > 0)
+    out << "    can be exported for transformers (longreach export --format hf)\n";
+  else
+    out << "    cannot be exported for transformers: it has no Python\n";
+  if (gate_of(config))
+    out << "    its gates alone have a layout of other programs (longreach export --format gates)\n";
 }
 
 void describe_mechanism(const AttentionConfig& config, std::ostream& out) {

@@ -42,7 +42,7 @@ const std::vector<std::pair<std::string, Verb>>& verbs() {
       {"eval", {eval_verb, "eval CHECKPOINT: perplexity of held-out text by position, or under gates"}},
       {"generate", {generate_verb, "generate CHECKPOINT --prompt TEXT: sample, streaming"}},
       {"import", {import_verb, "import SOURCE DIR: a model of another program as a checkpoint"}},
-      {"export", {export_verb, "export CHECKPOINT DIR --format gates: parts of a model for other programs"}},
+      {"export", {export_verb, "export CHECKPOINT DIR --format hf: a model, or a part, for other programs"}},
       {"data", {data_verb, "data fetch|tokenize|inspect: corpora and token stores"}},
       {"verify", {verify_verb, "verify FILE...: compare operators and modules with reference vectors"}},
       {"bench", {bench_verb, "bench [NAME...]: speed and memory, alternated with a peer"}},

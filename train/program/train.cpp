@@ -313,7 +313,8 @@ int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer
     if (config.validation.final && trainer.held_out())
       print_final(config, corpus, *trainer.held_out(), trainer.log());
     print_sample(config, corpus, trainer);
-    export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format);
+    export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format,
+                      config.exports.dtype);
   }
   print_places(config, trainer);
   return stop_requested() ? 128 + stop_signal() : 0;

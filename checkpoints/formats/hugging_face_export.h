@@ -1,0 +1,33 @@
+// Models in a folder as transformers saves them.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "checkpoints/checkpoint.h"
+#include "models/model_config.h"
+
+namespace longreach {
+
+struct HuggingFaceExport {
+  at::ScalarType dtype = at::kFloat;  // of the weights
+  std::optional<int64_t> bos, eos;    // the tokenizer's
+  // The tokenizer's files by name; a generation_config.json among them wins over what is made here.
+  std::map<std::string, std::string> files;
+  int64_t shard_bytes = 5'000'000'000;  // of a file of weights; a larger tensor has one of its own
+};
+
+// Writes config.json, generation_config.json, weights and options.files into an existing folder, flushed: as
+// one of the families that transformers knows (hugging_face_family.h), else with Python of our own
+// (longreach_code.h). Throws ConfigError naming the kind of attention that neither has, CheckpointError when
+// something cannot be written.
+void write_hugging_face(const ModelConfig& config, const NamedTensors& tensors,
+                        const HuggingFaceExport& options, const std::string& folder);
+
+// The same refusal, before there is anything to write.
+void expect_hugging_face(const ModelConfig& config);
+
+}  // namespace longreach

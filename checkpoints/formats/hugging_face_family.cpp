@@ -1,0 +1,150 @@
+#include "checkpoints/formats/hugging_face_family.h"
+
+#include <algorithm>
+#include <cmath>
+#include <variant>
+
+#include "core/error.h"
+
+namespace longreach {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Refused rather than left out: the file would say another function.
+template <class... What>
+void expect_known(bool known, const What&... what) {
+  check<ConfigError>(known, what...,
+                     ": no family that transformers knows (llama, mistral, qwen2, qwen3) has it");
+}
+
+// The window of each layer, 0 where it sees everything.
+std::vector<int64_t> windows_of(const ModelConfig& config) {
+  std::vector<int64_t> windows;
+  for (const AttentionConfig& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {
+    const std::string where = text("model.attention: layer ", windows.size(), ": ");
+    const auto* dense = std::get_if<DenseConfig>(&layer);
+    const auto* sliding = std::get_if<SlidingConfig>(&layer);
+    expect_known(dense || sliding, where, "kind = \"", kind_of(layer), "\"");
+    expect_known(dense ? dense->rope : sliding->rope, where, "rope = false");
+    expect_known(dense || sliding->sinks == 0, where, "sinks = ", sliding ? sliding->sinks : 0);
+    windows.push_back(dense ? 0 : sliding->window);
+    expect_known(dense || windows.back() == *std::max_element(windows.begin(), windows.end()), where,
+                 "a second window");
+  }
+  return windows;
+}
+
+void expect_known_options(const ModelConfig& config) {
+  expect_known(config.norm == "rmsnorm", "model.norm = \"", config.norm, "\"");
+  expect_known(config.mlp == "swiglu", "model.mlp = \"", config.mlp, "\"");
+  expect_known(config.embedding_scale == 1.0, "model.embedding_scale = ", config.embedding_scale);
+  expect_known(config.residual.form == "prenorm", "model.residual = \"", config.residual.form, "\"");
+}
+
+struct Family {
+  std::string type, architecture;
+  std::vector<int64_t> windows;
+  bool every_layer_slides() const { return std::find(windows.begin(), windows.end(), 0) == windows.end(); }
+  int64_t window() const { return *std::max_element(windows.begin(), windows.end()); }
+};
+
+Family family_of(const ModelConfig& config) {
+  expect_known_options(config);
+  Family family{.windows = windows_of(config)};
+  const bool inputs = config.attention_bias, output = config.attention_output_bias;
+  expect_known(inputs || !output, "model.attention_output_bias = true without model.attention_bias");
+  if (config.qk_norm) {
+    expect_known(inputs == output, "model.qk_norm beside biases on q, k, v alone");
+    expect_known(!config.mlp_bias, "model.qk_norm beside model.mlp_bias");
+    return {"qwen3", "Qwen3ForCausalLM", family.windows};
+  }
+  if (inputs && !output) {
+    expect_known(!config.mlp_bias, "model.mlp_bias beside biases on q, k, v alone");
+    return {"qwen2", "Qwen2ForCausalLM", family.windows};
+  }
+  if (family.window() == 0) return {"llama", "LlamaForCausalLM", family.windows};
+  expect_known(!inputs && !config.mlp_bias, "a window beside model.attention_output_bias or model.mlp_bias");
+  expect_known(family.every_layer_slides(),
+               "model.attention: layers with a window beside some without, and neither qk_norm nor biases on "
+               "q, k, v alone");
+  return {"mistral", "MistralForCausalLM", family.windows};
+}
+
+// rope_scaling as transformers reads it since 4.45; null where nothing is scaled.
+Json scaling_of(const RopeConfig& rope, int64_t original) {
+  if (rope.rope_type == "default") return {};
+  Json json{{"rope_type", rope.rope_type}, {"factor", rope.factor}};
+  if (rope.rope_type == "yarn" || rope.rope_type == "llama3")
+    json["original_max_position_embeddings"] = original;
+  if (rope.rope_type == "llama3") {
+    json["low_freq_factor"] = rope.low_freq_factor;
+    json["high_freq_factor"] = rope.high_freq_factor;
+  }
+  if (rope.rope_type == "yarn") {
+    json["beta_fast"] = rope.beta_fast;
+    json["beta_slow"] = rope.beta_slow;
+    if (rope.attention_factor != 0.0) json["attention_factor"] = rope.attention_factor;
+    if (!rope.truncate) json["truncate"] = false;
+  }
+  return json;
+}
+
+void add_positions(const ModelConfig& config, Json& json) {
+  const RopeConfig& rope = config.rope;
+  int64_t positions = config.max_position_embeddings;
+  const int64_t original =
+      rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : positions;
+  // There it is max_position_embeddings that `dynamic` starts from, and some versions take yarn's factor to
+  // be max_position_embeddings / original_max_position_embeddings, whatever they are told.
+  if (rope.rope_type == "dynamic") positions = original;
+  if (rope.rope_type == "yarn") positions = std::llround(rope.factor * static_cast<double>(original));
+  json["max_position_embeddings"] = positions;
+  json["rope_theta"] = rope.theta;
+  json["rope_scaling"] = scaling_of(rope, original);
+}
+
+void add_windows(const Family& family, Json& json) {
+  const bool qwen = family.type == "qwen2" || family.type == "qwen3";
+  if (family.type == "mistral") json["sliding_window"] = family.window();
+  if (!qwen) return;
+  const bool used = family.window() > 0;
+  json["use_sliding_window"] = used;
+  json["sliding_window"] = used ? Json(family.window()) : Json();
+  const auto first = std::find_if(family.windows.begin(), family.windows.end(), [](auto w) { return w > 0; });
+  json["max_window_layers"] = first - family.windows.begin();
+  Json types = Json::array();
+  for (const int64_t window : family.windows)
+    types.push_back(window > 0 ? "sliding_attention" : "full_attention");
+  json["layer_types"] = types;
+}
+
+}  // namespace
+
+std::string hugging_face_family(const ModelConfig& config) { return family_of(config).type; }
+
+nlohmann::ordered_json hugging_face_keys(const ModelConfig& config) {
+  const Family family = family_of(config);
+  Json json;
+  json["architectures"] = Json::array({family.architecture});
+  json["model_type"] = family.type;
+  json["vocab_size"] = config.vocab_size;
+  json["hidden_size"] = config.hidden_size;
+  json["intermediate_size"] = config.intermediate_size;
+  json["num_hidden_layers"] = config.num_hidden_layers;
+  json["num_attention_heads"] = config.num_attention_heads;
+  json["num_key_value_heads"] = config.num_key_value_heads;
+  json["head_dim"] = config.head_dim;
+  json["hidden_act"] = "silu";
+  add_positions(config, json);
+  add_windows(family, json);
+  if (family.type == "llama" || family.type == "qwen3") json["attention_bias"] = config.attention_output_bias;
+  if (family.type == "llama") json["mlp_bias"] = config.mlp_bias;
+  json["attention_dropout"] = 0.0;
+  json["rms_norm_eps"] = config.rms_norm_eps;
+  json["initializer_range"] = config.initializer_range;
+  json["tie_word_embeddings"] = config.tie_word_embeddings;
+  return json;
+}
+
+}  // namespace longreach

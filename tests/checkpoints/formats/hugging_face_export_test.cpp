@@ -1,0 +1,233 @@
+// What transformers is told of a model, and that our reader makes the same model of it.
+#include "checkpoints/formats/hugging_face_export.h"
+
+#include <ATen/ops/equal.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "checkpoints/checked_file.h"
+#include "checkpoints/formats/foreign_model.h"
+#include "checkpoints/formats/hugging_face_family.h"
+#include "checkpoints/formats/longreach_code.h"
+#include "checkpoints/formats/modeling_sources.h"
+#include "core/config.h"
+#include "core/error.h"
+#include "core/temporary_folder.h"
+#include "models/transformer.h"
+#include "tests/support/errors.h"
+#include "tests/support/small_model.h"
+
+namespace longreach {
+namespace {
+
+using Change = void (*)(ModelConfig&);
+
+ModelConfig changed(Change change) {
+  ModelConfig config = test::small_model();
+  config.max_position_embeddings = 128;
+  change(config);
+  config.resolve(64);
+  return config;
+}
+
+AttentionEntry layer(const char* layers, AttentionConfig config) { return {layers, std::move(config)}; }
+
+const std::vector<std::pair<const char*, Change>>& known() {
+  static const std::vector<std::pair<const char*, Change>> all{
+      {"llama", [](ModelConfig&) {}},
+      {"llama", [](ModelConfig& c) { c.attention_bias = c.attention_output_bias = c.mlp_bias = true; }},
+      {"llama", [](ModelConfig& c) { c.tie_word_embeddings = false, c.head_dim = 24; }},
+      {"llama", [](ModelConfig& c) { c.rope = {.theta = 5e5, .rope_type = "linear", .factor = 2.5}; }},
+      {"llama",
+       [](ModelConfig& c) {
+         c.rope = {.rope_type = "llama3", .factor = 8.0, .original_max_position_embeddings = 32};
+       }},
+      {"llama",
+       [](ModelConfig& c) {
+         c.rope = {.rope_type = "yarn",
+                   .factor = 4.0,
+                   .original_max_position_embeddings = 32,
+                   .beta_fast = 16.0,
+                   .beta_slow = 2.0,
+                   .attention_factor = 1.5,
+                   .truncate = false};
+       }},
+      {"mistral", [](ModelConfig& c) { c.attention = {layer("all", SlidingConfig{.window = 16})}; }},
+      {"qwen2", [](ModelConfig& c) { c.attention_bias = true; }},
+      {"qwen2",
+       [](ModelConfig& c) {
+         c.attention_bias = true;
+         c.attention = {layer("0", SlidingConfig{.window = 16}), layer("1", DenseConfig{})};
+       }},
+      {"qwen3", [](ModelConfig& c) { c.qk_norm = true; }},
+      {"qwen3", [](ModelConfig& c) { c.qk_norm = c.attention_bias = c.attention_output_bias = true; }},
+  };
+  return all;
+}
+
+// Keys whose values follow from others differ in what they are written as, not in what they mean.
+std::string said(ModelConfig config) {
+  std::sort(config.attention.begin(), config.attention.end(),
+            [](const auto& a, const auto& b) { return a.layers < b.layers; });
+  if (config.attention.size() == 1 && config.attention[0].kind() == "dense") config.attention.clear();
+  return to_toml(fields_of(config));
+}
+
+NamedTensors tensors_of(const ModelConfig& config) {
+  const Transformer model(config, 3);
+  NamedTensors tensors;
+  for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value().detach());
+  return tensors;
+}
+
+TEST(HuggingFaceExport, IsReadBackAsTheSameModel) {
+  for (const auto& [family, change] : known()) {
+    const ModelConfig config = changed(change);
+    EXPECT_EQ(hugging_face_family(config), family);
+    const TemporaryFolder folder;
+    const NamedTensors tensors = tensors_of(config);
+    write_hugging_face(config, tensors, {}, folder.path());
+    ForeignModel read = open_foreign_model(folder.path());
+    read.config.resolve(64);
+    EXPECT_EQ(said(read.config), said(config)) << family;
+    EXPECT_EQ(read.tensors->names().size(), tensors.size());
+    for (const auto& [name, tensor] : tensors)
+      EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+  }
+}
+
+// What transformers calls max_position_embeddings is where `dynamic` begins, and where yarn ends.
+TEST(HuggingFaceExport, SaysPositionsAsTheOtherProgramCountsThem) {
+  const auto positions = [](const RopeConfig& rope) {
+    ModelConfig config = changed([](ModelConfig&) {});
+    config.rope = rope;
+    return hugging_face_keys(config).at("max_position_embeddings").get<int64_t>();
+  };
+  EXPECT_EQ(positions({.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 32}), 32);
+  EXPECT_EQ(positions({.rope_type = "yarn", .factor = 4.0, .original_max_position_embeddings = 64}), 256);
+  EXPECT_EQ(positions({.rope_type = "yarn", .factor = 4.0}), 512);
+  EXPECT_EQ(positions({.rope_type = "linear", .factor = 4.0}), 128);
+}
+
+TEST(HuggingFaceExport, NamesWhatNoFamilyHas) {
+  const std::vector<std::pair<const char*, Change>> unknown{
+      {"model.norm = \"srmsnorm\"", [](ModelConfig& c) { c.norm = "srmsnorm"; }},
+      {"model.mlp = \"sglu\"", [](ModelConfig& c) { c.mlp = "sglu"; }},
+      {"model.embedding_scale = 4", [](ModelConfig& c) { c.embedding_scale = 4.0; }},
+      {"model.residual = \"minimax\"", [](ModelConfig& c) { c.residual.form = "minimax"; }},
+      {"layer 1: kind = \"lightning\"",
+       [](ModelConfig& c) {
+         c.attention = {layer("0", DenseConfig{}), layer("1", LightningConfig{})};
+       }},
+      {"layer 0: kind = \"nsa\"", [](ModelConfig& c) { c.attention = {layer("all", NsaConfig{})}; }},
+      {"layer 0: rope = false",
+       [](ModelConfig& c) { c.attention = {layer("all", DenseConfig{.rope = false})}; }},
+      {"layer 0: sinks = 4",
+       [](ModelConfig& c) { c.attention = {layer("all", SlidingConfig{.window = 16, .sinks = 4})}; }},
+      {"layer 1: a second window",
+       [](ModelConfig& c) {
+         c.attention = {layer("0", SlidingConfig{.window = 16}), layer("1", SlidingConfig{.window = 8})};
+       }},
+      {"layers with a window beside some without",
+       [](ModelConfig& c) {
+         c.attention = {layer("0", SlidingConfig{.window = 16}), layer("1", DenseConfig{})};
+       }},
+      {"model.attention_output_bias = true", [](ModelConfig& c) { c.attention_output_bias = true; }},
+      {"model.qk_norm beside biases", [](ModelConfig& c) { c.qk_norm = c.attention_bias = true; }},
+      {"model.mlp_bias beside", [](ModelConfig& c) { c.attention_bias = c.mlp_bias = true; }},
+      {"a window beside",
+       [](ModelConfig& c) {
+         c.mlp_bias = true;
+         c.attention = {layer("all", SlidingConfig{.window = 16})};
+       }},
+  };
+  for (const auto& [part, change] : unknown)
+    test::expect_error<ConfigError>(part, [&, make = change] { hugging_face_family(changed(make)); });
+}
+
+// What no family has goes out with Python of our own, and comes back by the keys beside it.
+TEST(HuggingFaceExport, OtherModelsBringTheirCodeAndOurKeys) {
+  const ModelConfig config = changed([](ModelConfig& c) {
+    c.num_hidden_layers = 3;
+    c.norm = "srmsnorm", c.mlp = "sglu", c.embedding_scale = 5.5;
+    c.rope = {.theta = 2e4, .rope_type = "linear", .factor = 2.0};
+    c.attention = {layer("0,2", LightningConfig{.decay = "paper"}),
+                   layer("1", SlidingConfig{.window = 16, .sinks = 4})};
+  });
+  const TemporaryFolder folder;
+  const NamedTensors tensors = tensors_of(config);
+  write_hugging_face(config, tensors, {}, folder.path());
+  const std::string code = read_text_file(folder.path(kLongreachCode), 1 << 20);
+  EXPECT_TRUE(code.starts_with(modeling_sources().at("")));
+  EXPECT_NE(code.find("class LightningAttention"), std::string::npos);
+  EXPECT_NE(code.find("class SlidingAttention"), std::string::npos);
+  EXPECT_EQ(code.find("class DenseAttention"), std::string::npos);
+  ForeignModel read = open_foreign_model(folder.path());
+  read.config.resolve(64);
+  EXPECT_EQ(longreach_config(read.config), longreach_config(config));
+  EXPECT_EQ(read.config.norm, "srmsnorm");
+  EXPECT_EQ(read.config.attention.size(), 3u);
+  for (const auto& [name, tensor] : tensors)
+    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+}
+
+TEST(HuggingFaceExport, KeysThatAreNotOursAreNamed) {
+  const auto read = [](const char* keys) {
+    ModelConfig config;
+    read_longreach_config(nlohmann::json::parse(keys), "x/config.json", config);
+  };
+  for (const auto& [keys, part] :
+       {std::pair{R"({})", "`longreach`: expected a table"},
+        {R"({"longreach": {"hidden_sise": 3}})", "hidden_sise"},
+        {R"({"longreach": {"hidden_size": null}})", "longreach.hidden_size: expected a value"},
+        {R"({"longreach": {"hidden_size": [[1]]}})", "longreach.hidden_size: expected a value"},
+        {R"({"longreach": {"hidden_size": -3}})", "hidden_size"},
+        {R"({"longreach": {"attention": [{"kind": "dense"}, 3]}})", "expected tables in"},
+        {R"({"longreach": {"rope_scaling": {"x": {}}}})", "longreach.x: expected a value"},
+        {R"({"longreach": {"a\"]\nb": 1}})", "config.json"}})
+    test::expect_error<ConfigError>(part, [&, text = keys] { read(text); });
+}
+
+TEST(HuggingFaceExport, LargeModelsLieInShardsWithAnIndex) {
+  const ModelConfig config = changed([](ModelConfig&) {});
+  const NamedTensors tensors = tensors_of(config);
+  const TemporaryFolder folder;
+  write_hugging_face(config, tensors, {.dtype = at::kBFloat16, .shard_bytes = 8192}, folder.path());
+  EXPECT_FALSE(std::filesystem::exists(folder.path("model.safetensors")));
+  const auto index =
+      nlohmann::json::parse(read_text_file(folder.path("model.safetensors.index.json"), 1 << 20));
+  int64_t elements = 0;
+  for (const auto& item : tensors) elements += item.second.numel();
+  EXPECT_EQ(index.at("metadata").at("total_size").get<int64_t>(), 2 * elements);
+  std::set<std::string> files;
+  for (const auto& item : index.at("weight_map").items()) files.insert(item.value().get<std::string>());
+  EXPECT_GT(files.size(), 2u);
+  for (const std::string& file : files)
+    EXPECT_LE(std::filesystem::file_size(folder.path(file)), 8192u + 4096u);
+  const ForeignModel read = open_foreign_model(folder.path());
+  for (const auto& [name, tensor] : tensors)
+    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor.to(at::kBFloat16))) << name;
+}
+
+TEST(HuggingFaceExport, WritesTheTokenizersEndsAndFiles) {
+  const ModelConfig config = changed([](ModelConfig&) {});
+  const TemporaryFolder folder;
+  write_hugging_face(
+      config, tensors_of(config),
+      {.dtype = at::kHalf, .eos = 2, .files = {{"tokenizer.json", "{}"}, {"generation_config.json", "[]"}}},
+      folder.path());
+  const auto json = nlohmann::json::parse(read_text_file(folder.path("config.json"), 1 << 20));
+  EXPECT_TRUE(json.at("bos_token_id").is_null());
+  EXPECT_EQ(json.at("eos_token_id"), 2);
+  EXPECT_EQ(json.at("torch_dtype"), "float16");
+  EXPECT_EQ(json.at("architectures"), nlohmann::json::array({"LlamaForCausalLM"}));
+  EXPECT_EQ(read_text_file(folder.path("tokenizer.json"), 100), "{}");
+  EXPECT_EQ(read_text_file(folder.path("generation_config.json"), 100), "[]");  // the tokenizer's own wins
+}
+
+}  // namespace
+}  // namespace longreach

@@ -1,0 +1,139 @@
+#include "train/foreign_export.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "checkpoints/formats/hugging_face_export.h"
+#include "checkpoints/new_folder.h"
+#include "core/error.h"
+#include "train/probe_logits.h"
+#include "train/saved_model.h"
+#include "train/tokenizer_export.h"
+
+namespace longreach {
+namespace {
+
+struct Format {
+  std::string name;
+  std::vector<std::string> dtypes;
+  // What a reader makes of a weight that is written in a dtype.
+  at::Tensor (*rounded)(const std::string& name, const at::Tensor& weight, const std::string& dtype);
+  std::string file;  // what a reader opens in the folder; empty: the folder itself
+  void (*write)(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+                const std::string& path);
+};
+
+at::ScalarType dtype_of(const std::string& name) {
+  return name == "bfloat16" ? at::kBFloat16 : name == "float16" ? at::kHalf : at::kFloat;
+}
+
+at::Tensor cast_and_back(const std::string&, const at::Tensor& weight, const std::string& dtype) {
+  return weight.to(dtype_of(dtype)).to(weight.scalar_type());
+}
+
+std::optional<int64_t> id_of(const std::optional<data::Token>& token) {
+  return token ? std::optional<int64_t>(*token) : std::nullopt;
+}
+
+void write_hf(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+              const std::string& folder) {
+  HuggingFaceExport options{.dtype = dtype_of(dtype)};
+  if (saved.tokenizer) {
+    options.bos = id_of(saved.tokenizer->bos());
+    options.eos = id_of(saved.tokenizer->eos());
+  }
+  options.files = tokenizer_export(saved);
+  write_hugging_face(saved.config.model, weights, options, folder);
+}
+
+const std::vector<Format>& formats() {
+  static const std::vector<Format> all{
+      {"hf", {"float32", "bfloat16", "float16"}, cast_and_back, "", write_hf},
+  };
+  return all;
+}
+
+const Format& format_named(const std::string& name) {
+  for (const Format& format : formats())
+    if (format.name == name) return format;
+  throw ConfigError(text("export: `", name, "` is none of ", join(foreign_formats())));
+}
+
+// The model's weights become those that a reader of the file will have: adapters go into what they belong to,
+// all are rounded. Returns those that are written.
+NamedTensors round_weights(const Transformer& model, const Format& format, const std::string& dtype) {
+  const at::NoGradGuard no_grad;
+  const auto merged = merged_weights(model);
+  NamedTensors written;
+  for (auto& [name, tensor] : model_tensors(model)) {
+    if (is_adapter_parameter(name)) {
+      tensor.zero_();
+      continue;
+    }
+    if (const auto found = merged.find(name); found != merged.end()) tensor.copy_(found->second);
+    check<CheckpointError>(at::isfinite(tensor).all().item<bool>(), name,
+                           ": holds values that are not finite");
+    tensor.copy_(format.rounded(name, tensor, dtype));
+    check<CheckpointError>(at::isfinite(tensor).all().item<bool>(), name, ": holds values too large for ",
+                           dtype, "; export another --dtype");
+    written.emplace_back(name, tensor);
+  }
+  return written;
+}
+
+// Both models compute in float32 with weights that are equal bit by bit, those of the file. So their logits
+// can differ by the order of sums alone: a relative 2^-24 for each addition, and errors of either sign add up
+// to about 2^-24 sqrt(n), 1.9e-5 for the 1e5 additions in a row of a large model.
+constexpr double kOrderOfSums = 2e-5;
+
+}  // namespace
+
+const std::vector<std::string>& foreign_formats() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const Format& format : formats()) all.push_back(format.name);
+    return all;
+  }();
+  return names;
+}
+
+const std::vector<std::string>& foreign_dtypes(const std::string& format) {
+  return format_named(format).dtypes;
+}
+
+std::string foreign_file(const std::string& folder, const std::string& format) {
+  const std::string& file = format_named(format).file;
+  return file.empty() ? folder : folder + "/" + file;
+}
+
+void write_foreign(const std::string& checkpoint, const std::string& folder, const std::string& format_name,
+                   const std::string& dtype_name) {
+  const Format& format = format_named(format_name);
+  const std::string dtype = dtype_name.empty() ? format.dtypes.front() : dtype_name;
+  check<ConfigError>(std::find(format.dtypes.begin(), format.dtypes.end(), dtype) != format.dtypes.end(),
+                     "--dtype: `", dtype, "` is none of ", join(format.dtypes), " (--format ", format.name,
+                     ")");
+  const NewFolder output(folder);
+  const std::string path = foreign_file(output.path(), format.name);
+  at::Tensor before;
+  {
+    const SavedModel saved = load_saved_model(checkpoint);
+    const NamedTensors weights = round_weights(*saved.model, format, dtype);
+    format.write(saved, weights, dtype, path);
+    before = probe_logits(*saved.model);
+  }
+  const at::Tensor after = probe_logits(*load_saved_model(path).model);
+  // yarn's positions are written as more than a short model here has.
+  const int64_t tokens = std::min(before.size(1), after.size(1));
+  const double error =
+      expect_same_logits(before.narrow(1, 0, tokens), after.narrow(1, 0, tokens), kOrderOfSums, folder);
+  std::cout << "logits     of " << tokens << " tokens, read back: largest error " << error
+            << " of the largest\n";
+  output.publish();
+}
+
+}  // namespace longreach

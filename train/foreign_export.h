@@ -1,0 +1,24 @@
+// Whole models in formats of other programs, read back before they are handed over.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace longreach {
+
+// "hf", ...: those of export_formats() that write_foreign writes.
+const std::vector<std::string>& foreign_formats();
+// What weights can be written as in a format, its default first.
+const std::vector<std::string>& foreign_dtypes(const std::string& format);
+// What open_foreign_model opens in a folder that write_foreign has written.
+std::string foreign_file(const std::string& folder, const std::string& format);
+
+// Writes the model of a run, checkpoint folder or step folder to a new folder, with its adapters in its
+// weights. What was written is read back, and the logits of 64 tokens are compared with those of the model
+// whose weights are rounded alike; prints the largest error. dtype: of foreign_dtypes; empty: the default.
+// Throws ConfigError naming the key that the format cannot say, CheckpointError when a weight is not finite
+// or the folder exists or cannot be written, Error when the logits differ. The folder appears whole
+// or not at all.
+void write_foreign(const std::string& checkpoint, const std::string& folder, const std::string& format,
+                   const std::string& dtype);
+
+}  // namespace longreach
