@@ -1,12 +1,14 @@
 #include "train/foreign_export.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/isfinite.h>
 
 #include <algorithm>
 #include <iostream>
 
+#include "checkpoints/formats/gguf/ggml_type.h"
+#include "checkpoints/formats/gguf/gguf_export.h"
 #include "checkpoints/formats/hugging_face_export.h"
 #include "checkpoints/new_folder.h"
 #include "core/error.h"
@@ -35,6 +37,27 @@ at::Tensor cast_and_back(const std::string&, const at::Tensor& weight, const std
   return weight.to(dtype_of(dtype)).to(weight.scalar_type());
 }
 
+// Vectors stay as they are, and rows that are no whole blocks of Q8_0 become float16.
+at::Tensor quantised_and_back(const std::string&, const at::Tensor& weight, const std::string& dtype) {
+  if (dtype == "float32" || weight.dim() < 2) return weight;
+  const bool blocks = dtype == "q8_0" && weight.size(-1) % ggml_q8_0().block == 0;
+  const GgmlType& type = blocks ? ggml_q8_0() : ggml_f16();
+  const at::Tensor from = weight.to(at::kFloat).contiguous(), to = at::empty_like(from);
+  const std::string bytes = ggml_encode(type, from.const_data_ptr<float>(), from.numel());
+  type.dequantize(reinterpret_cast<const uint8_t*>(bytes.data()), from.numel() / type.block,
+                  to.mutable_data_ptr<float>());
+  return to;
+}
+
+void write_gguf_model(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+                      const std::string& path) {
+  const std::string type = dtype == "q8_0" ? "Q8_0" : dtype == "float16" ? "F16" : "F32";
+  // No tokenizer of its programs has the bytes alone: ids go in and come out.
+  const bool named = saved.tokenizer && saved.tokenizer->name() != "bytes";
+  const std::map<std::string, std::string> none;
+  write_gguf(path, saved.config.model, weights, named ? tokenizer_export(saved) : none, {.type = type});
+}
+
 std::optional<int64_t> id_of(const std::optional<data::Token>& token) {
   return token ? std::optional<int64_t>(*token) : std::nullopt;
 }
@@ -53,6 +76,7 @@ void write_hf(const SavedModel& saved, const NamedTensors& weights, const std::s
 const std::vector<Format>& formats() {
   static const std::vector<Format> all{
       {"hf", {"float32", "bfloat16", "float16"}, cast_and_back, "", write_hf},
+      {"gguf", {"float16", "float32", "q8_0"}, quantised_and_back, "model.gguf", write_gguf_model},
   };
   return all;
 }
@@ -101,8 +125,10 @@ const std::vector<std::string>& foreign_formats() {
   return names;
 }
 
-const std::vector<std::string>& foreign_dtypes(const std::string& format) {
-  return format_named(format).dtypes;
+void expect_foreign_dtype(const std::string& format, const std::string& dtype) {
+  const std::vector<std::string>& known = format_named(format).dtypes;
+  check<ConfigError>(std::find(known.begin(), known.end(), dtype) != known.end(), "dtype: `", dtype,
+                     "` is none of ", join(known), " (format ", format, ")");
 }
 
 std::string foreign_file(const std::string& folder, const std::string& format) {
@@ -114,9 +140,7 @@ void write_foreign(const std::string& checkpoint, const std::string& folder, con
                    const std::string& dtype_name) {
   const Format& format = format_named(format_name);
   const std::string dtype = dtype_name.empty() ? format.dtypes.front() : dtype_name;
-  check<ConfigError>(std::find(format.dtypes.begin(), format.dtypes.end(), dtype) != format.dtypes.end(),
-                     "--dtype: `", dtype, "` is none of ", join(format.dtypes), " (--format ", format.name,
-                     ")");
+  expect_foreign_dtype(format.name, dtype);
   const NewFolder output(folder);
   const std::string path = foreign_file(output.path(), format.name);
   at::Tensor before;

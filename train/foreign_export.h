@@ -5,16 +5,16 @@
 
 namespace longreach {
 
-// "hf", ...: those of export_formats() that write_foreign writes.
+// "hf", "gguf": those of export_formats() that write_foreign writes.
 const std::vector<std::string>& foreign_formats();
-// What weights can be written as in a format, its default first.
-const std::vector<std::string>& foreign_dtypes(const std::string& format);
+// Throws ConfigError when weights are not written as that in the format.
+void expect_foreign_dtype(const std::string& format, const std::string& dtype);
 // What open_foreign_model opens in a folder that write_foreign has written.
 std::string foreign_file(const std::string& folder, const std::string& format);
 
 // Writes the model of a run, checkpoint folder or step folder to a new folder, with its adapters in its
 // weights. What was written is read back, and the logits of 64 tokens are compared with those of the model
-// whose weights are rounded alike; prints the largest error. dtype: of foreign_dtypes; empty: the default.
+// whose weights are rounded alike; prints the largest error. dtype: as --dtype has it; empty: the default.
 // Throws ConfigError naming the key that the format cannot say, CheckpointError when a weight is not finite
 // or the folder exists or cannot be written, Error when the logits differ. The folder appears whole
 // or not at all.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "checkpoints/formats/gguf/gguf_export.h"
 #include "checkpoints/formats/hugging_face_export.h"
 #include "core/naming.h"
 #include "train/export.h"
@@ -152,7 +153,7 @@ void ExportConfig::fields(FieldVisitor& visit) {
                        " (`longreach export --help`)"});
   visit.field("dtype", dtype,
               {.help = "of weights in whole models: " + join(foreign_formats()),
-               .allowed = one_of({"float32", "bfloat16", "float16"})});
+               .allowed = one_of({"float32", "bfloat16", "float16", "q8_0"})});
 }
 
 void ValidationConfig::fields(FieldVisitor& visit) {
@@ -272,8 +273,11 @@ void check_exports(const RunConfig& config) {
                        "export.format: `gates` needs a [[model.attention]] table with ", kinds_with_gates());
     check<ConfigError>((format != "peft" && format != "merged") || config.adapter.present(),
                        "export.format: `", format, "` needs adapter.type = \"lora\"");
-    if (format == "hf")
-      prefixing<ConfigError>("export.format: `hf`: ", [&] { expect_hugging_face(config.model); });
+    if (format == "hf" || format == "gguf")
+      prefixing<ConfigError>(text("export.format: `", format, "`: "), [&] {
+        format == "hf" ? expect_hugging_face(config.model) : void(gguf_architecture(config.model));
+        expect_foreign_dtype(format, config.exports.dtype);
+      });
     check<ConfigError>(config.checkpoint.enable_checkpoint,
                        "export.format needs checkpoint.enable_checkpoint = true");
   }

@@ -3,7 +3,6 @@
 #include <iostream>
 
 #include "train/export.h"
-#include "train/foreign_export.h"
 #include "train/program/command_line.h"
 
 namespace longreach {
@@ -16,14 +15,16 @@ int export_verb(const Arguments& arguments) {
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
   app.add_option(
          "--format", format,
-         "hf: the whole model as transformers loads it, with its adapters in its weights; gates: "
+         "hf: the whole model as transformers loads it, with its adapters in its weights; gguf: the same as "
+         "a GGUF file, model.gguf; gates: "
          "SeerAttention's gates alone, under the authors' names; peft: adapters and modules_to_save as "
          "PEFT loads them; merged: a checkpoint of ours with the adapters in its weights")
       ->required()
       ->check(CLI::IsMember(export_formats()));
-  app.add_option("--dtype", options.dtype,
-                 "hf: what weights are written as: float32 (default), bfloat16, float16")
-      ->check(CLI::IsMember(foreign_dtypes("hf")));
+  app.add_option(
+      "--dtype", options.dtype,
+      "what weights are written as; hf: float32 (default), bfloat16, float16; gguf: float16 (default), "
+      "float32, q8_0");
   app.add_option("--base", options.base,
                  "peft: base_model_name_or_path; default: the run's checkpoint.initial_load_path");
   if (!parse_arguments(app, arguments)) return 0;

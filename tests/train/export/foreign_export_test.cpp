@@ -64,6 +64,20 @@ TEST_F(ForeignExport, WritesWeightsInTheDtypeAndReadsThemBack) {
   }
 }
 
+// Of rows that are whole blocks, and of those that are not (48 and 24 values).
+TEST_F(ForeignExport, ReadsGgufBackAsItRounds) {
+  RunConfig uneven = config();
+  uneven.model.hidden_size = 64;
+  uneven.model.head_dim = 12;
+  for (const RunConfig& model : {config(), uneven})
+    for (const char* dtype : {"float32", "float16", "q8_0"}) {
+      const TemporaryFolder folder;
+      const std::string checkpoint = test::save_untrained(model, folder.path("run"));
+      write_foreign(checkpoint, folder.path("gguf"), "gguf", dtype);
+      EXPECT_TRUE(is_exported(folder.path("gguf"), "gguf")) << dtype;
+    }
+}
+
 TEST_F(ForeignExport, PutsAdaptersIntoWhatTheyBelongTo) {
   RunConfig adapted = config();
   adapted.adapter.type = "lora";
@@ -112,7 +126,7 @@ TEST_F(ForeignExport, NamesTheWeightThatCannotBeWritten) {
 }
 
 TEST_F(ForeignExport, RefusesWhatItCannotWriteAndLeavesNothing) {
-  test::expect_error<ConfigError>("--dtype: `q8_0` is none of float32, bfloat16, float16",
+  test::expect_error<ConfigError>("dtype: `q8_0` is none of float32, bfloat16, float16",
                                   [&] { write_foreign(save(config()), folder_.path("hf"), "hf", "q8_0"); });
   expect_nothing_but_the_run();
   test::expect_error<ConfigError>("--base: goes with --format peft", [&] {
