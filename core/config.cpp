@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "core/config_place.h"
+#include "core/toml_characters.h"
 #include "core/toml_hint.h"
 
 #include "core/utf8.h"
@@ -275,6 +276,10 @@ ConfigDocument ConfigDocument::from_file(const std::string& path) {
 }
 
 ConfigDocument ConfigDocument::from_text(std::string_view toml_text, std::string name) {
+  if (const auto stray = line_of_stray_character(toml_text))
+    throw ConfigError(
+        one_line(text(name, ":", *stray, ": not TOML: a character beyond ASCII outside of quotes",
+                      toml_hint(toml_text, *stray))));
   auto contents = std::make_unique<Contents>();
   try {
     contents->table = toml::parse(toml_text, name);
