@@ -28,16 +28,13 @@ const std::vector<TaughtGate>& all_gates() {
   return all;
 }
 
-// TaughtGate::file is the name of a safetensors file; the authors keep theirs in one of torch.save.
-fs::path authors_file(const TaughtGate& gate) { return fs::path(gate.file).replace_extension(".pth"); }
-
 // The authors' file in `folder`, or one of that name that was converted to safetensors. A model's gates are
 // of one kind.
 std::string gate_file(const std::string& folder) {
   fs::path wanted;
   for (const TaughtGate& gate : all_gates()) {
-    wanted = folder / authors_file(gate);
-    for (const fs::path& file : {wanted, fs::path(folder) / gate.file})
+    wanted = fs::path(folder) / gate.file;
+    for (const fs::path& file : {wanted, fs::path(wanted).replace_extension(".safetensors")})
       if (fs::exists(file)) return file.string();
   }
   return wanted.string();
@@ -94,7 +91,7 @@ std::string write_gates(const Transformer& model, const std::string& base_model,
   for (const auto& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {
     const auto gate = gate_of(layer);
     if (!gate) continue;
-    const std::string file = authors_file(*gate).string();
+    const std::string file(gate->file);
     check<ConfigError>(name.empty() || name == file, base_model,
                        ": the model has gates of two kinds, whose authors keep them in ", name, " and ", file,
                        "; they cannot be written to one folder");

@@ -30,7 +30,7 @@ struct SeerConfig {
   static constexpr bool chooses_from_scores = true;
 
   static constexpr TaughtGate gate{
-      .module = "attn_gate", .file = "attn_gate_weights.safetensors", .teaching = "mode = \"distill\""};
+      .module = "attn_gate", .file = "attn_gate_weights.pth", .teaching = "mode = \"distill\""};
 
   std::string mode = "sparse";
   std::string form = "decode";
