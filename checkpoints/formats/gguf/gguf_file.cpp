@@ -35,6 +35,7 @@ at::Tensor GgufFile::run(const std::string& name, int64_t begin, int64_t element
     throw CheckpointError(
         one_line(text(file_.path(), ": `", name, "`: has no ", elements, " elements from ", begin, " on")));
   at::Tensor out = at::empty({elements}, at::kFloat);
+  if (elements == 0) return out;
   constexpr int64_t kPiece = int64_t{1} << 15;  // values of a piece; a multiple of every block
   std::vector<float> piece(static_cast<size_t>(kPiece));
   float* to = out.mutable_data_ptr<float>();
@@ -49,7 +50,7 @@ at::Tensor GgufFile::run(const std::string& name, int64_t begin, int64_t element
     std::memcpy(to + (first - begin), piece.data() + (first - at),
                 static_cast<size_t>(last - first) * sizeof(float));
   }
-  if (elements > 0) file_.release(tensor.bytes);
+  file_.release(tensor.bytes);
   return out;
 }
 
