@@ -63,6 +63,14 @@ class DecoderLayer : public torch::nn::Module {
     return out;
   }
 
+  // forward in two steps.
+  at::Tensor attend(const at::Tensor& x, const Batch& batch, at::ScalarType dtype) {
+    return attention_->forward(enter(*input_layernorm_, x, dtype).branch, batch).y;
+  }
+  at::Tensor after_attention(const at::Tensor& x, const at::Tensor& attention, at::ScalarType dtype) const {
+    return feed_forward(attention_factors_.join(enter(*input_layernorm_, x, dtype).stream, attention), dtype);
+  }
+
   at::Tensor decode(const at::Tensor& x, DecodeState& state) {
     const at::ScalarType dtype = x.scalar_type();
     const Entered in = enter(*input_layernorm_, x, dtype);
@@ -142,6 +150,8 @@ struct Transformer::Body {
   };
   Hidden run(const at::Tensor& tokens, const Batch& batch, const LossOptions& options,
              const LossCounts& counts = {}) const;
+  // Of layer i, recomputed in the backward pass where the options say so.
+  AttentionOutput layer(size_t i, const at::Tensor& x, const Batch& batch, const LossOptions& options) const;
 };
 
 namespace {
@@ -198,21 +208,25 @@ AttentionOutput recomputed_layer(const GuardedLayer& layer, const at::Tensor& x,
 
 }  // namespace
 
+AttentionOutput Transformer::Body::layer(size_t i, const at::Tensor& x, const Batch& batch,
+                                         const LossOptions& options) const {
+  const bool full = options.activation_checkpoint == "full";
+  check<ConfigError>(full || options.activation_checkpoint == "none", "activation_checkpoint.mode = \"",
+                     options.activation_checkpoint, "\": expected none or full");
+  const GuardedLayer layer{layers.at(i), i, guard};
+  const at::ScalarType dtype = compute_dtype(options);
+  return full && at::GradMode::is_enabled() ? recomputed_layer(layer, x, batch, dtype)
+                                            : layer.forward(x, batch, dtype);
+}
+
 Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const Batch& batch,
                                                  const LossOptions& options, const LossCounts& counts) const {
   expect_shape(tokens, "tokens", {-1, -1});
   expect_shape(batch.positions, "positions", {tokens.size(0), tokens.size(1)});
-  const bool full = options.activation_checkpoint == "full";
-  check<ConfigError>(full || options.activation_checkpoint == "none", "activation_checkpoint.mode = \"",
-                     options.activation_checkpoint, "\": expected none or full");
-  const at::ScalarType dtype = compute_dtype(options);
   at::Tensor x = embed(tokens, options);
   Hidden result;
   for (size_t i = 0; i < layers.size(); ++i) {
-    const GuardedLayer layer{layers[i], i, guard};
-    const bool recompute = full && at::GradMode::is_enabled();
-    const AttentionOutput out =
-        recompute ? recomputed_layer(layer, x, batch, dtype) : layer.forward(x, batch, dtype);
+    const AttentionOutput out = layer(i, x, batch, options);
     x = out.y;
     if (out.losses.empty()) continue;
     const auto count = counts.empty() ? layers[i]->attention().loss_counts({batch}) : counts.at(i);
@@ -223,7 +237,7 @@ Transformer::Body::Hidden Transformer::Body::run(const at::Tensor& tokens, const
       result.losses[name].push_back(sum / count.at(name));
     }
   }
-  result.x = norm->forward(x, dtype);
+  result.x = norm->forward(x, compute_dtype(options));
   return result;
 }
 
@@ -304,6 +318,34 @@ at::Tensor Transformer::token_nll(const at::Tensor& tokens, const at::Tensor& la
       .nll.view(tokens.sizes());
 }
 
+at::Tensor Transformer::embedded(const at::Tensor& tokens, const LossOptions& options) const {
+  return body_->embed(tokens, options);
+}
+
+at::Tensor Transformer::layer(size_t i, const at::Tensor& x, const Batch& batch, const LossOptions& options) {
+  return body_->layer(i, x, batch, options).y;
+}
+
+at::Tensor Transformer::attention(size_t i, const at::Tensor& x, const Batch& batch,
+                                  const LossOptions& options) {
+  UnitGuard* guard = body_->guard;
+  if (guard != nullptr) guard->enter(i, x);
+  at::Tensor attention = body_->layers.at(i)->attend(x, batch, body_->compute_dtype(options));
+  if (guard != nullptr) guard->leave(i, {attention});
+  return attention;
+}
+
+at::Tensor Transformer::after_attention(size_t i, const at::Tensor& x, const at::Tensor& attention,
+                                        const LossOptions& options) {
+  return body_->layers.at(i)->after_attention(x, attention, body_->compute_dtype(options));
+}
+
+at::Tensor Transformer::final_hidden(const at::Tensor& x, const LossOptions& options) const {
+  return body_->norm->forward(x, body_->compute_dtype(options));
+}
+
+const at::Tensor& Transformer::output_weight() const { return body_->head(); }
+
 int64_t ModelDecodeState::bytes() const {
   int64_t total = 0;
   for (const auto& layer : layers) total += layer->bytes();
@@ -333,6 +375,12 @@ double Transformer::flops_per_token(int64_t seq_len) const {
   double forward = body_->head_flops();
   for (const auto& layer : body_->layers) forward += layer->flops(seq_len);
   return 3.0 * forward;  // backward: one product for the inputs, one for the weights
+}
+
+double Transformer::attention_flops_per_token(int64_t seq_len) const {
+  double forward = 0;
+  for (const auto& layer : body_->layers) forward += layer->attention().flops_per_token(seq_len);
+  return forward;
 }
 
 Batch whole_rows(int64_t batch, int64_t tokens) {

@@ -75,6 +75,20 @@ class Transformer : public torch::nn::Module {
   at::Tensor token_nll(const at::Tensor& tokens, const at::Tensor& labels, const Batch& batch,
                        const LossOptions& options = {});
 
+  // Layer by layer, for who looks between layers (models/distillation.h). x [B, T, C]: the residual stream
+  // before layer i.
+  at::Tensor embedded(const at::Tensor& tokens, const LossOptions& options = {}) const;
+  // The stream behind layer i.
+  at::Tensor layer(size_t i, const at::Tensor& x, const Batch& batch, const LossOptions& options = {});
+  // What the attention of layer i gives [B, T, C], before it joins the stream; then the stream behind the
+  // layer.
+  at::Tensor attention(size_t i, const at::Tensor& x, const Batch& batch, const LossOptions& options = {});
+  at::Tensor after_attention(size_t i, const at::Tensor& x, const at::Tensor& attention,
+                             const LossOptions& options = {});
+  // The stream behind the last layer -> what hidden() gives, of which output_weight() [V, C] makes logits.
+  at::Tensor final_hidden(const at::Tensor& x, const LossOptions& options = {}) const;
+  const at::Tensor& output_weight() const;
+
   // Throws ConfigError when a layer's mechanism cannot decode.
   ModelDecodeState start_decoding(int64_t batch_size, int64_t max_tokens) const;
   // The next n tokens int64 [B, n] -> logits of the last of them [B, V]. No gradient.
@@ -83,6 +97,8 @@ class Transformer : public torch::nn::Module {
   // Floating-point operations of forward + backward per token at sequence length T, counting what each
   // mechanism does.
   double flops_per_token(int64_t seq_len) const;
+  // Of the forward passes of all attention alone.
+  double attention_flops_per_token(int64_t seq_len) const;
 
  private:
   struct Body;

@@ -9,6 +9,7 @@
 
 #include "core/naming.h"
 #include "train/config_changes.h"
+#include "train/conversion.h"
 #include "train/finite.h"
 #include "train/gates.h"
 #include "train/model_origin.h"
@@ -105,22 +106,29 @@ std::optional<RunConfig> inherited_config(const RunConfig& config) {
   return base;
 }
 
-void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer) {
+void load_base_model(Transformer& model, const RunConfig& config, const data::Tokenizer& tokenizer,
+                     const Teacher* teacher) {
   const std::string& path = config.checkpoint.initial_load_path;
   const ModelOrigin origin = naming_key([&] { return open_origin(path); });
+  Conversion conversion;
   if (origin.texts.count("config.toml") > 0) {
     const RunConfig base = naming_key([&] { return origin.config(); });
     compare_models(base.model, config.model, path);
     compare_tokenizers(origin, base, config, tokenizer);
+    if (teacher != nullptr) conversion = conversion_of(config.model, base.model, *teacher);
   }
   expect_adapter(*origin.tensors, origin.texts, config.adapter, path, true);
-  const bool new_gates = config.job.task == "distill" || !config.distillation.gates.empty();
-  const auto added = load_model_tensors(model, *origin.tensors, path, [&](std::string_view name) {
-    return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name));
+  const bool new_gates = !teacher && (config.job.task == "distill" || !config.distillation.gates.empty());
+  const auto tensors = teacher ? converted_tensors(origin.tensors, conversion, model) : origin.tensors;
+  const auto added = load_model_tensors(model, *tensors, path, [&](std::string_view name) {
+    return is_adapter_parameter(name) || (new_gates && is_gate_parameter(name)) ||
+           conversion.may_be_new(name);
   });
+  if (teacher != nullptr) take_attention(model, *teacher, conversion);
   expect_finite<CheckpointError>(model_tensors(model), kKey + path);
   print_loaded(origin);
-  print_new(added, path, !config.distillation.gates.empty());
+  if (teacher == nullptr) return print_new(added, path, !config.distillation.gates.empty());
+  print_conversion(conversion, added);
 }
 
 }  // namespace longreach

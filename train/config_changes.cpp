@@ -73,6 +73,20 @@ std::vector<KeyChange> model_changes(ModelConfig before, ModelConfig after) {
   return changes;
 }
 
+std::vector<bool> changed_layers(const ModelConfig& before, const ModelConfig& after) {
+  const auto then = attention_per_layer(before.attention, before.num_hidden_layers);
+  const auto now = attention_per_layer(after.attention, after.num_hidden_layers);
+  std::vector<bool> changed(now.size(), true);
+  if (then.size() == now.size())
+    std::transform(then.begin(), then.end(), now.begin(), changed.begin(),
+                   [](AttentionConfig one, AttentionConfig other) {
+                     take_any_run(one);
+                     take_any_run(other);
+                     return !changed_options(one, other).empty();
+                   });
+  return changed;
+}
+
 std::string described(const KeyChange& change) {
   return text(change.key, ": ", value(change.before), " -> ", value(change.after));
 }

@@ -19,6 +19,10 @@ std::vector<KeyChange> run_changes(RunConfig before, RunConfig after);
 // "model.attention.window (layers 0-2)".
 std::vector<KeyChange> model_changes(ModelConfig before, ModelConfig after);
 
+// Layers of `after` whose attention differs from what `before` has there, by kind or by an option that is no
+// choice of kernels; of models of unequal depth all.
+std::vector<bool> changed_layers(const ModelConfig& before, const ModelConfig& after);
+
 // "KEY: OLD -> NEW", short enough for a line.
 std::string described(const KeyChange& change);
 // "KEY = OLD there, NEW here; ..."

@@ -145,6 +145,28 @@ void DistillationConfig::fields(FieldVisitor& visit) {
       "gates", gates,
       {.help = "gates to start from, whatever the task: a .pth or .safetensors file with the authors' "
                "names, or the folder of `export --format gates`"});
+  visit.field(
+      "teacher", teacher,
+      {.help = "checkpoint or foreign model that is learnt from, by the weights below; empty: gates learn "
+               "from their own layers"});
+  visit.field(
+      "attention_weight", attention_weight,
+      {.help = "of the squared error of each layer's attention, alone, on what enters the teacher's layer",
+       .allowed = real_between(0, 1e30)});
+  visit.field("hidden_weight", hidden_weight,
+              {.help = "of the relative squared error of the residual stream behind each layer",
+               .allowed = real_between(0, 1e30)});
+  visit.field("logits_weight", logits_weight,
+              {.help = "of KL(teacher || student) of the next token, where there is a label",
+               .allowed = real_between(0, 1e30)});
+  visit.field("temperature", temperature,
+              {.help = "both models' logits are divided by it, the divergence is multiplied by its square",
+               .allowed = positive_real()});
+  visit.field(
+      "trainable", trainable,
+      {.help = "with a teacher: attention of the converted layers (those that attend otherwise than the "
+               "teacher's), of all layers (attention), or all parameters",
+       .allowed = one_of({"converted", "attention", "all"})});
 }
 
 void ExportConfig::fields(FieldVisitor& visit) {
@@ -202,7 +224,8 @@ void RunConfig::fields(FieldVisitor& visit) {
                   .allowed = one_of({"none", "full"})});
   });
   visit.section("checkpoint", "Saving and resuming.", fields_of(checkpoint));
-  visit.section("distillation", "Teaching gates (job.task = \"distill\").", fields_of(distillation));
+  visit.section("distillation", "Teaching gates, or learning from a teacher (job.task = \"distill\").",
+                fields_of(distillation));
   visit.section("adapter", "Training a few parameters beside a frozen model.", fields_of(adapter));
   visit.section("export", "The trained model for other programs.", fields_of(exports));
   visit.section("validation", "Held-out text.", fields_of(validation));
@@ -283,22 +306,43 @@ void check_exports(const RunConfig& config) {
   }
 }
 
+// One of both: gates that learn from their layers, or a teacher and what is learnt of it.
+void check_distillation(const RunConfig& config) {
+  const DistillationConfig& distillation = config.distillation;
+  const bool distills = config.job.task == "distill", taught = !distillation.teacher.empty();
+  const bool walks = distillation.hidden_weight > 0 || distillation.logits_weight > 0,
+             weighs = walks || distillation.attention_weight > 0;
+  check<ConfigError>(!taught || distills, "distillation.teacher needs job.task = \"distill\", found \"",
+                     config.job.task, "\"");
+  check<ConfigError>(taught == weighs,
+                     taught ? "distillation.teacher needs" : "without distillation.teacher nothing has",
+                     " a distillation.attention_weight, hidden_weight or logits_weight above 0");
+  const bool gates = std::any_of(config.model.attention.begin(), config.model.attention.end(),
+                                 [](const auto& entry) { return teaches_gate(entry.config); });
+  check<ConfigError>(!distills || taught || gates,
+                     "job.task = \"distill\": no distillation.teacher and no [[model.attention]] table with ",
+                     ways_to_teach());
+  check<ConfigError>(!taught || !gates, "distillation.teacher and a [[model.attention]] table with ",
+                     ways_to_teach(), " exclude each other");
+  check<ConfigError>(
+      distillation.trainable != "all" || walks || !taught,
+      "distillation.trainable = \"all\" needs hidden_weight or logits_weight above 0: attention_weight "
+      "trains attention alone");
+}
+
 }  // namespace
 
 void RunConfig::validate() const {
   check_requirements(*this);
   check_exports(*this);
   parse_faults(fault.inject);  // throws
-  check<ConfigError>(job.task == "pretrain" || !checkpoint.initial_load_path.empty(),
-                     "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
   check<ConfigError>(
-      job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
-      "\": job.task = \"distill\" trains gates alone, which have no adapters; expected \"none\", "
-      "or job.task = \"finetune\" or \"pretrain\"");
-  const auto teaches = [](const AttentionEntry& entry) { return teaches_gate(entry.config); };
-  check<ConfigError>(
-      job.task != "distill" || std::any_of(model.attention.begin(), model.attention.end(), teaches),
-      "job.task = \"distill\": no [[model.attention]] table has ", ways_to_teach());
+      job.task == "pretrain" || !checkpoint.initial_load_path.empty() || !distillation.teacher.empty(),
+      "checkpoint.initial_load_path: is required by job.task = \"", job.task, "\"");
+  check<ConfigError>(job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
+                     "\": job.task = \"distill\" trains no adapters; expected \"none\", "
+                     "or job.task = \"finetune\" or \"pretrain\"");
+  check_distillation(*this);
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,
                      "training.seq_len = ", training.seq_len,

@@ -79,6 +79,9 @@ struct CheckpointConfig {
 struct DistillationConfig {
   double gate_loss_scale = 10.0;
   std::string gates;
+  std::string teacher;
+  double attention_weight = 0, hidden_weight = 0, logits_weight = 0, temperature = 1;
+  std::string trainable = "converted";
   void fields(FieldVisitor& visit);
 };
 

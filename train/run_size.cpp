@@ -6,8 +6,8 @@
 #include <iomanip>
 
 #include "layers/basic/initial_values.h"
-#include "train/gates.h"
 #include "train/rank_size.h"
+#include "train/teacher.h"
 
 namespace longreach {
 namespace {
@@ -92,7 +92,6 @@ std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
   try {
     auto model = std::make_shared<Transformer>(config.model, seed);
     add_adapters(*model, config.adapter, seed);
-    if (config.job.task == "distill") freeze_all_but_gates(*model);
     return model;
   } catch (const c10::Error&) {  // a shape whose bytes are no number
     throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
@@ -101,8 +100,17 @@ std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
   }
 }
 
-double training_flops_per_token(const RunConfig& config, const Transformer& model) {
-  double flops = model.flops_per_token(config.training.seq_len);
+double training_flops_per_token(const RunConfig& config, const Transformer& model,
+                                const Transformer* teacher) {
+  const int64_t seq_len = config.training.seq_len;
+  double flops = model.flops_per_token(seq_len);
+  if (teacher != nullptr) {
+    const DistillationConfig& learnt = config.distillation;
+    if (learnt.hidden_weight == 0 && learnt.logits_weight == 0) flops = 0;  // the student's layers do not run
+    if (learnt.trainable != "all") flops *= 2.0 / 3.0;
+    if (learnt.attention_weight > 0) flops += 3.0 * model.attention_flops_per_token(seq_len);
+    return flops + teacher->flops_per_token(seq_len) / 3.0;
+  }
   if (config.job.task == "distill") flops /= 3.0;    // the frozen model runs forward only
   if (config.adapter.present()) flops *= 2.0 / 3.0;  // no products for the gradients of frozen weights
   return flops;
@@ -116,11 +124,18 @@ RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees) {
                            : training.batch_size * training.gradient_accumulation_steps * data_ranks;
   RunSize size{.ranks = data_ranks * degrees.context};
   const auto model = model_of_shapes(config);
+  const auto taught_by = teacher_config(config);
+  std::shared_ptr<Transformer> teacher;
+  if (taught_by) teacher = model_of_shapes(RunConfig{.model = *taught_by});
+  if (config.job.task == "distill")
+    freeze_for_distillation(*model, config, converted_layers(config, taught_by));
+  for (size_t i = 0; teacher && i < teacher->parameters().size(); ++i)
+    size.teacher += kFloat * real(teacher->parameters()[i].numel());
   for (const auto& parameter : model->parameters()) {
     size.parameters += parameter.numel();
     size.trained += parameter.requires_grad() ? parameter.numel() : 0;
   }
-  size.flops_per_token = training_flops_per_token(config, *model);
+  size.flops_per_token = training_flops_per_token(config, *model, teacher.get());
   const int64_t micro_batches = std::max<int64_t>(rows / (training.batch_size * data_ranks), 1);
   const RankState state =
       state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage), micro_batches);
@@ -163,6 +178,7 @@ void print_run_size(const RunSize& size, const RunConfig& config, int64_t availa
       << ", gradients " << gib(size.gradients) << ", moments " << gib(size.moments) << ", activations about "
       << gib(size.activations);
   if (size.gathered > 0) out << ", gathered " << gib(size.gathered);
+  if (size.teacher > 0) out << ", teacher " << gib(size.teacher);
   out << "; at most about " << gib(size.total()) << "\n";
   for (const auto& [label, bytes] : size.sent)
     out << "sent       " << label << " " << std::setprecision(0) << bytes << " bytes a rank and step\n";

@@ -60,19 +60,21 @@ double waited_in(const Group& group) {
 class Step {
  public:
   Step(Transformer& model, const StepData& data, const RunConfig& config, const LossOptions& options,
-       const Mesh& mesh)
+       const Mesh& mesh, const Teacher* teacher)
       : model_(model),
         data_(data),
         config_(config),
         options_(options),
         mesh_(mesh),
+        teacher_(teacher),
         labelled_(static_cast<double>(std::max<int64_t>(data.labelled, 1))),
         counts_(counts_of_step()) {}
 
   void backward(const ModelInput& micro) {
     const auto start = Clock::now();
     const double waited = waited_in(mesh_.context);
-    (config_.job.task == "distill" ? gate_loss(micro) : loss(micro)).backward();
+    const bool distills = config_.job.task == "distill";
+    (teacher_ ? teacher_loss(micro) : distills ? gate_loss(micro) : loss(micro)).backward();
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     seconds_ += seconds;
     worked_ += seconds - (waited_in(mesh_.context) - waited);
@@ -116,6 +118,30 @@ class Step {
       total = total.defined() ? total + value : value;
     total = total * (data_.nan_loss ? kNan : config_.distillation.gate_loss_scale);
     numbers_.push_back({total.item<double>()});
+    return total;
+  }
+
+  // Of each kind a mean: over the step's tokens, of distributions over its labels.
+  at::Tensor teacher_loss(const ModelInput& micro) {
+    const DistillationWeights weights = weights_of(config_.distillation);
+    const DistillationLosses losses = distillation_losses(model_, *teacher_->model, micro.tokens,
+                                                          micro.labels, micro.batch, options_, weights);
+    at::Tensor total;
+    Numbers numbers = {0.0};
+    names_.clear();
+    const auto add = [&](const char* name, const at::Tensor& sum, double weight, double count) {
+      if (!sum.defined()) return;
+      const at::Tensor mean = sum * ((data_.nan_loss ? kNan : 1.0) / count);
+      total = total.defined() ? total + mean * weight : mean * weight;
+      names_.emplace_back(name);
+      numbers.push_back(mean.item<double>());
+    };
+    const auto tokens = static_cast<double>(data_.tokens);
+    add("attention", losses.attention, weights.attention, tokens);
+    add("hidden", losses.hidden, weights.hidden, tokens);
+    add("logits", losses.logits, weights.logits, labelled_);
+    numbers[0] = total.item<double>();
+    numbers_.push_back(std::move(numbers));
     return total;
   }
 
@@ -197,6 +223,7 @@ class Step {
   const RunConfig& config_;
   const LossOptions& options_;
   const Mesh& mesh_;
+  const Teacher* teacher_;
   const double labelled_;
   const LossCounts counts_;
   std::vector<std::string> names_;  // of auxiliary losses
@@ -209,8 +236,8 @@ class Step {
 
 StepLosses backward_of_step(Transformer& model, DataParallel& parallel, const StepData& data,
                             int64_t steps_done, const RunConfig& config, const LossOptions& options,
-                            const Mesh& mesh) {
-  Step step(model, data, config, options, mesh);
+                            const Mesh& mesh, const Teacher* teacher) {
+  Step step(model, data, config, options, mesh, teacher);
   int64_t number = steps_done * data.plan.micro_batches + data.plan.first;  // among all of the run
   for (const ModelInput& micro : data.micro_batches) {
     parallel.begin_micro_batch(&micro == &data.micro_batches.back());

@@ -97,7 +97,10 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
   context_ = context_plan(config_, model_, ranks_.mesh);
   add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
-  if (distilling()) freeze_all_but_gates(*model_);
+  teacher_ = load_teacher(config_);
+  if (teacher_ && config_.parallel.device == "cuda") teacher_->model->to(at::Device(at::kCUDA));
+  if (distilling())
+    freeze_for_distillation(*model_, config_, teacher_ ? teacher_->converted : std::vector<bool>());
   parallel_ = std::make_unique<DataParallel>(*model_, model_->units(), ranks_.mesh,
                                              static_cast<int>(config_.parallel.zero_stage));
   model_->set_unit_guard(parallel_.get());
@@ -123,7 +126,7 @@ void Trainer::resume_or_start() {
   if (step_ > 0) return;
   const DataParallel::Whole here(*parallel_);
   if (!found && !config_.checkpoint.initial_load_path.empty())
-    load_base_model(*model_, config_, *corpus_.tokenizer);
+    load_base_model(*model_, config_, *corpus_.tokenizer, teacher_.get());
   if (!config_.distillation.gates.empty()) load_gates(*model_, config_.distillation.gates);
   parallel_->take_shares();
 }
@@ -160,7 +163,8 @@ StepRecord Trainer::train_step(const StepData& data) {
     return record;
   }
   parallel_->begin_step();
-  StepLosses losses = backward_of_step(*model_, *parallel_, data, step_, config_, loss_options_, ranks_.mesh);
+  StepLosses losses =
+      backward_of_step(*model_, *parallel_, data, step_, config_, loss_options_, ranks_.mesh, teacher_.get());
   parallel_->finish();
   record.loss = losses.loss;
   record.auxiliary = std::move(losses.auxiliary);
@@ -244,7 +248,8 @@ RunOutcome Trainer::run() {
     record.step = ++step_;
     record.total_tokens = total_tokens_ += record.tokens;
     record.data_wait_seconds = waited;
-    record.flops = training_flops_per_token(config_, *model_) * static_cast<double>(record.tokens);
+    record.flops = training_flops_per_token(config_, *model_, teacher_ ? teacher_->model.get() : nullptr) *
+                   static_cast<double>(record.tokens);
     record.traffic = taken_traffic();
     record.seconds = seconds_since(start);
     record.total_seconds = total_seconds_ += record.seconds;

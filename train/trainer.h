@@ -24,6 +24,7 @@
 #include "train/run_log.h"
 #include "train/shared_save.h"
 #include "train/step.h"
+#include "train/teacher.h"
 
 namespace longreach {
 
@@ -79,6 +80,7 @@ class Trainer {
   data::TrainLoader train_loader_;
   data::ValidLoader valid_loader_;
   std::shared_ptr<Transformer> model_;
+  std::shared_ptr<const Teacher> teacher_;  // null: none
   std::unique_ptr<DataParallel> parallel_;  // shares what the optimizer updates
   std::unique_ptr<AdamW> optimizer_;
   std::optional<DataParallel::Whole> trained_;  // after the last step all of the model is on every rank
