@@ -1,4 +1,5 @@
-// longreach data fetch | tokenize | inspect: corpora in, token stores out, and what is in one.
+// longreach data fetch | tokenize | inspect | synthesize: corpora in, token stores out, and what is in one;
+// samples of tasks.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -11,6 +12,7 @@
 #include "data/show.h"
 #include "data/tokenizers/tokenizer.h"
 #include "train/program/command_line.h"
+#include "train/program/synthesize.h"
 
 namespace longreach {
 namespace {
@@ -150,7 +152,7 @@ int inspect(const InspectArguments& arguments) {
 }  // namespace
 
 int data_verb(const Arguments& arguments) {
-  CLI::App app("Fetches corpora, tokenizes text and describes token stores.", "data");
+  CLI::App app("Fetches corpora, tokenizes text, describes token stores and makes up tasks.", "data");
   app.require_subcommand(1);
 
   std::string name, to;
@@ -204,9 +206,13 @@ int data_verb(const Arguments& arguments) {
           "the one that the store was made with, to show text: bytes, or a folder with tokenizer.json/.model")
       ->needs(show);
 
+  SynthesizeRequest synthesized;
+  auto* synthesize_command = add_synthesize(app, synthesized);
+
   if (!parse_arguments(app, arguments)) return 0;
   if (fetch_command->parsed()) return fetch(name, to);
   if (tokenize_command->parsed()) return tokenize(std::move(options));
+  if (synthesize_command->parsed()) return synthesize_samples(synthesized);
   return inspect(inspected);
 }
 

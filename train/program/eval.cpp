@@ -1,5 +1,5 @@
-// `longreach eval CHECKPOINT`: likelihood of held-out text by position in the document, or under gates.
-#include <fstream>
+// `longreach eval CHECKPOINT`: likelihood of held-out text by position in the document, or under gates; facts
+// found in long texts.
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -9,6 +9,8 @@
 #include "train/evaluate_gates.h"
 #include "train/held_out.h"
 #include "train/program/command_line.h"
+#include "train/program/eval_long_context.h"
+#include "train/program/long_context_report.h"
 #include "train/progress.h"
 #include "train/ranks.h"
 
@@ -78,14 +80,6 @@ void print_table(const std::vector<GateResult>& trials) {
   std::cout << "\n";
 }
 
-void write_json(const std::string& path, const nlohmann::ordered_json& json) {
-  if (path.empty()) return;
-  std::ofstream file(path);
-  // A path is any bytes; what is no UTF-8 in it becomes U+FFFD.
-  file << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
-  check(file.flush().good(), path, ": cannot be written");
-}
-
 // Ranks of one machine share its cores. context: how many share a row.
 Ranks meet(int64_t context) {
   Ranks ranks{.environment = read_environment()};
@@ -98,76 +92,120 @@ Ranks meet(int64_t context) {
   return ranks;
 }
 
-}  // namespace
-
-int eval_verb(const Arguments& arguments) {
-  std::string checkpoint, json_file, dtype = "float32", tasks = "ppl";
-  std::vector<std::string> files;
+struct EvalRequest {
+  std::string checkpoint, json_file, dtype = "float32";
+  std::vector<std::string> files, tasks{"ppl"};
   std::vector<int64_t> percents{10, 20, 30, 50};
   int64_t seq_len = 0, rows = 0, batch_size = 1, context = 1;
-  CLI::App app("perplexity of held-out text, by position in the document or under gates", "eval");
-  app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
-  app.add_option("--tasks", tasks,
-                 "what to measure: ppl, by position; gates: perplexity under taught gates beside other "
-                 "choices of as many blocks")
-      ->check(CLI::IsMember({"ppl", "gates"}));
-  app.add_option("--density", percents, "gates: per cent of the causal map, such as 10,20,30,50")
+  LongContextRequest long_context;
+
+  bool is_long_context() const { return tasks[0] != "ppl" && tasks[0] != "gates"; }
+};
+
+void add_held_out_options(CLI::App& app, EvalRequest& request) {
+  app.add_option("--density", request.percents, "gates: per cent of the causal map, such as 10,20,30,50")
       ->delimiter(',')
       ->check(CLI::Range(1, 100));
-  app.add_option("--data", files, "held-out text or token stores; default: the run's own held-out split");
-  app.add_option("--seq-len", seq_len, "tokens a row; default: the run's")->check(CLI::NonNegativeNumber);
-  app.add_option("--rows", rows, "rows to read, spread evenly; 0: all")->check(CLI::NonNegativeNumber);
-  app.add_option("--batch-size", batch_size, "rows a forward pass")->check(CLI::PositiveNumber);
-  app.add_option("--dtype", dtype, "dtype of matmuls and attention")
+  app.add_option("--data", request.files,
+                 "held-out text or token stores; default: the run's own held-out split");
+  app.add_option("--seq-len", request.seq_len, "tokens a row; default: the run's")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--rows", request.rows, "rows to read, spread evenly; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--batch-size", request.batch_size, "rows a forward pass")->check(CLI::PositiveNumber);
+  app.add_option("--dtype", request.dtype, "dtype of matmuls and attention")
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  app.add_option("--context-parallel-degree", context,
+  app.add_option("--context-parallel-degree", request.context,
                  "ranks that share a row, under `launch` and its like; the others have rows of their own")
       ->check(CLI::PositiveNumber);
-  app.add_option("--json", json_file, "write the figures here too");
-  if (!parse_arguments(app, arguments)) return 0;
+}
 
-  Ranks ranks = meet(context);
-  check(tasks == "ppl" || !ranks.world(), "--tasks gates runs on one rank, not on ", ranks.environment.world);
-  SavedModel saved = load_saved_model(checkpoint);
-  if (dtype == "bfloat16")
-    expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
+// That tasks go together, and that no option was given which they do not look at.
+void expect_tasks(const CLI::App& app, const EvalRequest& request) {
+  for (const std::string& task : request.tasks)
+    check(request.tasks.size() == 1 || (task != "ppl" && task != "gates"), "--tasks ",
+          join(request.tasks, ","), ": ", task, " is measured alone; passkey and niah go together");
+  const std::vector<std::string> held_out{
+      "--density", "--data", "--seq-len", "--rows", "--batch-size", "--dtype", "--context-parallel-degree"};
+  for (const std::string& name : request.is_long_context() ? held_out : long_context_options())
+    check(app.get_option(name)->count() == 0, name, ": is not for --tasks ", join(request.tasks, ","));
+}
+
+void eval_held_out(SavedModel& saved, const EvalRequest& request, Ranks& ranks) {
+  const int64_t context = request.context;
+  const bool bf16 = request.dtype == "bfloat16";
+  if (bf16) expect_ability(saved.config.model.attention, Ability::bfloat16, "--dtype bfloat16");
   if (context > 1) {
     expect_ability(saved.config.model.attention, Ability::context_parallel, "--context-parallel-degree");
     expect_heads_for_all(saved.config, context);
     ranks.mesh.heads = head_groups(ranks.mesh.context, context_method(saved.config));
   }
-  const data::Corpus corpus =
-      first_rank_first(ranks.world(), [&] { return held_out_corpus(saved, files); });  // it may tokenize
-  const data::ValidLoader loader(corpus, {.seq_len = seq_len ? seq_len : saved.config.training.seq_len,
-                                          .seed = static_cast<uint64_t>(saved.config.training.seed),
-                                          .varlen = saved.config.training.varlen});
-  expect_same_on_all(ranks,
-                     text("step ", saved.step, "\nrows ", loader.num_rows(), "\ntext of bytes ",
-                          loader.num_bytes(), "\n--rows ", rows, "\n--batch-size ", batch_size,
-                          "\n--context-parallel-degree ", context, "\n--dtype ", dtype),
-                     "what they evaluate");
-  const LossOptions options{.autocast_bf16 = dtype == "bfloat16"};
+  const data::Corpus corpus = first_rank_first(
+      ranks.world(), [&] { return held_out_corpus(saved, request.files); });  // it may tokenize
+  const data::ValidLoader loader(
+      corpus, {.seq_len = request.seq_len ? request.seq_len : saved.config.training.seq_len,
+               .seed = static_cast<uint64_t>(saved.config.training.seed),
+               .varlen = saved.config.training.varlen});
+  expect_same_on_all(
+      ranks,
+      text("step ", saved.step, "\nrows ", loader.num_rows(), "\ntext of bytes ", loader.num_bytes(),
+           "\n--rows ", request.rows, "\n--batch-size ", request.batch_size, "\n--context-parallel-degree ",
+           context, "\n--dtype ", request.dtype),
+      "what they evaluate");
+  const LossOptions options{.autocast_bf16 = bf16};
   EvaluationClock clock;
   ProgressLine line(stderr);
   const EvaluationProgress progress = [&](int64_t done, int64_t all) {
     if (ranks.first()) line.activity(clock.at(done, all));
     return true;
   };
-  if (tasks == "gates") {
-    const auto trials =
-        evaluate_gates(*saved.model, loader, parse_densities(percents), rows, batch_size, options, progress);
+  const auto report = [&](const auto& measured) {
     line.finish();
-    print_table(trials);
-    write_json(json_file, to_json(saved, trials));
-    return 0;
+    if (!ranks.first()) return;
+    print_table(measured);
+    if (!request.json_file.empty()) write_json(request.json_file, to_json(saved, measured));
+  };
+  if (request.tasks[0] == "gates") {
+    report(evaluate_gates(*saved.model, loader, parse_densities(request.percents), request.rows,
+                          request.batch_size, options, progress));
+    return;
   }
-  const Evaluation evaluation = evaluate(*saved.model, loader, rows, batch_size, options, progress,
-                                         ranks.mesh, context_plan(saved.config, saved.model, ranks.mesh));
-  line.finish();
+  const Evaluation evaluation =
+      evaluate(*saved.model, loader, request.rows, request.batch_size, options, progress, ranks.mesh,
+               context_plan(saved.config, saved.model, ranks.mesh));
   expect_tokens(evaluation);
-  if (!ranks.first()) return 0;
-  print_table(evaluation);
-  write_json(json_file, to_json(saved, evaluation));
+  report(evaluation);
+}
+
+}  // namespace
+
+int eval_verb(const Arguments& arguments) {
+  EvalRequest request;
+  CLI::App app(
+      "perplexity of held-out text, by position in the document or under gates; facts found in long texts",
+      "eval");
+  app.add_option("CHECKPOINT", request.checkpoint, "run, checkpoint folder or step folder")->required();
+  app.add_option("--tasks", request.tasks,
+                 "what to measure: ppl, by position; gates: perplexity under taught gates beside other "
+                 "choices of as many blocks; passkey, niah: a fact asked for behind a long text")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"ppl", "gates", "passkey", "niah"}));
+  add_held_out_options(app, request);
+  add_options(app, request.long_context);
+  app.add_option("--json", request.json_file, "write the figures here too");
+  if (!parse_arguments(app, arguments)) return 0;
+  expect_tasks(app, request);
+
+  Ranks ranks = meet(request.context);
+  check(request.tasks[0] == "ppl" || !ranks.world(), "--tasks ", join(request.tasks, ","),
+        " runs on one rank, not on ", ranks.environment.world);
+  SavedModel saved = load_saved_model(request.checkpoint);
+  if (request.is_long_context()) {
+    request.long_context.options.tasks = request.tasks;
+    eval_long_context(saved, request.long_context, request.json_file);
+  } else {
+    eval_held_out(saved, request, ranks);
+  }
   return 0;
 }
 

@@ -161,10 +161,16 @@ TEST(Plot, NamesThePackageWhenGnuplotIsMissing) {
 TEST(Plot, HeatMapsKeepEveryNumberAndAreDrawn) {
   const std::vector<plot::HeatMap> maps{
       {"it's a gate", "key block", "query", 2, 3, {0, 0.5f, 1, 0.25f, 0, 7}},
-      {"truth", "key block", "query", 1, 1, {1}}};
+      {"truth", "key block", "query", 1, 1, {1}, {"it's"}, {"512"}, std::pair{0.0, 1.0}}};
   const std::string script = plot::heat_maps_script("maps.png", maps);
   EXPECT_THAT(script, HasSubstr("$m0 << EOD\n0 0.5 1\n0.25 0 7\nEOD"));
   EXPECT_THAT(script, HasSubstr("set title 'it''s a gate'"));
+  EXPECT_THAT(script, HasSubstr("set xtics autofreq\nset ytics autofreq\nset xrange [-0.5:2.5]\n"
+                                "set yrange [1.5:-0.5]\nset cbrange [*:*]\nplot $m0"));
+  // gnuplot takes no image of one row or column.
+  EXPECT_THAT(script, HasSubstr("$m1 << EOD\n1 1\n1 1\nEOD"));
+  EXPECT_THAT(script, HasSubstr("set xtics ('it''s' 0)\nset ytics ('512' 0)\nset xrange [-0.5:0.5]\n"
+                                "set yrange [0.5:-0.5]\nset cbrange [0:1]\nplot $m1"));
   if (!has_gnuplot()) GTEST_SKIP() << "gnuplot is not installed";
   TemporaryFolder folder;
   plot::draw(folder.path("maps.png"),

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -128,23 +129,50 @@ std::string ranks_script(const std::string& output, const std::vector<Series>& s
                         "x with lines dt 2 lc rgb 'gray' title 'ideal', ");
 }
 
+namespace {
+
+// names: of the places 0, 1, ...; empty: gnuplot's own numbers.
+std::string tics(const std::vector<std::string>& names) {
+  if (names.empty()) return "autofreq";
+  std::string list;
+  for (size_t i = 0; i < names.size(); ++i) list += text(i > 0 ? ", " : "", quoted(names[i]), " ", i);
+  return "(" + list + ")";
+}
+
+// gnuplot draws no image of one row or one column: it is there twice then, the second time outside of the
+// axes.
+void matrix(std::ostream& out, const std::string& name, const HeatMap& map) {
+  out << name << " << EOD\n";
+  for (int64_t r = 0; r < std::max<int64_t>(map.rows, 2); ++r) {
+    const float* row = &map.values[static_cast<size_t>(std::min(r, map.rows - 1) * map.columns)];
+    for (int64_t c = 0; c < std::max<int64_t>(map.columns, 2); ++c)
+      out << (c > 0 ? " " : "") << row[std::min(c, map.columns - 1)];
+    out << "\n";
+  }
+  out << "EOD\n";
+}
+
+std::string colour_range(const HeatMap& map) {
+  return map.range ? text("[", map.range->first, ":", map.range->second, "]") : "[*:*]";
+}
+
+}  // namespace
+
 std::string heat_maps_script(const std::string& output, const std::vector<HeatMap>& maps) {
   std::ostringstream out;
   preamble(out, output, static_cast<int>(480 * maps.size()), 480);
-  for (size_t i = 0; i < maps.size(); ++i) {
-    out << "$m" << i << " << EOD\n";
-    for (int64_t r = 0; r < maps[i].rows; ++r)
-      for (int64_t c = 0; c < maps[i].columns; ++c)
-        out << maps[i].values[static_cast<size_t>(r * maps[i].columns + c)]
-            << (c + 1 < maps[i].columns ? " " : "\n");
-    out << "EOD\n";
-  }
+  for (size_t i = 0; i < maps.size(); ++i) matrix(out, text("$m", i), maps[i]);
   out << "set multiplot layout 1," << maps.size()
       << "\nset palette defined (0 'white', 0.2 '#9ecae1', 0.6 '#1f5fa8', 1 '#08204a')\n"
-         "unset key\nunset grid\nset yrange [] reverse\nset autoscale xfix\nset autoscale yfix\n";
-  for (size_t i = 0; i < maps.size(); ++i)
-    out << "set title " << quoted(maps[i].title) << "\nset xlabel " << quoted(maps[i].x) << "\nset ylabel "
-        << quoted(maps[i].y) << "\nplot $m" << i << " matrix with image\n";
+         "unset key\nunset grid\n";
+  for (size_t i = 0; i < maps.size(); ++i) {
+    const HeatMap& map = maps[i];
+    out << "set title " << quoted(map.title) << "\nset xlabel " << quoted(map.x) << "\nset ylabel "
+        << quoted(map.y) << "\nset xtics " << tics(map.x_tics) << "\nset ytics " << tics(map.y_tics)
+        << "\nset xrange [-0.5:" << static_cast<double>(map.columns) - 0.5 << "]\nset yrange ["
+        << static_cast<double>(map.rows) - 0.5 << ":-0.5]\nset cbrange " << colour_range(map) << "\nplot $m"
+        << i << " matrix with image\n";
+  }
   out << "unset multiplot\nset output\n";
   return out.str();
 }

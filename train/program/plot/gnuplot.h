@@ -1,7 +1,9 @@
 // Drawing through the gnuplot program.
 #pragma once
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "train/program/plot/series.h"
@@ -23,10 +25,12 @@ std::string ranks_script(const std::string& output, const std::vector<Series>& s
 struct HeatMap {
   std::string title, x, y;  // of the axes
   int64_t rows = 0, columns = 0;
-  std::vector<float> values;  // row-major
+  std::vector<float> values;                       // row-major
+  std::vector<std::string> x_tics, y_tics;         // of columns and rows; empty: their numbers
+  std::optional<std::pair<double, double>> range;  // of the colours; none: the values' own
 };
 
-// Heat maps side by side, each over its own range.
+// Heat maps side by side.
 std::string heat_maps_script(const std::string& output, const std::vector<HeatMap>& maps);
 
 // Draws into a file beside `output`, then renames it. `script` makes the script for a file name. `program`:
