@@ -143,7 +143,8 @@ class UnpackedStream : public ByteStream {
       got = stream_->read(head_.data() + size, static_cast<int64_t>(kKindBytes - size));
     head_.resize(size);
     const ForeignKind kind = foreign_kind(head_);
-    check<DataError>(kind.is.empty(), path, ": what is packed in it is ", kind.is, "; ", kind.advice);
+    check<DataError>(kind.is.empty(), path, ": what is packed in it is ", kind.is, "; ",
+                     advice_on(kind, path));
     check<DataError>(packing_of(head_) == Packing::none, path, ": is packed twice; unpack it once");
   }
   int64_t read(char* out, int64_t bytes) override {
@@ -167,7 +168,7 @@ std::unique_ptr<ByteStream> open_stream(const std::string& path) {
   std::string head(kKindBytes, '\0');
   head.resize(static_cast<size_t>(PlainStream(path).read(head.data(), kKindBytes)));
   const ForeignKind kind = foreign_kind(head);
-  check<DataError>(kind.is.empty(), path, ": is ", kind.is, ", which is not read; ", kind.advice);
+  check<DataError>(kind.is.empty(), path, ": is ", kind.is, ", which is not read; ", advice_on(kind, path));
   const Packing packing = packing_of(head);
   if (packing == Packing::gzip)
     return std::make_unique<UnpackedStream>(path, std::make_unique<GzipStream>(path));

@@ -16,6 +16,10 @@ struct Magic {
 
 constexpr std::string_view kUnpack = "unpack its files first";
 constexpr std::string_view kAsJsonLines = "write the text as JSONL";
+constexpr std::string_view kFromParquet =
+    "this makes JSONL of it: python3 -c \"import json, sys, pyarrow.parquet as p; [print(json.dumps(row, "
+    "default=str)) for part in p.ParquetFile(sys.argv[1]).iter_batches() for row in part.to_pylist()]\" "
+    "FILE > FILE.jsonl";
 
 constexpr std::array kMagics{
     Magic{0, "\xFD\x37zXZ\0"sv, {"packed with xz", "unpack it with `xz -d`, or pack it with gzip or zstd"}},
@@ -37,7 +41,7 @@ constexpr std::array kMagics{
     Magic{0, "7z\xBC\xAF\x27\x1C"sv, {"a 7z archive", kUnpack}},
     Magic{0, "Rar!\x1A\x07"sv, {"a rar archive", kUnpack}},
     Magic{257, "ustar"sv, {"a tar archive", kUnpack}},
-    Magic{0, "PAR1\x15"sv, {"a Parquet file", kAsJsonLines}},
+    Magic{0, "PAR1\x15"sv, {"a Parquet file", kFromParquet}},
     Magic{0, "ARROW1\0\0"sv, {"an Arrow file", kAsJsonLines}},
     Magic{0, "\x89HDF\r\n\x1A\n"sv, {"an HDF5 file", "a token store is named .h5"}},
 };
@@ -60,6 +64,17 @@ ForeignKind foreign_kind(std::string_view head) {
     if (head.size() > magic.at && head.substr(magic.at).starts_with(magic.bytes)) return magic.kind;
   }
   return {};
+}
+
+std::string advice_on(const ForeignKind& kind, const std::string& path) {
+  std::string quoted = "'";
+  for (const char c : path) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  quoted += '\'';
+  std::string advice(kind.advice);
+  constexpr std::string_view kName = "FILE";
+  for (size_t at = 0; (at = advice.find(kName, at)) != std::string::npos; at += quoted.size())
+    advice.replace(at, kName.size(), quoted);
+  return advice;
 }
 
 }  // namespace longreach::data

@@ -9,6 +9,8 @@ namespace longreach::data {
 namespace {
 
 using namespace testing;
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -67,6 +69,12 @@ TEST(ByteStream, KnowsPackedFilesByTheirContent) {
       EXPECT_THAT(message, HasSubstr(expected));
     }
   }
+  const std::string parquet = folder.write("it's.txt", "PAR1\x15....");
+  std::string quoted = "'" + parquet + "'";
+  quoted.replace(quoted.find("it's"), 4, "it'\\''s");
+  EXPECT_THAT(error_of([&] { stream_of(parquet); }),
+              AllOf(HasSubstr("a Parquet file, which is not read"), HasSubstr("python3 -c \"import json"),
+                    EndsWith("\" " + quoted + " > " + quoted + ".jsonl")));
   EXPECT_THAT(error_of([&] { stream_of(folder.write("c.gz", gzip(zstd(text)))); }),
               HasSubstr("packed twice"));
   EXPECT_THAT(error_of([&] { stream_of(folder.write("d.GZ", text)); }), HasSubstr("name ends in .gz"));
