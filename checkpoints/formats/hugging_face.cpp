@@ -10,6 +10,7 @@
 
 #include "checkpoints/formats/hugging_face_config.h"
 #include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/joined_tensors.h"
 #include "checkpoints/formats/renamed_tensors.h"
 #include "checkpoints/formats/torch_file.h"
 #include "checkpoints/sharded_tensors.h"
@@ -23,43 +24,59 @@ namespace fs = std::filesystem;
 constexpr const char* kWeights = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr const char* kPickled = "pytorch_model.bin";
+constexpr const char* kPickledIndex = "pytorch_model.bin.index.json";
 
-// The files of an index, each once, and that each holds what the index says.
-std::vector<std::string> shards_of(const std::string& folder, const nlohmann::json& map) {
+// The files of an index, each once.
+std::vector<std::string> shards_of(const std::string& folder, const std::string& index,
+                                   const nlohmann::json& map) {
   std::set<std::string> files;
   for (const auto& item : map.items()) {
     const bool plain =
         item.value().is_string() && item.value().get<std::string>().find('/') == std::string::npos;
-    check<CheckpointError>(plain, one_line(text(folder, "/", kIndex, ": weight_map: `", item.key(),
+    check<CheckpointError>(plain, one_line(text(index, ": weight_map: `", item.key(),
                                                 "`: expected the name of a file in this folder")));
     files.insert(item.value().get<std::string>());
   }
-  check<CheckpointError>(!files.empty(), folder, "/", kIndex, ": weight_map: expected names of files");
+  check<CheckpointError>(!files.empty(), index, ": weight_map: expected names of files");
   std::vector<std::string> paths;
   for (const std::string& file : files) paths.push_back(folder + "/" + file);
   return paths;
 }
 
+// That the files hold what the index says, and nothing else.
+void expect_indexed(const TensorSource& tensors, const std::string& index, const nlohmann::json& map) {
+  for (const auto& item : map.items())
+    check<CheckpointError>(tensors.contains(item.key()),
+                           one_line(text(index, ": `", item.key(), "`: ", item.value().get<std::string>(),
+                                         " does not hold it")));
+  for (const std::string& name : tensors.names())
+    check<CheckpointError>(map.contains(name),
+                           one_line(text(index, ": weight_map has no `", name, "`, which a file holds")));
+}
+
+std::shared_ptr<const TensorSource> open_indexed(const std::string& folder, const std::string& name) {
+  const std::string index = folder + "/" + name;
+  const nlohmann::json json = hugging_face_json(index);
+  const auto map = json.find("weight_map");
+  check<CheckpointError>(map != json.end() && map->is_object(), index, ": `weight_map`: expected a table");
+  const std::vector<std::string> shards = shards_of(folder, index, *map);
+  std::shared_ptr<const TensorSource> tensors;
+  if (name == kPickledIndex)
+    tensors = std::make_shared<JoinedTensors>(shards);
+  else
+    tensors = std::make_shared<ShardedTensors>(shards, ShardedTensors::Parts::kWhole);
+  expect_indexed(*tensors, index, *map);
+  return tensors;
+}
+
 std::shared_ptr<const TensorSource> open_weights(const std::string& folder) {
-  const bool indexed = fs::exists(folder + "/" + kIndex);
-  if (!indexed && !fs::exists(folder + "/" + kWeights))
-    return std::make_shared<TorchFile>(folder + "/" + kPickled);
-  if (!indexed)
+  const auto has = [&](const char* name) { return fs::exists(folder + "/" + name); };
+  if (has(kIndex)) return open_indexed(folder, kIndex);
+  if (has(kWeights))
     return std::make_shared<ShardedTensors>(std::vector{folder + "/" + kWeights},
                                             ShardedTensors::Parts::kWhole);
-  const nlohmann::json index = hugging_face_json(folder + "/" + kIndex);
-  const auto map = index.find("weight_map");
-  check<CheckpointError>(map != index.end() && map->is_object(), folder, "/", kIndex,
-                         ": `weight_map`: expected a table");
-  auto tensors = std::make_shared<ShardedTensors>(shards_of(folder, *map), ShardedTensors::Parts::kWhole);
-  for (const auto& item : map->items())
-    check<CheckpointError>(tensors->contains(item.key()),
-                           one_line(text(folder, "/", kIndex, ": `", item.key(),
-                                         "`: ", item.value().get<std::string>(), " does not hold it")));
-  for (const std::string& name : tensors->names())
-    check<CheckpointError>(map->contains(name), one_line(text(folder, "/", kIndex, ": weight_map has no `",
-                                                              name, "`, which a file holds")));
-  return tensors;
+  if (has(kPickledIndex)) return open_indexed(folder, kPickledIndex);
+  return std::make_shared<TorchFile>(folder + "/" + kPickled);
 }
 
 // Those that are understood are short; expressions see no others.
@@ -156,7 +173,7 @@ std::map<std::string, std::string> tokenizer_files(const std::string& folder) {
 
 bool is_hugging_face_model(const std::string& folder) {
   const auto has = [&](const char* name) { return fs::exists(fs::path(folder) / name); };
-  return has("config.json") && (has(kWeights) || has(kIndex) || has(kPickled));
+  return has("config.json") && (has(kWeights) || has(kIndex) || has(kPickled) || has(kPickledIndex));
 }
 
 ForeignModel open_hugging_face_model(const std::string& folder, const std::set<std::string>& ignored) {

@@ -267,5 +267,38 @@ TEST(Import, ReadsOlderSpellings) {
     EXPECT_EQ(parameter.scalar_type(), at::kFloat);
 }
 
+// pytorch_model.bin in two files, with their index. in_both: they share a tensor.
+std::string in_pickled_shards(const TemporaryFolder& folder, bool in_both = false) {
+  const std::string copy = copy_of("llama", folder);
+  std::vector<std::pair<std::string, at::Tensor>> shards[2];
+  std::string map;
+  {
+    const SafetensorsFile file(copy + "/model.safetensors");
+    for (const auto& [name, entry] : file.entries()) {
+      const size_t shard = shards[0].size() > shards[1].size() ? 1 : 0;
+      shards[shard].emplace_back(name, file.tensor(name));
+      map += text(map.empty() ? "" : ", ", "\"", name, "\": \"shard-", shard, ".bin\"");
+    }
+  }
+  if (in_both) shards[1].push_back(shards[0].front());
+  for (size_t i = 0; i < 2; ++i) write_torch_file(text(copy, "/shard-", i, ".bin"), shards[i]);
+  folder.write("llama/pytorch_model.bin.index.json", "{\"weight_map\": {" + map + "}}");
+  fs::remove(copy + "/model.safetensors");
+  return copy;
+}
+
+TEST(Import, ReadsPickledShards) {
+  const TemporaryFolder folder, doubled, missing;
+  EXPECT_EQ(verified(in_pickled_shards(folder), logits_of("llama")), 0);
+  test::expect_error<CheckpointError>("shard-1.bin: `",
+                                      [&] { load_saved_model(in_pickled_shards(doubled, true)); });
+  const std::string copy = in_pickled_shards(missing);
+  replace_in(copy + "/pytorch_model.bin.index.json", "\"model.norm.weight\"", "\"model.nrm.weight\"");
+  test::expect_error<CheckpointError>("pytorch_model.bin.index.json: `model.nrm.weight`: shard-",
+                                      [&] { load_saved_model(copy); });
+  fs::remove(copy + "/shard-1.bin");
+  test::expect_error<CheckpointError>("shard-1.bin", [&] { load_saved_model(copy); });
+}
+
 }  // namespace
 }  // namespace longreach
