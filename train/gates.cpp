@@ -56,6 +56,11 @@ bool is_gate_parameter(std::string_view name) {
   });
 }
 
+bool holds_gates(const std::string& path) {
+  if (fs::is_directory(path)) return fs::exists(gate_file(path));
+  return fs::is_regular_file(path) && (path.ends_with(".pth") || path.ends_with(".safetensors"));
+}
+
 void freeze_all_but_gates(Transformer& model) {
   for (auto& item : model.named_parameters()) item.value().set_requires_grad(is_gate_parameter(item.key()));
 }

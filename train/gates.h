@@ -12,6 +12,10 @@ namespace longreach {
 // Whether a parameter belongs to a gate (model.layers.I.self_attn.GATE.*).
 bool is_gate_parameter(std::string_view name);
 
+// Whether `path` is a file of tensors by its name (.pth, .safetensors), or a folder that holds the authors'
+// file in either form.
+bool holds_gates(const std::string& path);
+
 // Leaves the gates trainable and nothing else.
 void freeze_all_but_gates(Transformer& model);
 

@@ -1,5 +1,6 @@
 #include "train/import.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +9,7 @@
 #include "checkpoints/formats/peft_reader.h"
 #include "checkpoints/new_folder.h"
 #include "train/finite.h"
+#include "train/gates.h"
 #include "train/model_origin.h"
 #include "train/probe_logits.h"
 #include "train/saved_model.h"
@@ -40,12 +42,28 @@ SavedModel adapted_model(const std::string& source, const ImportOptions& options
   return model;
 }
 
+// Taught gates in their authors' file: they replace those of the base.
+SavedModel gated_model(const std::string& source, const ImportOptions& options) {
+  check<UserError>(!options.base.empty(), one_line(source),
+                   ": holds gates; --base says which model they are for");
+  SavedModel model = load_saved_model(open_origin(options.base, options.ignored));
+  const auto parameters = model.model->named_parameters();
+  check<ConfigError>(std::any_of(parameters.begin(), parameters.end(),
+                                 [](const auto& item) { return is_gate_parameter(item.key()); }),
+                     one_line(options.base), ": has no gates (no layer of ", kinds_with_gates(),
+                     "); a run with such layers that takes ", one_line(source),
+                     " as distillation.gates makes them");
+  load_gates(*model.model, source);
+  return model;
+}
+
 SavedModel source_model(const std::string& source, const ImportOptions& options) {
   if (is_adapter(source)) return adapted_model(source, options);
-  check<UserError>(options.base.empty(), "--base: ", one_line(source), " holds no adapters");
+  if (!is_foreign_model(source) && holds_gates(source)) return gated_model(source, options);
+  check<UserError>(options.base.empty(), "--base: ", one_line(source), " holds no adapters and no gates");
   check<CheckpointError>(is_foreign_model(source), one_line(source),
                          ": is no model of another program; expected a Hugging Face folder (config.json and "
-                         "model.safetensors), a GGUF file, or adapters of PEFT with --base");
+                         "model.safetensors), a GGUF file, or adapters of PEFT or taught gates with --base");
   return load_saved_model(open_origin(source, options.ignored));
 }
 

@@ -9,7 +9,7 @@ namespace longreach {
 struct ImportOptions {
   std::set<std::string> ignored;  // keys of the model's config that have no effect
   bool allow_nonfinite = false;   // weights that are NaN or infinite stay so
-  std::string base;               // of adapters: the model they are for, as open_origin takes it
+  std::string base;               // of adapters and gates: the model they are for, as open_origin takes it
 };
 
 struct Imported {
@@ -19,7 +19,8 @@ struct Imported {
 };
 
 // Writes folder/step-00000000: weights in float32, config, tokenizer; of adapters (a folder of PEFT) the base
-// with them beside its projections. The folder appears whole or not at all.
+// with them beside its projections, of gates (load_gates) the base with them in place of its own. The folder
+// appears whole or not at all.
 // Needs memory for the model and its largest tensor. Throws ConfigError or CheckpointError naming file and
 // field: `source` is no model, the folder exists, what open_foreign_model refuses, a weight that is not
 // finite; Error when the checkpoint computes something else than its source.

@@ -18,7 +18,7 @@ int import_verb(const Arguments& arguments) {
   app.add_option(
          "SOURCE", source,
          text("a Hugging Face folder (llama, mistral, qwen2, qwen3, minimax) or a GGUF file, a folder of "
-              "PEFT's adapters, or the name of a model to fetch: ",
+              "PEFT's adapters, the authors' file of taught gates, or the name of a model to fetch: ",
               join(data::model_names())))
       ->required();
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
@@ -26,7 +26,7 @@ int import_verb(const Arguments& arguments) {
                  "a key of its config that has no effect on what it computes; may be given more than once")
       ->allow_extra_args(false);
   app.add_option("--base", options.base,
-                 "the model that adapters are for: a run, a checkpoint or another program's model");
+                 "the model that adapters or gates are for: a run, a checkpoint or another program's model");
   app.add_flag("--allow-nonfinite", options.allow_nonfinite, "take weights that are NaN or infinite");
   if (!parse_arguments(app, arguments)) return 0;
   options.ignored = {ignored.begin(), ignored.end()};

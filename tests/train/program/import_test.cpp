@@ -19,7 +19,10 @@
 #include "layers/basic/module.h"
 #include "tests/support/errors.h"
 #include "tests/support/live_bytes.h"
+#include "tests/support/saved_model.h"
+#include "tests/support/small_model.h"
 #include "train/base_model.h"
+#include "train/gates.h"
 #include "train/model_origin.h"
 #include "train/program/verify_model.h"
 #include "train/saved_model.h"
@@ -298,6 +301,48 @@ TEST(Import, ReadsPickledShards) {
                                       [&] { load_saved_model(copy); });
   fs::remove(copy + "/shard-1.bin");
   test::expect_error<CheckpointError>("shard-1.bin", [&] { load_saved_model(copy); });
+}
+
+// A model with one layer that has a gate and one that has none.
+RunConfig gated_config() {
+  RunConfig config;
+  config.model = test::small_model();
+  SeerConfig seer;
+  seer.block_size = 16;
+  seer.gate_hidden = 8;
+  config.model.attention = {{"0", seer}, {"1", DenseConfig{}}};
+  return config;
+}
+
+TEST(Import, TakesGatesOfTheirAuthorsFile) {
+  const TemporaryFolder folder;
+  const std::string base = test::save_untrained(gated_config(), folder.path("base"));
+  const SavedModel other = load_saved_model(test::save_untrained(gated_config(), folder.path("other")));
+  {
+    const at::NoGradGuard no_grad;
+    for (auto& item : other.model->named_parameters()) item.value().add_(0.5);
+  }
+  const std::string gates = write_gates(*other.model, "other", folder.path("gates"));
+  for (const std::string& source : {gates, folder.path("gates")}) {
+    const std::string target = folder.path(source == gates ? "by_file" : "by_folder");
+    const Imported imported = import_model(source, target, {.ignored = {}, .base = base});
+    EXPECT_EQ(imported.difference, 0.0);
+    const SavedModel made = load_saved_model(target), before = load_saved_model(base);
+    int64_t taken = 0;
+    for (const auto& item : made.model->named_parameters()) {
+      const bool gate = is_gate_parameter(item.key());
+      taken += gate ? 1 : 0;
+      const auto& from = gate ? other : before;
+      EXPECT_TRUE(at::equal(item.value(), from.model->named_parameters()[item.key()])) << item.key();
+    }
+    EXPECT_GT(taken, 0);
+  }
+  test::expect_error<UserError>("holds gates; --base says which model they are for",
+                                [&] { import_model(gates, folder.path("new"), {}); });
+  test::expect_error<ConfigError>("llama: has no gates (no layer of ", [&] {
+    import_model(gates, folder.path("new"), {.ignored = {}, .base = kModels + "llama"});
+  });
+  EXPECT_FALSE(fs::exists(folder.path("new")));
 }
 
 }  // namespace
