@@ -10,6 +10,7 @@
 #include "core/temporary_folder.h"
 #include "tests/support/errors.h"
 #include "tests/support/program.h"
+#include "train/chat_form.h"
 #include "train/program/long_context_report.h"
 
 namespace longreach {
@@ -75,7 +76,7 @@ TEST(LongContext, CountsTheAnswersThatAreRight) {
       // A normed unit vector of 288 has the length sqrt(288): that is the logit of what is said.
       const double said = std::log1p(256 * std::exp(-std::sqrt(288.0)));
       if (wanted)
-        EXPECT_NEAR(answer.nll, said, 1e-6);
+        EXPECT_NEAR(answer.nll, said, 4e-6);  // of logits near 17 in float32
       else
         EXPECT_GT(answer.nll, 2.0);
     }
@@ -123,6 +124,29 @@ TEST(LongContext, RefusesBeforeItComputes) {
   test::expect_error<DataError>("/nowhere.txt: ", evaluate(saved));
   const SavedModel silent{.path = "silent", .config = saved.config, .model = saved.model};
   test::expect_error<CheckpointError>("silent: the model came without a tokenizer", evaluate(silent));
+}
+
+TEST(LongContext, PromptsGoThroughTheTemplateThatCameWithTheModel) {
+  SavedModel saved{.path = "model"};
+  EXPECT_FALSE(chat_form(saved).has_value());
+  saved.texts["tokenizer/tokenizer_config.json"] = "{\"eos_token\": \"</s>\"}";
+  EXPECT_FALSE(chat_form(saved).has_value());
+  const std::string chat =
+      "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+      "{% if add_generation_prompt %}<assistant>{% endif %}{{ strftime_now('%Y') }}";
+  nlohmann::json config{{"bos_token", {{"content", "<s>"}}}, {"eos_token", "</s>"}, {"chat_template", chat}};
+  saved.texts["tokenizer/tokenizer_config.json"] = config.dump();
+  const std::string expected = "<s><user>Where?</s><assistant>2024It is";
+  EXPECT_EQ(chat_form(saved).value()("Where?", "It is"), expected);
+  config["chat_template"] = {{{"name", "tools"}, {"template", "no"}},
+                             {{"name", "default"}, {"template", chat}}};
+  saved.texts["tokenizer/tokenizer_config.json"] = config.dump();
+  EXPECT_EQ(chat_form(saved).value()("Where?", "It is"), expected);
+  saved.texts["tokenizer/chat_template.jinja"] = "{{ messages[0].content }}: ";
+  EXPECT_EQ(chat_form(saved).value()("Where?", "It is"), "Where?: It is");
+  saved.texts["tokenizer/chat_template.jinja"] = "\n{% include 'x' %}";
+  test::expect_error<DataError>("model/tokenizer/chat_template.jinja: chat_template, line 2",
+                                [&] { chat_form(saved); });
 }
 
 LongContextCell cell(int64_t length, double depth, std::vector<std::pair<bool, double>> answers) {

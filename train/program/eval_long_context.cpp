@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <iostream>
 
+#include "train/chat_form.h"
 #include "train/program/long_context_report.h"
 #include "train/progress.h"
 
 namespace longreach {
 
 const std::vector<std::string>& long_context_options() {
-  static const std::vector<std::string> names{"--lengths", "--depths",   "--samples",
-                                              "--seed",    "--haystack", "--out"};
+  static const std::vector<std::string> names{"--lengths",  "--depths",  "--samples", "--seed",
+                                              "--haystack", "--no-chat", "--out"};
   return names;
 }
 
@@ -27,21 +28,25 @@ void add_options(CLI::App& app, LongContextRequest& request) {
   app.add_option("--seed", options.seed, "passkey, niah: the same seed asks the same");
   app.add_option("--haystack", options.haystack,
                  "niah: a text file in which to hide the needle; default: the sentences of passkey");
+  app.add_flag("--no-chat", request.no_chat,
+               "passkey, niah: plain prompts, whether the model came with a chat template or not");
   app.add_option("--out", request.out,
                  "passkey, niah: folder for long_context.json, long_context.md and a heat map of each task");
 }
 
-void eval_long_context(const SavedModel& saved, const LongContextRequest& request,
-                       const std::string& json_file) {
+void eval_long_context(const SavedModel& saved, LongContextRequest request, const std::string& json_file) {
   const std::vector<std::string>& tasks = request.options.tasks;
   check(request.options.haystack.empty() || std::find(tasks.begin(), tasks.end(), "niah") != tasks.end(),
         "--haystack: is for niah, and --tasks has ", join(tasks, ","));
+  const auto chat = request.no_chat ? std::nullopt : chat_form(saved);
+  if (chat) request.options.form = *chat;
   EvaluationClock clock;
   ProgressLine line(stderr);
   const auto cells = evaluate_long_context(
       saved, request.options, [&](int64_t done, int64_t all) { line.activity(clock.at(done, all)); });
   line.finish();
-  const auto json = to_json(saved, request.options, false, cells);
+  const auto json = to_json(saved, request.options, chat.has_value(), cells);
+  std::cout << (chat ? "prompts in the model's chat template\n\n" : "plain prompts\n\n");
   std::cout << to_tables(request.options, cells);
   if (!json_file.empty()) write_json(json_file, json);
   if (request.out.empty()) return;
