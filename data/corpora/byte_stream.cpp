@@ -143,8 +143,7 @@ class UnpackedStream : public ByteStream {
       got = stream_->read(head_.data() + size, static_cast<int64_t>(kKindBytes - size));
     head_.resize(size);
     const ForeignKind kind = foreign_kind(head_);
-    check<DataError>(kind.is.empty(), path, ": what is packed in it is ", kind.is, "; ",
-                     advice_on(kind, path));
+    check<DataError>(kind.is.empty(), path, ": what is packed in it is ", kind.is, "; unpack it first");
     check<DataError>(packing_of(head_) == Packing::none, path, ": is packed twice; unpack it once");
   }
   int64_t read(char* out, int64_t bytes) override {

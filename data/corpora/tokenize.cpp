@@ -39,8 +39,9 @@ std::vector<InputFile> expand(const std::vector<std::string>& inputs, const std:
       check<DataError>(::stat(path.c_str(), &status) == 0, path, ": cannot be read");
       check<DataError>(!holds_tokens(path), path, ": holds tokens, expected text");
       const std::string name = plain_name(path);
-      check<DataError>(!name.ends_with(".parquet") && !name.ends_with(".arrow"), path,
-                       ": Parquet and Arrow are not read; write the text as JSONL");
+      const bool tables = name.ends_with(".parquet") || name.ends_with(".arrow");
+      if (tables) open_stream(path);  // refuses them, and says what makes text of them
+      check<DataError>(!tables, path, ": its name is that of a table, but it holds none that is known");
       files.push_back({path, status.st_size, status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec,
                        record_form(path, text_key)});
     }

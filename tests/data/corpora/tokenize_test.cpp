@@ -137,6 +137,20 @@ TEST(Tokenize, ReadsArraysOfJson) {
     EXPECT_THAT(error_of([&] { store_of({folder.write("e.json", content)}, folder); }), HasSubstr(expected));
 }
 
+TEST(Tokenize, SaysWhatMakesTextOfTables) {
+  const TemporaryFolder folder;
+  const auto refusal = [&](const std::string& name, const std::string& content) {
+    const std::string path = folder.write(name, content);
+    return error_of([&] { store_of({path}, folder); });
+  };
+  EXPECT_THAT(refusal("a.parquet", "PAR1\x15...."),
+              HasSubstr("is a Parquet file, which is not read; this makes"));
+  EXPECT_THAT(refusal("a", "PAR1\x15...."), HasSubstr("is a Parquet file, which is not read; this makes"));
+  EXPECT_THAT(refusal("b.arrow", std::string("ARROW1\0\0", 8)), HasSubstr("write the text as JSONL"));
+  EXPECT_THAT(refusal("c.parquet", "text"), HasSubstr("its name is that of a table, but it holds none"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path("store.h5")));
+}
+
 TEST(Tokenize, RefusesExamplesWithoutALabel) {
   const TemporaryFolder folder;
   const std::string line = "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n";
