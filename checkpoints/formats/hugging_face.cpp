@@ -10,6 +10,7 @@
 
 #include "checkpoints/formats/hugging_face_config.h"
 #include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/hugging_face_names.h"
 #include "checkpoints/formats/joined_tensors.h"
 #include "checkpoints/formats/renamed_tensors.h"
 #include "checkpoints/formats/torch_file.h"
@@ -79,25 +80,8 @@ std::shared_ptr<const TensorSource> open_weights(const std::string& folder) {
   return std::make_shared<TorchFile>(folder + "/" + kPickled);
 }
 
-// Those that are understood are short; expressions see no others.
+// Names that are understood are short; expressions see no others.
 constexpr size_t kLongestName = 200;
-
-bool follows_from_config(const std::string& name) {
-  static const std::regex buffers(
-      R"(model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq|)"
-      R"(model\.layers\.\d+\.self_attn\.(slope_rate|query_decay|key_decay|diagonal_decay)|)"
-      R"(model\.layers\.\d+\.(block_sparse_moe|mlp)\.gate\.weight)");
-  return name.size() <= kLongestName && std::regex_match(name, buffers);
-}
-
-// Ours for the feed-forward block of MiniMax's only expert.
-std::string name_of(const std::string& theirs) {
-  static const std::regex expert(R"((model\.layers\.\d+)\.block_sparse_moe\.experts\.0\.(w[123])\.weight)");
-  std::smatch found;
-  if (theirs.size() > kLongestName || !std::regex_match(theirs, found, expert)) return theirs;
-  const std::string part = found[2] == "w1" ? "gate_proj" : found[2] == "w2" ? "down_proj" : "up_proj";
-  return found[1].str() + ".mlp." + part + ".weight";
-}
 
 // MiniMax's expert as transformers holds it in memory: [1, 2 I, C] and [1, C, I].
 bool add_packed_expert(const std::string& name, const std::string& theirs, const TensorSource& source,
@@ -147,7 +131,7 @@ std::shared_ptr<const TensorSource> under_our_names(std::shared_ptr<const Tensor
       continue;
     }
     if (add_packed_expert(name, theirs, *weights, *tensors)) continue;
-    tensors->add(name_of(name), theirs);
+    tensors->add(our_name(name), theirs);
   }
   return tensors;
 }

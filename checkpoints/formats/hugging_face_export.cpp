@@ -6,6 +6,7 @@
 
 #include "checkpoints/checked_file.h"
 #include "checkpoints/formats/hugging_face_family.h"
+#include "checkpoints/formats/hugging_face_names.h"
 #include "checkpoints/formats/longreach_code.h"
 #include "checkpoints/safetensors.h"
 #include "core/error.h"
@@ -21,13 +22,22 @@ std::string dtype_name(at::ScalarType dtype) {
 
 Json id_or_null(const std::optional<int64_t>& id) { return id ? Json(*id) : Json(); }
 
-bool has_family(const ModelConfig& config) {
+// The family that a model is written as; "longreach" where there is none.
+std::string family_of(const ModelConfig& config) {
   try {
-    hugging_face_family(config);
-    return true;
+    return hugging_face_family(config);
   } catch (const ConfigError&) {
-    return false;
+    return kLongreachType;
   }
+}
+
+// What follows from the config stays exact: a slope rounded to bfloat16 is another decay.
+at::ScalarType dtype_of(const std::string& name, at::ScalarType weights) {
+  return follows_from_config(name) ? at::kFloat : weights;
+}
+
+int64_t bytes_of(const std::string& name, const at::Tensor& tensor, at::ScalarType weights) {
+  return tensor.numel() * static_cast<int64_t>(c10::elementSize(dtype_of(name, weights)));
 }
 
 void write_text(const std::string& path, const std::string& contents) {
@@ -37,12 +47,12 @@ void write_text(const std::string& path, const std::string& contents) {
 }
 
 // Which tensors share a file: as many as fit, in their order.
-std::vector<NamedTensors> shards_of(const NamedTensors& tensors, int64_t element, int64_t limit) {
+std::vector<NamedTensors> shards_of(const NamedTensors& tensors, const HuggingFaceExport& options) {
   std::vector<NamedTensors> shards(1);
   int64_t bytes = 0;
   for (const auto& item : tensors) {
-    const int64_t own = item.second.numel() * element;
-    if (bytes > 0 && bytes + own > limit) {
+    const int64_t own = bytes_of(item.first, item.second, options.dtype);
+    if (bytes > 0 && bytes + own > options.shard_bytes) {
       shards.emplace_back();
       bytes = 0;
     }
@@ -60,15 +70,14 @@ std::string shard_name(size_t shard, size_t shards) {
 }
 
 void write_weights(const NamedTensors& tensors, const HuggingFaceExport& options, const std::string& folder) {
-  const auto element = static_cast<int64_t>(c10::elementSize(options.dtype));
-  std::vector<NamedTensors> shards = shards_of(tensors, element, options.shard_bytes);
+  std::vector<NamedTensors> shards = shards_of(tensors, options);
   Json index{{"metadata", {{"total_size", 0}}}, {"weight_map", Json::object()}};
   int64_t total = 0;
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shard_name(i, shards.size());
     for (auto& [key, tensor] : shards[i]) {
-      tensor = tensor.to(options.dtype);
-      total += tensor.numel() * element;
+      total += bytes_of(key, tensor, options.dtype);
+      tensor = tensor.to(dtype_of(key, options.dtype));
       index["weight_map"][key] = name;
     }
     write_safetensors(folder + "/" + name, shards[i], {{"format", "pt"}});
@@ -81,12 +90,13 @@ void write_weights(const NamedTensors& tensors, const HuggingFaceExport& options
 }  // namespace
 
 void expect_hugging_face(const ModelConfig& config) {
-  if (!has_family(config)) longreach_code(config);
+  if (family_of(config) == kLongreachType) longreach_code(config);
 }
 
 void write_hugging_face(const ModelConfig& config, const NamedTensors& tensors,
                         const HuggingFaceExport& options, const std::string& folder) {
-  const bool known = has_family(config);
+  const std::string family = family_of(config);
+  const bool known = family != kLongreachType;
   Json json = known ? hugging_face_keys(config) : longreach_config(config);
   json["bos_token_id"] = id_or_null(options.bos);
   json["eos_token_id"] = id_or_null(options.eos);
@@ -99,7 +109,7 @@ void write_hugging_face(const ModelConfig& config, const NamedTensors& tensors,
                         {"bos_token_id", json["bos_token_id"]},
                         {"eos_token_id", json["eos_token_id"]}};
   files.emplace("generation_config.json", generation.dump(2) + "\n");
-  write_weights(tensors, options, folder);
+  write_weights(hugging_face_tensors(family, config, tensors), options, folder);
   for (const auto& [name, contents] : files) write_text(folder + "/" + name, contents);
 }
 

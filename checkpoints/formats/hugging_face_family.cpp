@@ -4,6 +4,7 @@
 #include <cmath>
 #include <variant>
 
+#include "checkpoints/formats/hugging_face_names.h"
 #include "core/error.h"
 
 namespace longreach {
@@ -15,7 +16,7 @@ using Json = nlohmann::ordered_json;
 template <class... What>
 void expect_known(bool known, const What&... what) {
   check<ConfigError>(known, what...,
-                     ": no family that transformers knows (llama, mistral, qwen2, qwen3) has it");
+                     ": no family that transformers knows (llama, mistral, qwen2, qwen3, minimax) has it");
 }
 
 // The window of each layer, 0 where it sees everything.
@@ -35,40 +36,72 @@ std::vector<int64_t> windows_of(const ModelConfig& config) {
   return windows;
 }
 
+// Whether each layer is one of MiniMax's lightning ones; the others are dense.
+std::vector<bool> lightning_layers(const ModelConfig& config) {
+  std::vector<bool> lightning;
+  for (const AttentionConfig& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {
+    const std::string where =
+        text("model.residual = \"minimax\" beside model.attention: layer ", lightning.size(), ": ");
+    const auto* dense = std::get_if<DenseConfig>(&layer);
+    const auto* linear = std::get_if<LightningConfig>(&layer);
+    expect_known(dense || linear, where, "kind = \"", kind_of(layer), "\"");
+    expect_known(linear || dense->rope, where, "rope = false");
+    if (linear) {
+      expect_known(linear->form == "minimax", where, "form = \"", linear->form, "\"");
+      expect_known(linear->decay == "auto" || linear->decay == "minimax", where, "decay = \"", linear->decay,
+                   "\"");
+      expect_known(!linear->uses_lrpe(static_cast<int64_t>(lightning.size())), where, "lrpe = \"",
+                   linear->lrpe, "\"");
+    }
+    lightning.push_back(linear != nullptr);
+  }
+  return lightning;
+}
+
 void expect_known_options(const ModelConfig& config) {
   expect_known(config.norm == "rmsnorm", "model.norm = \"", config.norm, "\"");
   expect_known(config.mlp == "swiglu", "model.mlp = \"", config.mlp, "\"");
   expect_known(config.embedding_scale == 1.0, "model.embedding_scale = ", config.embedding_scale);
-  expect_known(config.residual.form == "prenorm", "model.residual = \"", config.residual.form, "\"");
 }
 
 struct Family {
   std::string type, architecture;
   std::vector<int64_t> windows;
+  std::vector<bool> lightning;  // minimax alone
   bool every_layer_slides() const { return std::find(windows.begin(), windows.end(), 0) == windows.end(); }
   int64_t window() const { return *std::max_element(windows.begin(), windows.end()); }
 };
 
+Family minimax(const ModelConfig& config) {
+  const char* beside = " beside model.residual = \"minimax\"";
+  expect_known(!config.qk_norm, "model.qk_norm", beside);
+  expect_known(!config.attention_bias, "model.attention_bias", beside);
+  expect_known(!config.attention_output_bias, "model.attention_output_bias", beside);
+  expect_known(!config.mlp_bias, "model.mlp_bias", beside);
+  return {"minimax", "MiniMaxForCausalLM", {}, lightning_layers(config)};
+}
+
 Family family_of(const ModelConfig& config) {
   expect_known_options(config);
+  if (config.residual.form == "minimax") return minimax(config);
   Family family{.windows = windows_of(config)};
   const bool inputs = config.attention_bias, output = config.attention_output_bias;
   expect_known(inputs || !output, "model.attention_output_bias = true without model.attention_bias");
   if (config.qk_norm) {
     expect_known(inputs == output, "model.qk_norm beside biases on q, k, v alone");
     expect_known(!config.mlp_bias, "model.qk_norm beside model.mlp_bias");
-    return {"qwen3", "Qwen3ForCausalLM", family.windows};
+    return {"qwen3", "Qwen3ForCausalLM", family.windows, {}};
   }
   if (inputs && !output) {
     expect_known(!config.mlp_bias, "model.mlp_bias beside biases on q, k, v alone");
-    return {"qwen2", "Qwen2ForCausalLM", family.windows};
+    return {"qwen2", "Qwen2ForCausalLM", family.windows, {}};
   }
-  if (family.window() == 0) return {"llama", "LlamaForCausalLM", family.windows};
+  if (family.window() == 0) return {"llama", "LlamaForCausalLM", family.windows, {}};
   expect_known(!inputs && !config.mlp_bias, "a window beside model.attention_output_bias or model.mlp_bias");
   expect_known(family.every_layer_slides(),
                "model.attention: layers with a window beside some without, and neither qk_norm nor biases on "
                "q, k, v alone");
-  return {"mistral", "MistralForCausalLM", family.windows};
+  return {"mistral", "MistralForCausalLM", family.windows, {}};
 }
 
 // rope_scaling as transformers reads it since 4.45; null where nothing is scaled.
@@ -119,6 +152,22 @@ void add_windows(const Family& family, Json& json) {
   json["layer_types"] = types;
 }
 
+// One expert, which its router always chooses.
+void add_minimax(const Family& family, const ResidualConfig& residual, Json& json) {
+  Json types = Json::array();
+  for (const bool linear : family.lightning) types.push_back(linear ? "linear_attention" : "full_attention");
+  json["layer_types"] = types;
+  json["block_size"] = kMinimaxBlock;
+  json["num_local_experts"] = 1;
+  json["num_experts_per_tok"] = 1;
+  json["full_attn_alpha_factor"] = residual.full_attn_alpha_factor;
+  json["full_attn_beta_factor"] = residual.full_attn_beta_factor;
+  json["linear_attn_alpha_factor"] = residual.linear_attn_alpha_factor;
+  json["linear_attn_beta_factor"] = residual.linear_attn_beta_factor;
+  json["mlp_alpha_factor"] = residual.mlp_alpha_factor;
+  json["mlp_beta_factor"] = residual.mlp_beta_factor;
+}
+
 }  // namespace
 
 std::string hugging_face_family(const ModelConfig& config) { return family_of(config).type; }
@@ -138,6 +187,7 @@ nlohmann::ordered_json hugging_face_keys(const ModelConfig& config) {
   json["hidden_act"] = "silu";
   add_positions(config, json);
   add_windows(family, json);
+  if (family.type == "minimax") add_minimax(family, config.residual, json);
   if (family.type == "llama" || family.type == "qwen3") json["attention_bias"] = config.attention_output_bias;
   if (family.type == "llama") json["mlp_bias"] = config.mlp_bias;
   json["attention_dropout"] = 0.0;

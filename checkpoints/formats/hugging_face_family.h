@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-// The family of which a resolved config is a model, by its model_type: "llama", "mistral", "qwen2", "qwen3".
+// The family of which a resolved config is a model, by its model_type: "llama", "mistral", "qwen2", "qwen3",
+// "minimax" (one expert).
 // Throws ConfigError naming the key or the layer that none of them has.
 std::string hugging_face_family(const ModelConfig& config);
 

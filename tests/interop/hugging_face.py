@@ -31,6 +31,8 @@ MODELS = {
     "qwen2": ("Qwen2", {}),
     "qwen2_window": ("Qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
+    "minimax": ("MiniMax", {"num_local_experts": 1, "num_experts_per_tok": 1, "block_size": 16, "full_attn_alpha_factor": 1.5,
+                            "linear_attn_beta_factor": 0.5, "mlp_alpha_factor": 1.25}),
     "linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e4}}),
     "dynamic": ("Llama", {"max_position_embeddings": 32, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}),
     "yarn": ("Llama", {"rope_parameters": {**YARN, "rope_theta": 1e4}}),

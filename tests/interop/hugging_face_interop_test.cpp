@@ -56,6 +56,15 @@ Case with(const std::string& name, const std::string& transformers_class,
   return result;
 }
 
+void minimax(RunConfig& config) {
+  config.model.residual = {.form = "minimax",
+                           .full_attn_alpha_factor = 1.5,
+                           .linear_attn_beta_factor = 0.5,
+                           .mlp_alpha_factor = 1.25};
+  config.model.attention = {{.layers = "0", .config = LightningConfig{.form = "minimax"}},
+                            {.layers = "1", .config = DenseConfig{}}};
+}
+
 std::vector<Case> families() {
   return {
       with("llama", "Llama", [](RunConfig&) {}),
@@ -111,6 +120,18 @@ std::vector<Case> families() {
                              .factor = 8.0,
                              .original_max_position_embeddings = 32};
            }),
+      with("minimax", "MiniMax", minimax),
+      with("minimax_wide_heads", "MiniMax",
+           [](RunConfig& c) {
+             minimax(c);
+             c.model.num_hidden_layers = 3;
+             c.model.head_dim = 24;
+             c.model.tie_word_embeddings = true;
+             c.model.attention = {{.layers = "0,2", .config = DenseConfig{}},
+                                  {.layers = "1", .config = LightningConfig{.form = "minimax"}}};
+             c.model.rope = {.rope_type = "yarn", .factor = 4.0, .original_max_position_embeddings = 32};
+           }),
+      with("minimax_bfloat16", "MiniMax", minimax, "bfloat16"),
       with("adapters", "Llama",
            [](RunConfig& c) {
              c.adapter.type = "lora";
@@ -142,14 +163,10 @@ std::vector<Case> models_with_code() {
              c.model.embedding_scale = 5.5;
              c.model.attention = {{.config = LightningConfig{}}};
            }),
-      with("minimax", "Longreach",
+      with("minimax_norms", "Longreach",
            [](RunConfig& c) {
-             c.model.residual = {.form = "minimax",
-                                 .full_attn_alpha_factor = 1.5,
-                                 .linear_attn_beta_factor = 0.5,
-                                 .mlp_alpha_factor = 1.25};
-             c.model.attention = {{.layers = "0", .config = LightningConfig{.form = "minimax"}},
-                                  {.layers = "1", .config = DenseConfig{}}};
+             minimax(c);
+             c.model.qk_norm = true;
            }),
       with("paper_decay", "Longreach",
            [](RunConfig& c) {
@@ -269,7 +286,7 @@ TEST_F(HuggingFaceInterop, WeComputeWhatTransformersDoes) {
       EXPECT_THAT(result.out, testing::HasSubstr("2 tensors, 0 failed")) << name;
     }
   }
-  EXPECT_GE(count, 13);
+  EXPECT_GE(count, 14);
 }
 
 }  // namespace

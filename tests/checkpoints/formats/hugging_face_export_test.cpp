@@ -14,6 +14,7 @@
 #include "checkpoints/formats/hugging_face_family.h"
 #include "checkpoints/formats/longreach_code.h"
 #include "checkpoints/formats/modeling_sources.h"
+#include "checkpoints/safetensors.h"
 #include "core/config.h"
 #include "core/error.h"
 #include "core/temporary_folder.h"
@@ -35,6 +36,17 @@ ModelConfig changed(Change change) {
 }
 
 AttentionEntry layer(const char* layers, AttentionConfig config) { return {layers, std::move(config)}; }
+
+void minimax_hybrid(ModelConfig& c) {
+  c.residual = {.form = "minimax",
+                .full_attn_alpha_factor = 1.5,
+                .full_attn_beta_factor = 0.75,
+                .linear_attn_alpha_factor = 1.25,
+                .linear_attn_beta_factor = 0.5,
+                .mlp_alpha_factor = 1.125,
+                .mlp_beta_factor = 0.875};
+  c.attention = {layer("0", LightningConfig{.form = "minimax"}), layer("1", DenseConfig{})};
+}
 
 const std::vector<std::pair<const char*, Change>>& known() {
   static const std::vector<std::pair<const char*, Change>> all{
@@ -65,6 +77,8 @@ const std::vector<std::pair<const char*, Change>>& known() {
        }},
       {"qwen3", [](ModelConfig& c) { c.qk_norm = true; }},
       {"qwen3", [](ModelConfig& c) { c.qk_norm = c.attention_bias = c.attention_output_bias = true; }},
+      {"minimax", minimax_hybrid},
+      {"minimax", [](ModelConfig& c) { c.residual = {.form = "minimax", .mlp_beta_factor = 0.5}; }},
   };
   return all;
 }
@@ -118,7 +132,36 @@ TEST(HuggingFaceExport, NamesWhatNoFamilyHas) {
       {"model.norm = \"srmsnorm\"", [](ModelConfig& c) { c.norm = "srmsnorm"; }},
       {"model.mlp = \"sglu\"", [](ModelConfig& c) { c.mlp = "sglu"; }},
       {"model.embedding_scale = 4", [](ModelConfig& c) { c.embedding_scale = 4.0; }},
-      {"model.residual = \"minimax\"", [](ModelConfig& c) { c.residual.form = "minimax"; }},
+      {"model.qk_norm beside model.residual = \"minimax\"",
+       [](ModelConfig& c) { c.residual.form = "minimax", c.qk_norm = true; }},
+      {"model.mlp_bias beside model.residual",
+       [](ModelConfig& c) { c.residual.form = "minimax", c.mlp_bias = true; }},
+      {"layer 0: form = \"transnormer\"",
+       [](ModelConfig& c) {
+         c.residual.form = "minimax";
+         c.attention = {layer("all", LightningConfig{})};
+       }},
+      {"layer 1: decay = \"paper\"",
+       [](ModelConfig& c) {
+         minimax_hybrid(c);
+         c.attention = {layer("0", DenseConfig{}),
+                        layer("1", LightningConfig{.form = "minimax", .decay = "paper"})};
+       }},
+      {"layer 0: lrpe = \"on\"",
+       [](ModelConfig& c) {
+         minimax_hybrid(c);
+         c.attention = {layer("all", LightningConfig{.form = "minimax", .lrpe = "on"})};
+       }},
+      {"layer 0: kind = \"sliding\"",
+       [](ModelConfig& c) {
+         minimax_hybrid(c);
+         c.attention = {layer("all", SlidingConfig{})};
+       }},
+      {"layer 0: rope = false",
+       [](ModelConfig& c) {
+         minimax_hybrid(c);
+         c.attention = {layer("all", DenseConfig{.rope = false})};
+       }},
       {"layer 1: kind = \"lightning\"",
        [](ModelConfig& c) {
          c.attention = {layer("0", DenseConfig{}), layer("1", LightningConfig{})};
@@ -211,6 +254,25 @@ TEST(HuggingFaceExport, LargeModelsLieInShardsWithAnIndex) {
   const ForeignModel read = open_foreign_model(folder.path());
   for (const auto& [name, tensor] : tensors)
     EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor.to(at::kBFloat16))) << name;
+}
+
+// MiniMax's class reads its slopes from the file: rounded like weights they would decay otherwise.
+TEST(HuggingFaceExport, MinimaxKeepsItsDecaysAndARouter) {
+  const ModelConfig config = changed(minimax_hybrid);
+  const TemporaryFolder folder;
+  write_hugging_face(config, tensors_of(config), {.dtype = at::kBFloat16}, folder.path());
+  const SafetensorsFile file(folder.path("model.safetensors"));
+  const at::Tensor slopes = file.tensor("model.layers.0.self_attn.slope_rate");
+  EXPECT_EQ(slopes.scalar_type(), at::kFloat);
+  const at::Tensor decay = lightning_log_decay("minimax", 4, 0, 2).neg().to(at::kFloat);
+  EXPECT_TRUE(at::equal(slopes.flatten(), decay));
+  for (const int64_t distance : {0, 1, 63}) {
+    const at::Tensor last = file.tensor("model.layers.0.self_attn.diagonal_decay")[0].select(1, 63);
+    EXPECT_TRUE(at::equal(last.select(1, 63 - distance), (decay * distance).neg().exp()));
+  }
+  EXPECT_EQ(file.tensor("model.layers.1.block_sparse_moe.gate.weight").sizes(), (at::IntArrayRef{1, 32}));
+  EXPECT_EQ(file.tensor("model.layers.1.block_sparse_moe.experts.0.w2.weight").scalar_type(), at::kBFloat16);
+  EXPECT_FALSE(file.contains("model.layers.1.self_attn.slope_rate"));
 }
 
 TEST(HuggingFaceExport, WritesTheTokenizersEndsAndFiles) {
