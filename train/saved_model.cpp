@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "checkpoints/checked_file.h"
 #include "checkpoints/formats/foreign_model.h"
 #include "core/verbose.h"
 #include "layers/basic/initial_values.h"
@@ -20,12 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream contents;
-  check<DataError>(file.good() && contents << file.rdbuf(), path.string(), ": cannot be read");
-  return contents.str();
-}
+constexpr int64_t kLargestTokenizer = 256 << 20;  // bytes of a file
 
 NamedTensors own_tensors(const Transformer& model) {
   NamedTensors tensors;
@@ -149,11 +143,11 @@ std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {
   if (spec == "bytes") return texts;
   const fs::path path(spec);
   if (!fs::is_directory(path)) {
-    texts["tokenizer/" + path.filename().string()] = read_file(path);
+    texts["tokenizer/" + path.filename().string()] = read_text_file(path, kLargestTokenizer);
     return texts;
   }
   for (const std::string& name : tokenizer_file_names())
-    if (fs::exists(path / name)) texts["tokenizer/" + name] = read_file(path / name);
+    if (fs::exists(path / name)) texts["tokenizer/" + name] = read_text_file(path / name, kLargestTokenizer);
   return texts;
 }
 

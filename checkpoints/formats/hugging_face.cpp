@@ -3,11 +3,10 @@
 #include <ATen/ops/equal.h>
 
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <regex>
-#include <sstream>
 
+#include "checkpoints/checked_file.h"
 #include "checkpoints/formats/hugging_face_config.h"
 #include "checkpoints/formats/hugging_face_json.h"
 #include "checkpoints/formats/hugging_face_names.h"
@@ -137,18 +136,12 @@ std::shared_ptr<const TensorSource> under_our_names(std::shared_ptr<const Tensor
 }
 
 std::map<std::string, std::string> tokenizer_files(const std::string& folder) {
-  constexpr uintmax_t kLargest = 256 << 20;
+  constexpr int64_t kLargest = 256 << 20;
   std::map<std::string, std::string> files;
   for (const std::string& name : tokenizer_file_names()) {
-    const fs::path path = fs::path(folder) / name;
+    const std::string path = folder + "/" + name;
     std::error_code error;
-    if (!fs::is_regular_file(path, error)) continue;
-    check<ConfigError>(fs::file_size(path, error) <= kLargest, one_line(path.string()),
-                       ": is larger than 256 MiB");
-    std::ifstream in(path, std::ios::binary);
-    std::ostringstream contents;
-    check<ConfigError>(in.good() && contents << in.rdbuf(), one_line(path.string()), ": cannot be read");
-    files[name] = contents.str();
+    if (fs::is_regular_file(path, error)) files[name] = read_text_file(path, kLargest);
   }
   return files;
 }
