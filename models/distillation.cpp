@@ -29,9 +29,9 @@ at::Tensor relative_error(const at::Tensor& own, const at::Tensor& wanted) {
 }
 
 // One model's walk through its layers without gradients.
-class Teacher {
+class TeacherWalk {
  public:
-  Teacher(Transformer& model, const at::Tensor& tokens, const Batch& batch, const LossOptions& options)
+  TeacherWalk(Transformer& model, const at::Tensor& tokens, const Batch& batch, const LossOptions& options)
       : model_(model), batch_(batch), options_(options) {
     const at::NoGradGuard no_grad;
     x_ = model.embedded(tokens, options);
@@ -71,7 +71,7 @@ DistillationLosses distillation_losses(Transformer& student, Transformer& teache
   const bool side_by_side = weights.attention > 0 || weights.hidden > 0,
              walks = weights.hidden > 0 || weights.logits > 0;
   DistillationLosses losses;
-  Teacher guide(teacher, tokens, batch, options);
+  TeacherWalk guide(teacher, tokens, batch, options);
   at::Tensor x = walks ? student.embedded(tokens, options) : at::Tensor();
   for (size_t i = 0; i < layers; ++i) {
     if (weights.attention > 0) {

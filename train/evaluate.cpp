@@ -54,6 +54,15 @@ Evaluation summarize(const Sums& sums, int64_t all_tokens, int64_t all_bytes) {
 Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t rows, int64_t batch_rows,
                     const LossOptions& options, const EvaluationProgress& progress, const Mesh& mesh,
                     const ContextPlan& context) {
+  const TokenNll token_nll = [&](const ModelInput& input) {
+    return model.token_nll(input.tokens, input.labels, input.batch, options);
+  };
+  return evaluate(token_nll, loader, rows, batch_rows, progress, mesh, context);
+}
+
+Evaluation evaluate(const TokenNll& token_nll, const data::ValidLoader& loader, int64_t rows,
+                    int64_t batch_rows, const EvaluationProgress& progress, const Mesh& mesh,
+                    const ContextPlan& context) {
   const int64_t available = loader.num_rows();
   const int64_t wanted = rows == 0 ? available : std::min(rows, available);
   // All rows: neighbours in one batch. A part: single rows at even distances.
@@ -68,7 +77,7 @@ Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t
     if (mine >= wanted) continue;
     const int64_t first = wanted == available ? mine : mine * available / wanted;
     const ModelInput input = to_model_input(loader.batch(first, std::min(count, wanted - mine)), context);
-    sums.add(input, model.token_nll(input.tokens, input.labels, input.batch, options));
+    sums.add(input, token_nll(input));
   }
   sums.nll = sum_over(mesh.world, std::move(sums.nll), "evaluation");
   sums.tokens = sum_over(mesh.world, std::move(sums.tokens), "evaluation");

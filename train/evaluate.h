@@ -37,6 +37,12 @@ Evaluation evaluate(Transformer& model, const data::ValidLoader& loader, int64_t
                     const LossOptions& options, const EvaluationProgress& progress = nullptr,
                     const Mesh& mesh = {}, const ContextPlan& context = {});
 
+// The same of whatever gives the negative log-likelihood of each label, as Transformer::token_nll does.
+using TokenNll = std::function<at::Tensor(const ModelInput&)>;
+Evaluation evaluate(const TokenNll& token_nll, const data::ValidLoader& loader, int64_t rows,
+                    int64_t batch_rows, const EvaluationProgress& progress = nullptr, const Mesh& mesh = {},
+                    const ContextPlan& context = {});
+
 // Throws DataError when nothing was measured.
 void expect_tokens(const Evaluation& evaluation);
 

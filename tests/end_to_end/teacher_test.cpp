@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "checkpoints/checkpoint_reader.h"
 #include "tests/support/program.h"
@@ -145,6 +146,32 @@ TEST_F(LearningFromATeacher, LayersThatArePutBackAreTheTeachers) {
   EXPECT_FALSE(same(teacher, 1));
   EXPECT_FALSE(same(first, 1));
   EXPECT_TRUE(same(teacher, 2));
+}
+
+// One layer at a time: the teacher's own likelihood first, then what each converted layer makes of it.
+TEST_F(LearningFromATeacher, ConvertedLayersAreJudgedOneByOne) {
+  ASSERT_EQ(train(student("student", kConverted, "teacher", "attention_weight = 1.0\n")).code, 0);
+  const Words layers = {"eval", folder.path("student"), "--tasks", "layers", "--rows", "3"};
+  Words words = layers;
+  words.insert(words.end(), {"--teacher", folder.path("teacher"), "--json", folder.path("layers.json")});
+  const ProgramResult judged = run_program(words);
+  ASSERT_EQ(judged.code, 0) << judged.err;
+  const ProgramResult alone =
+      run_program({"eval", folder.path("teacher"), "--rows", "3", "--json", folder.path("teacher.json")});
+  ASSERT_EQ(alone.code, 0) << alone.err;
+  const auto json = nlohmann::json::parse(read_text(folder.path("layers.json"))),
+             whole = nlohmann::json::parse(read_text(folder.path("teacher.json")));
+  ASSERT_EQ(json["layers"].size(), 3u);
+  EXPECT_EQ(json["layers"][0]["nll"], whole["nll"]);
+  EXPECT_EQ(json["layers"][1]["layer"], 0);
+  EXPECT_EQ(json["layers"][2]["kind"], "sliding");
+  const bool first_is_worse = json["layers"][1]["nll"] > json["layers"][2]["nll"];
+  EXPECT_EQ(json["stay_first"], nlohmann::json(first_is_worse ? std::vector{0, 1} : std::vector{1, 0}));
+  EXPECT_NE(judged.out.find(first_is_worse ? "stay first: 0,1" : "stay first: 1,0"), std::string::npos)
+      << judged.out;
+  EXPECT_NE(run_program(layers).err.find("--teacher: is missing"), std::string::npos);
+  words[1] = folder.path("teacher");
+  EXPECT_NE(run_program(words).err.find("every layer attends as the teacher's does"), std::string::npos);
 }
 
 TEST_F(LearningFromATeacher, WhatCannotBeTaughtIsRefusedByItsKey) {

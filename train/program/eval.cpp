@@ -1,4 +1,5 @@
-// `longreach eval CHECKPOINT`: likelihood of held-out text by position in the document, or under gates; facts
+// `longreach eval CHECKPOINT`: likelihood of held-out text by position in the document, under gates, or with
+// layers converted; facts
 // found in long texts.
 #include <iomanip>
 #include <iostream>
@@ -9,6 +10,7 @@
 #include "train/evaluate_gates.h"
 #include "train/held_out.h"
 #include "train/program/command_line.h"
+#include "train/program/eval_layers.h"
 #include "train/program/eval_long_context.h"
 #include "train/program/long_context_report.h"
 #include "train/progress.h"
@@ -99,13 +101,20 @@ struct EvalRequest {
   int64_t seq_len = 0, rows = 0, batch_size = 1, context = 1;
   LongContextRequest long_context;
 
-  bool is_long_context() const { return tasks[0] != "ppl" && tasks[0] != "gates"; }
+  std::string teacher;  // of the task layers
+
+  bool is_long_context() const { return !measured_alone(tasks[0]); }
+  static bool measured_alone(const std::string& task) {
+    return task == "ppl" || task == "gates" || task == "layers";
+  }
 };
 
 void add_held_out_options(CLI::App& app, EvalRequest& request) {
   app.add_option("--density", request.percents, "gates: per cent of the causal map, such as 10,20,30,50")
       ->delimiter(',')
       ->check(CLI::Range(1, 100));
+  app.add_option("--teacher", request.teacher,
+                 "layers: the model that the checkpoint's layers were converted from");
   app.add_option("--data", request.files,
                  "held-out text or token stores; default: the run's own held-out split");
   app.add_option("--seq-len", request.seq_len, "tokens a row; default: the run's")
@@ -123,10 +132,15 @@ void add_held_out_options(CLI::App& app, EvalRequest& request) {
 // That tasks go together, and that no option was given which they do not look at.
 void expect_tasks(const CLI::App& app, const EvalRequest& request) {
   for (const std::string& task : request.tasks)
-    check(request.tasks.size() == 1 || (task != "ppl" && task != "gates"), "--tasks ",
+    check(request.tasks.size() == 1 || !EvalRequest::measured_alone(task), "--tasks ",
           join(request.tasks, ","), ": ", task, " is measured alone; passkey and niah go together");
+  const bool layers = request.tasks[0] == "layers";
+  check(layers == !request.teacher.empty(), "--teacher: ",
+        layers ? "is missing; --tasks layers compares with the model that layers were converted from"
+               : "is for --tasks layers, not for " + join(request.tasks, ","));
   const std::vector<std::string> held_out{
-      "--density", "--data", "--seq-len", "--rows", "--batch-size", "--dtype", "--context-parallel-degree"};
+      "--density", "--teacher",    "--data",  "--seq-len",
+      "--rows",    "--batch-size", "--dtype", "--context-parallel-degree"};
   for (const std::string& name : request.is_long_context() ? held_out : long_context_options())
     check(app.get_option(name)->count() == 0, name, ": is not for --tasks ", join(request.tasks, ","));
 }
@@ -170,6 +184,12 @@ void eval_held_out(SavedModel& saved, const EvalRequest& request, Ranks& ranks) 
                           request.batch_size, options, progress));
     return;
   }
+  if (request.tasks[0] == "layers") {
+    const SavedModel teacher = load_saved_model(request.teacher);
+    report(evaluate_layers(*saved.model, *teacher.model, loader, request.rows, request.batch_size, options,
+                           progress));
+    return;
+  }
   const Evaluation evaluation =
       evaluate(*saved.model, loader, request.rows, request.batch_size, options, progress, ranks.mesh,
                context_plan(saved.config, saved.model, ranks.mesh));
@@ -187,9 +207,10 @@ int eval_verb(const Arguments& arguments) {
   app.add_option("CHECKPOINT", request.checkpoint, "run, checkpoint folder or step folder")->required();
   app.add_option("--tasks", request.tasks,
                  "what to measure: ppl, by position; gates: perplexity under taught gates beside other "
-                 "choices of as many blocks; passkey, niah: a fact asked for behind a long text")
+                 "choices of as many blocks; layers: what each layer that was converted from --teacher adds; "
+                 "passkey, niah: a fact asked for behind a long text")
       ->delimiter(',')
-      ->check(CLI::IsMember({"ppl", "gates", "passkey", "niah"}));
+      ->check(CLI::IsMember({"ppl", "gates", "layers", "passkey", "niah"}));
   add_held_out_options(app, request);
   add_options(app, request.long_context);
   app.add_option("--json", request.json_file, "write the figures here too");
