@@ -178,6 +178,14 @@ std::unique_ptr<ByteStream> open_stream(const std::string& path) {
   return std::make_unique<PlainStream>(path);
 }
 
+std::string read_whole(const std::string& path) {
+  const auto stream = open_stream(path);
+  std::string contents, block(1 << 20, '\0');
+  while (const int64_t got = stream->read(block.data(), static_cast<int64_t>(block.size())))
+    contents.append(block, 0, static_cast<size_t>(got));
+  return contents;
+}
+
 LineReader::LineReader(const std::string& path, int64_t limit)
     : path_(path), stream_(open_stream(path)), limit_(limit) {}
 

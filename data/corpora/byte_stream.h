@@ -18,6 +18,8 @@ class ByteStream {
 };
 // Throws DataError for a file packed or archived in another way (xz, bzip2, zip, tar, ...).
 std::unique_ptr<ByteStream> open_stream(const std::string& path);
+// All of it, unpacked.
+std::string read_whole(const std::string& path);
 
 // Lines of a stream without their newline. A line longer than `limit` bytes is an error.
 class LineReader {

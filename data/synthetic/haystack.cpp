@@ -11,14 +11,6 @@ namespace {
 
 constexpr size_t kLongestSentence = 400;  // bytes
 
-std::string read_all(const std::string& path) {
-  const auto stream = open_stream(path);
-  std::string contents, block(1 << 20, '\0');
-  while (const int64_t got = stream->read(block.data(), static_cast<int64_t>(block.size())))
-    contents.append(block, 0, static_cast<size_t>(got));
-  return contents;
-}
-
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\f' || c == '\v'; }
 
 bool ends_sentence(char c) { return c == '.' || c == '!' || c == '?'; }
@@ -63,7 +55,7 @@ Haystack Haystack::repeated(const Tokenizer& tokenizer) {
 }
 
 Haystack Haystack::of_file(const std::string& path, const Tokenizer& tokenizer) {
-  Haystack haystack(sentences_of(read_all(path)), tokenizer);
+  Haystack haystack(sentences_of(read_whole(path)), tokenizer);
   check<DataError>(haystack.size() > 0, one_line(path), ": holds no text to hide a needle in");
   return haystack;
 }

@@ -35,8 +35,11 @@ TEST(Help, EveryVerbHasIt) {
 }
 
 TEST(Help, SubcommandsHaveIt) {
-  for (const auto& [verb, subcommand] :
-       {std::pair{"data", "fetch"}, {"data", "tokenize"}, {"data", "inspect"}, {"data", "synthesize"}}) {
+  for (const auto& [verb, subcommand] : {std::pair{"data", "fetch"},
+                                         {"data", "tokenize"},
+                                         {"data", "inspect"},
+                                         {"data", "synthesize"},
+                                         {"data", "conversations"}}) {
     const ProgramResult help = run_program({verb, subcommand, "--help"});
     EXPECT_EQ(help.code, 0);
     EXPECT_NE(help.out.find(subcommand), std::string::npos) << help.out;

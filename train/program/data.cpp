@@ -1,5 +1,5 @@
-// longreach data fetch | tokenize | inspect | synthesize: corpora in, token stores out, and what is in one;
-// samples of tasks.
+// longreach data fetch | tokenize | inspect | synthesize | conversations: corpora in, token stores out, and
+// what is in one; samples of tasks.
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -10,6 +10,7 @@
 #include "data/corpora/token_store.h"
 #include "data/corpora/tokenize.h"
 #include "data/show.h"
+#include "data/synthetic/conversations.h"
 #include "data/tokenizers/tokenizer.h"
 #include "train/program/command_line.h"
 #include "train/program/synthesize.h"
@@ -25,19 +26,11 @@ int fetch(const std::string& name, const std::string& to) {
   return 0;
 }
 
-std::string read_whole(const std::string& path) {
-  const auto stream = data::open_stream(path);
-  std::string contents, block(1 << 20, '\0');
-  while (const int64_t got = stream->read(block.data(), static_cast<int64_t>(block.size())))
-    contents.append(block, 0, static_cast<size_t>(got));
-  return contents;
-}
-
 // One line of ids a file: nothing added, special tokens recognised.
 int print_ids(const std::vector<std::string>& files, const data::Tokenizer& tokenizer) {
   for (const auto& path : files) {
     std::string line;
-    for (const data::Token token : tokenizer.encode(read_whole(path))) {
+    for (const data::Token token : tokenizer.encode(data::read_whole(path))) {
       if (!line.empty()) line += ' ';
       line += std::to_string(token);
     }
@@ -149,6 +142,33 @@ int inspect(const InspectArguments& arguments) {
   return 0;
 }
 
+struct ConversationsArguments {
+  std::string output;
+  data::ConversationsOptions options;
+};
+
+CLI::App* add_conversations(CLI::App& data, ConversationsArguments& arguments) {
+  CLI::App* app = data.add_subcommand("conversations",
+                                      "Writes questions and answers as JSONL with messages: headings of "
+                                      "documents in reStructuredText, and the "
+                                      "first paragraph below each");
+  app->add_option("OUT", arguments.output, "a new JSONL file")->required();
+  app->add_option("--from", arguments.options.source, "a folder of documents, or a corpus by its name");
+  app->add_option("--samples", arguments.options.samples, "conversations to write")
+      ->check(CLI::PositiveNumber);
+  app->add_option("--skip", arguments.options.skip,
+                  "conversations before them, such as those of another file")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--seed", arguments.options.seed, "of the order in which they are drawn");
+  return app;
+}
+
+int write(const ConversationsArguments& arguments) {
+  const int64_t all = data::write_conversations(arguments.output, arguments.options);
+  std::cout << arguments.output << ": " << arguments.options.samples << " conversations of " << all << "\n";
+  return 0;
+}
+
 }  // namespace
 
 int data_verb(const Arguments& arguments) {
@@ -208,11 +228,14 @@ int data_verb(const Arguments& arguments) {
 
   SynthesizeRequest synthesized;
   auto* synthesize_command = add_synthesize(app, synthesized);
+  ConversationsArguments conversations;
+  auto* conversations_command = add_conversations(app, conversations);
 
   if (!parse_arguments(app, arguments)) return 0;
   if (fetch_command->parsed()) return fetch(name, to);
   if (tokenize_command->parsed()) return tokenize(std::move(options));
   if (synthesize_command->parsed()) return synthesize_samples(synthesized);
+  if (conversations_command->parsed()) return write(conversations);
   return inspect(inspected);
 }
 
