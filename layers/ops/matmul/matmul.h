@@ -1,7 +1,8 @@
 // The products of linear layers, through the library that is faster on this processor: LibTorch holds two.
-// MKL chooses its code by the vendor of the CPU and reaches about 75 % of the peak of AMD's with AVX-512 in
-// float32, oneDNN about 95 % (`longreach bench train` measures both). bfloat16 goes to oneDNN on every CPU by
-// LibTorch's own choice.
+// Few rows go through our own kernel, which keeps up with memory where both fall behind it. MKL chooses its
+// code by the vendor of the CPU and reaches about 75 % of the peak of AMD's with AVX-512 in float32, oneDNN
+// about 95 % (`longreach bench train` measures both). bfloat16 goes to oneDNN on every CPU by LibTorch's own
+// choice.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -36,7 +37,12 @@ bool chooses_matmul_library(const at::Tensor& x);
 // a [M, K], b [K, N] of one dtype and any strides -> [M, N]. No gradient is recorded.
 at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
 
-// x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives.
-at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight);
+// Whether x [..., in] on the CPU has so few rows (4 at most: tokens being decoded) that our own kernel reads
+// the weight [out, in], dense and of the dtype of x, float32 or bfloat16, faster than a library does.
+bool has_few_rows(const at::Tensor& x, const at::Tensor& weight);
+
+// x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives. `wide`: float32
+// from bfloat16, to which sums of few rows are not even rounded.
+at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, bool wide = false);
 
 }  // namespace longreach

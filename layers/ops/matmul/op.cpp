@@ -1,46 +1,79 @@
 // y = x weight^T. Its derivative is two products of the same kind, so the operator is its own backward, as
 // often as one differentiates: dx = dy (weight^T)^T, dweight = dy^T (x^T)^T.
+#include <ATen/ops/empty.h>
+
 #include "layers/ops/common/autograd.h"
+#include "layers/ops/common/kernel_input.h"
+#include "layers/ops/matmul/kernels.h"
 #include "layers/ops/matmul/matmul.h"
 
 namespace longreach {
 namespace {
 
-at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight);
+at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight, bool wide = false);
+
+at::Tensor few_rows_product(const at::Tensor& x, const at::Tensor& weight, at::ScalarType dtype) {
+  const at::Tensor rows = x.contiguous();
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options().dtype(dtype));
+  few_rows::forward({.rows = x.size(0),
+                     .in = x.size(1),
+                     .out = weight.size(0),
+                     .x = rows.const_data_ptr(),
+                     .weight = weight.const_data_ptr(),
+                     .dtype = kernel_dtype(x),
+                     .y = y.mutable_data_ptr(),
+                     .y_dtype = kernel_dtype(y)});
+  return y;
+}
 
 // x [M, in], weight [out, in] -> [M, out].
 class LinearProductOp : public FusedOp {
  public:
+  explicit LinearProductOp(bool wide) : wide_(wide) {}
+
   std::string name() const override { return "linear_product"; }
   bool twice_differentiable() const override { return true; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = inputs;
-    return {matrix_product(inputs[0], inputs[1].t())};
+    const at::Tensor &x = inputs[0], &weight = inputs[1];
+    const at::ScalarType dtype = wide_ && x.scalar_type() == at::kBFloat16 ? at::kFloat : x.scalar_type();
+    if (has_few_rows(x, weight)) return {few_rows_product(x, weight, dtype)};
+    return {matrix_product(x, weight.t()).to(dtype)};
   }
 
   Tensors backward(const Tensors& saved, const Tensors& grads,
                    const std::vector<bool>& needs) const override {
-    const at::Tensor &x = saved[0], &weight = saved[1], &dy = grads[0];
+    const at::Tensor &x = saved[0], &weight = saved[1];
     Tensors result(2);
-    if (!dy.defined()) return result;
+    if (!grads[0].defined()) return result;
+    const at::Tensor dy = grads[0].to(x.scalar_type());
     if (needs[0]) result[0] = differentiable_product(dy, weight.t());
     if (needs[1]) result[1] = differentiable_product(dy.t(), x.t());
     return result;
   }
+
+ private:
+  bool wide_;
 };
 
-at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight) {
-  return differentiable(std::make_shared<LinearProductOp>(), {x, weight})[0];
+at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight, bool wide) {
+  return differentiable(std::make_shared<LinearProductOp>(wide), {x, weight})[0];
 }
 
 }  // namespace
 
-at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight) {
+bool has_few_rows(const at::Tensor& x, const at::Tensor& weight) {
+  const at::ScalarType dtype = x.scalar_type();
+  return x.is_cpu() && (dtype == at::kFloat || dtype == at::kBFloat16) && weight.scalar_type() == dtype &&
+         weight.is_contiguous() && x.numel() > 0 && x.numel() <= few_rows::kMostRows * x.size(-1);
+}
+
+at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, bool wide) {
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  return differentiable_product(rows, weight).view(shape);
+  return differentiable_product(rows, weight, wide).view(shape);
 }
 
 }  // namespace longreach

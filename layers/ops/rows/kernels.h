@@ -1,6 +1,6 @@
 // Parameters of the CPU kernels between the products of a decoder layer: RMSNorm and silu(gate) up, forward
-// and backward. Dense rows, float32 or bfloat16 in and out, arithmetic in float32; pointers and sizes alone,
-// no torch.
+// and backward, and the turn of the rotary embedding. Dense rows, float32 or bfloat16 in and out, arithmetic
+// in float32; pointers and sizes alone, no torch.
 #pragma once
 #include <cstdint>
 
@@ -54,9 +54,22 @@ struct SiluProductGradient {
   Output dgate, dup;
 };
 
+// y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin for the two halves of each head's features. x [tokens, heads,
+// 2 half] with any strides of tokens and heads, y dense, in the dtype of x; cos and sin [tokens, half].
+struct Rotary {
+  int64_t tokens = 0, heads = 0, half = 0;
+  Input x;
+  int64_t x_token = 0, x_head = 0;
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  float direction = 1;  // -1 turns back
+  Output y;
+};
+
 void forward(const Norm& params);
 void backward(const NormGradient& params);
 void forward(const SiluProduct& params);
 void backward(const SiluProductGradient& params);
+void forward(const Rotary& params);
 
 }  // namespace longreach::row_kernels

@@ -165,6 +165,24 @@ class SiluProductOp : public FusedOp {
   }
 };
 
+at::Tensor rotate_on_cpu(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                         double direction) {
+  const bool in_a_row = x.stride(3) == 1 && (x.size(0) == 1 || x.stride(0) == x.size(1) * x.stride(1));
+  const at::Tensor tokens = in_a_row ? x : x.contiguous(), c = cos.contiguous(), s = sin.contiguous();
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  row_kernels::forward(row_kernels::Rotary{.tokens = x.size(0) * x.size(1),
+                                           .heads = x.size(2),
+                                           .half = x.size(3) / 2,
+                                           .x = input(tokens),
+                                           .x_token = tokens.stride(1),
+                                           .x_head = tokens.stride(2),
+                                           .cos = c.const_data_ptr<float>(),
+                                           .sin = s.const_data_ptr<float>(),
+                                           .direction = static_cast<float>(direction),
+                                           .y = output(y)});
+  return y;
+}
+
 class RotateOp : public FusedOp {
  public:
   explicit RotateOp(double direction) : direction_(direction) {}
@@ -173,7 +191,9 @@ class RotateOp : public FusedOp {
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
     saved = {inputs[1], inputs[2]};
-    const auto turn = runs_on_cuda(inputs[0]) ? cuda::rotate : row_reference::rotate;
+    const auto turn = runs_on_cuda(inputs[0])              ? cuda::rotate
+                      : runs_kernels(inputs[0], inputs[1]) ? rotate_on_cpu
+                                                           : row_reference::rotate;
     return {turn(inputs[0], inputs[1], inputs[2], direction_)};
   }
 
@@ -188,6 +208,10 @@ class RotateOp : public FusedOp {
   }
 
  private:
+  static bool runs_kernels(const at::Tensor& x, const at::Tensor& cos) {
+    return x.is_cpu() && kernels_take(x.scalar_type()) && cos.scalar_type() == at::kFloat;
+  }
+
   double direction_;
 };
 

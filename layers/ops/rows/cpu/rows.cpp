@@ -3,7 +3,6 @@
 // of full size.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "layers/ops/cpu/parallel.h"
 #include "layers/ops/rows/kernels.h"
@@ -13,51 +12,17 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "layers/ops/cpu/pack-inl.h"
+#include "layers/ops/cpu/rows-inl.h"
 #include "layers/ops/cpu/vector_math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace longreach::row_kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 namespace kernel = simd::HWY_NAMESPACE;
+using namespace kernel;
 
-using Tag = hn::ScalableTag<float>;
-using Vector = hn::Vec<Tag>;
-constexpr Tag kTag;
-
-int64_t lanes() { return static_cast<int64_t>(hn::Lanes(kTag)); }
-
-HWY_INLINE Vector load_whole(const float* from) { return hn::LoadU(kTag, from); }
-HWY_INLINE Vector load_whole(const uint16_t* from) { return kernel::load_bf16(kTag, from); }
-HWY_INLINE void store_whole(Vector x, float* to) { hn::StoreU(x, kTag, to); }
-HWY_INLINE void store_whole(Vector x, uint16_t* to) { kernel::store_bf16(kTag, x, to); }
-
-// The first `count` elements, zeros behind them: the end of a row takes the same vector arithmetic as the
-// rest.
-template <class T>
-HWY_INLINE Vector load(const T* from, int64_t count) {
-  if (count >= lanes()) return load_whole(from);
-  T some[HWY_MAX_BYTES / sizeof(float)] = {};
-  std::memcpy(some, from, static_cast<size_t>(count) * sizeof(T));
-  return load_whole(some);
-}
-
-template <class T>
-HWY_INLINE void store(Vector x, T* to, int64_t count) {
-  if (count >= lanes()) return store_whole(x, to);
-  T some[HWY_MAX_BYTES / sizeof(float)];
-  store_whole(x, some);
-  std::memcpy(to, some, static_cast<size_t>(count) * sizeof(T));
-}
-
-// f(place, count) for each vector of n elements; the last count may be short.
-template <class F>
-HWY_INLINE void for_vectors(int64_t n, F f) {
-  const int64_t step = lanes();
-  for (int64_t i = 0; i < n; i += step) f(i, std::min(step, n - i));
-}
-
-HWY_INLINE float sum(Vector x) { return hn::GetLane(hn::SumOfLanes(kTag, x)); }
+using Vector = RowVector;
+constexpr RowTag kTag;
 
 HWY_INLINE Vector weight_at(const float* weight, int64_t i, int64_t count) {
   return weight == nullptr ? hn::Set(kTag, 1.0f) : load(weight + i, count);

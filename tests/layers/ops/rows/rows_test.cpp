@@ -1,4 +1,6 @@
-// The CPU kernels of RMSNorm and silu(gate) up against their formulas in float64, on every instruction set.
+// The CPU kernels of RMSNorm, silu(gate) up and the turn of the rotary embedding against their formulas in
+// float64, on every instruction set.
+#include <ATen/ops/cat.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/sigmoid.h>
 #include <ATen/ops/tensor.h>
@@ -88,6 +90,30 @@ TEST_P(Rows, NormTakesAndGivesDifferentDtypes) {
     expect_formula(kernel, norm_formula, {x, weight}, dy);
     EXPECT_EQ(kernel({x, weight}).scalar_type(), out);
   }
+}
+
+at::Tensor turn_formula(const std::vector<at::Tensor>& in, const at::Tensor& cos, const at::Tensor& sin) {
+  const auto halves = in[0].chunk(2, -1);
+  const at::Tensor c = cos.unsqueeze(2), s = sin.unsqueeze(2);
+  return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1);
+}
+
+// x dense, and as a view of q, k and v side by side.
+TEST_P(Rows, TheTurnIsItsFormula) {
+  for (const int64_t half : {1, 3, 16, 17, 32})
+    for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor all = normal({2, 5, 9, 2 * half}, 1, dtype),
+                       dy = normal({2, 5, 3, 2 * half}, 2, dtype);
+      const at::Tensor angles = normal({2, 5, half}, 3) * 4, cos = angles.cos(), sin = angles.sin();
+      const Function kernel = [&](const std::vector<at::Tensor>& in) {
+        return rotate(in[0], cos.to(at::kFloat), sin.to(at::kFloat));
+      };
+      const Function formula = [&](const std::vector<at::Tensor>& in) { return turn_formula(in, cos, sin); };
+      const at::Tensor x = all.narrow(2, 4, 3);
+      expect_formula(kernel, formula, {x}, dy);
+      EXPECT_TRUE(kernel({x}).equal(kernel({x.contiguous()})));
+      EXPECT_TRUE(kernel({x.transpose(0, 1).contiguous().transpose(0, 1)}).equal(kernel({x})));
+    }
 }
 
 TEST_P(Rows, SiluProductIsItsFormula) {
