@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/error.h"
+#include "layers/attention/common/attend_decoding.h"
 #include "layers/attention/common/kv_cache.h"
 #include "layers/attention/dense/module.h"
 
@@ -19,7 +20,7 @@ at::Tensor DenseAttention::decode(const at::Tensor& x, DecodeState& state) {
   cache.append(heads.k, heads.v);
   heads.k = cache.filled_keys();
   heads.v = cache.filled_values();
-  return merge(attend(heads, {}, site_.implementation));
+  return merge(attend_decoding(heads, {}, site_.implementation));
 }
 
 }  // namespace longreach::dense

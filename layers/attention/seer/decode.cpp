@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "layers/attention/common/attend_decoding.h"
 #include "layers/attention/common/kv_cache.h"
 #include "layers/attention/seer/module.h"
 
@@ -56,7 +57,8 @@ at::Tensor SeerAttention::decode(const at::Tensor& x, DecodeState& state) {
   cache.append(heads.k, heads.v);
   heads.k = cache.filled_keys();
   heads.v = cache.filled_values();
-  if (config_.mode == "dense" || !form_.decode) return merge(attend(heads, {}, site_.implementation));
+  if (config_.mode == "dense" || !form_.decode)
+    return merge(attend_decoding(heads, {}, site_.implementation));
 
   const SeerPlaces places{.tokens = cache.used, .offset = cache.used - x.size(1), .length = length};
   at::Tensor fresh = cache.waiting.defined() ? at::cat({cache.waiting, plain.k}, 1) : plain.k;

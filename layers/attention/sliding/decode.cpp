@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "layers/attention/common/attend_decoding.h"
 #include "layers/attention/sliding/module.h"
 
 namespace longreach::sliding {
@@ -81,7 +82,7 @@ at::Tensor SlidingAttention::decode(const at::Tensor& x, DecodeState& state) {
     cache.append(all.k.narrow(1, begin, n), all.v.narrow(1, begin, n));
     heads.k = cache.keys.narrow(1, 0, cache.used);
     heads.v = cache.values.narrow(1, 0, cache.used);
-    pieces.push_back(merge(attend(heads, cache.mask(n), site_.implementation)));
+    pieces.push_back(merge(attend_decoding(heads, cache.mask(n), site_.implementation)));
   }
   return pieces.size() == 1 ? pieces[0] : at::cat(pieces, 1);
 }
