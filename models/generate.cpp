@@ -28,12 +28,17 @@ std::vector<int64_t> drawable_ids(const SamplingOptions& options, int64_t vocab)
   return ids;
 }
 
-// The likeliest `count` of the ids, from the likeliest on, equal ones by id.
-std::vector<int64_t> ranked(const std::vector<double>& logits, std::vector<int64_t> order, int64_t count) {
-  const auto before = [&](int64_t a, int64_t b) {
+// Which of two ids is likelier, equal ones by id.
+struct Likelier {
+  const std::vector<double>& logits;
+  bool operator()(int64_t a, int64_t b) const {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  };
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), before);
+  }
+};
+
+// The likeliest `count` of the ids, from the likeliest on.
+std::vector<int64_t> ranked(const std::vector<double>& logits, std::vector<int64_t> order, int64_t count) {
+  std::partial_sort(order.begin(), order.begin() + count, order.end(), Likelier{logits});
   order.resize(count);
   return order;
 }
@@ -41,7 +46,7 @@ std::vector<int64_t> ranked(const std::vector<double>& logits, std::vector<int64
 int64_t sample(const std::vector<double>& logits, const std::vector<int64_t>& ids,
                const SamplingOptions& options, int64_t step) {
   const int64_t all = std::ssize(ids);
-  if (options.temperature == 0.0) return ranked(logits, ids, 1)[0];
+  if (options.temperature == 0.0) return *std::min_element(ids.begin(), ids.end(), Likelier{logits});
   const auto order = ranked(logits, ids, options.top_k > 0 ? std::min(options.top_k, all) : all);
   std::vector<double> weights;
   double total = 0.0;

@@ -16,6 +16,7 @@
 #include "layers/basic/rope.h"
 #include "layers/ops/common/check.h"
 #include "layers/ops/common/recompute.h"
+#include "layers/ops/matmul/matmul.h"
 
 namespace longreach {
 namespace {
@@ -71,8 +72,7 @@ class DecoderLayer : public torch::nn::Module {
     return feed_forward(attention_factors_.join(enter(*input_layernorm_, x, dtype).stream, attention), dtype);
   }
 
-  at::Tensor decode(const at::Tensor& x, DecodeState& state) {
-    const at::ScalarType dtype = x.scalar_type();
+  at::Tensor decode(const at::Tensor& x, DecodeState& state, at::ScalarType dtype) {
     const Entered in = enter(*input_layernorm_, x, dtype);
     return feed_forward(attention_factors_.join(in.stream, attention_->decode(in.branch, state)), dtype);
   }
@@ -136,8 +136,10 @@ struct Transformer::Body {
 
   at::Tensor embed(const at::Tensor& tokens, const LossOptions& options) const {
     at::Tensor x = embed_tokens->forward(tokens.to(embed_tokens->weight().device()));
+    const bool narrow = compute_dtype(options) == at::kBFloat16;
+    if (narrow) x = x.to(at::kFloat);
     if (config.embedding_scale != 1.0) x = x * config.embedding_scale;
-    return options.autocast_bf16 && config.residual_dtype == "bfloat16" ? x.to(at::kBFloat16) : x;
+    return narrow && config.residual_dtype == "bfloat16" ? x.to(at::kBFloat16) : x;
   }
 
   at::ScalarType compute_dtype(const LossOptions& options) const {
@@ -367,8 +369,10 @@ at::Tensor Transformer::decode(const at::Tensor& tokens, ModelDecodeState& state
   expect_shape(tokens, "tokens", {-1, -1});
   check<ShapeError>(tokens.size(1) > 0, "tokens: decoding needs at least one token");
   at::Tensor x = body_->embed(tokens, {});
-  for (size_t i = 0; i < body_->layers.size(); ++i) x = body_->layers[i]->decode(x, *state.layers[i]);
-  return linear_map(body_->norm->forward(x.select(1, -1)), body_->head());
+  const at::ScalarType dtype = body_->compute_dtype({});
+  for (size_t i = 0; i < body_->layers.size(); ++i) x = body_->layers[i]->decode(x, *state.layers[i], dtype);
+  // In float32: bfloat16 would make logits equal to each other.
+  return linear_product(body_->norm->forward(x.select(1, -1), dtype), body_->head(), /*wide=*/true);
 }
 
 double Transformer::flops_per_token(int64_t seq_len) const {

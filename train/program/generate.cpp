@@ -3,6 +3,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "models/weight_dtype.h"
 #include "train/generate_text.h"
 #include "train/program/command_line.h"
 #include "train/saved_model.h"
@@ -25,7 +26,7 @@ std::string read_prompt(const std::string& file) {
 }  // namespace
 
 int generate_verb(const Arguments& arguments) {
-  std::string checkpoint, prompt_file;
+  std::string checkpoint, prompt_file, dtype = "float32";
   TextRequest request;
   SamplingOptions& options = request.sampling;
   bool ids = false;
@@ -47,6 +48,10 @@ int generate_verb(const Arguments& arguments) {
          "turn in the run's chat template always end it")
       ->allow_extra_args(false);
   app.add_option("--seed", options.seed, "the same seed draws the same text");
+  app.add_option("--dtype", dtype,
+                 "float32, or bfloat16: weights are rounded to it, and half as much is read a token")
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
   app.add_flag("--ids", ids, "print token ids instead of text");
   if (!parse_arguments(app, arguments)) return 0;
 
@@ -55,6 +60,7 @@ int generate_verb(const Arguments& arguments) {
   if (!prompt_file.empty()) request.prompt = read_prompt(prompt_file);
 
   const SavedModel saved = load_saved_model(checkpoint);
+  if (dtype == "bfloat16") store_matrices_as(*saved.model, at::kBFloat16);
   request.chat_template = saved.config.data.chat_template;
   request.sampling.stop_tokens = saved.ends_of_text();
   if (ids)
