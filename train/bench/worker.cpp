@@ -8,6 +8,7 @@
 #include "core/exec_words.h"
 #include "layers/ops/cpu/parallel.h"
 #include "train/bench/child_process.h"
+#include "train/bench/decoding.h"
 #include "train/bench/layer.h"
 #include "train/bench/measure.h"
 #include "train/bench/training.h"
@@ -96,18 +97,34 @@ MemoryFigure memory_in_worker(const Setting& setting) {
   throw Error(text("bench memory: the measuring process ", end_of(worker->wait())));
 }
 
-std::vector<TrainingRow> measure_training_in_workers(const std::vector<TrainingSetting>& settings,
-                                                     const std::function<void(const TrainingRow&)>& on_row) {
-  std::vector<TrainingRow> rows;
-  for (const TrainingSetting& setting : settings) {
-    const auto worker = start_worker({{"threads", setting.threads}, {"training", setting}}, setting.threads);
+namespace {
+
+// A row for each setting, in a process of its own that is asked for it under `word`.
+template <class Row, class Setting>
+std::vector<Row> rows_of_workers(const char* word, const std::vector<Setting>& settings,
+                                 const std::function<void(const Row&)>& on_row) {
+  std::vector<Row> rows;
+  for (const Setting& setting : settings) {
+    const auto worker = start_worker({{"threads", setting.threads}, {word, setting}}, setting.threads);
     std::string line;
     const bool answered = worker->read_line(line);
-    const TrainingRow dead{.setting = setting, .refused = "the measuring process ended without an answer"};
-    rows.push_back(answered ? parse_line(line).get<TrainingRow>() : dead);
+    const Row dead{.setting = setting, .refused = "the measuring process ended without an answer"};
+    rows.push_back(answered ? parse_line(line).get<Row>() : dead);
     on_row(rows.back());
   }
   return rows;
+}
+
+}  // namespace
+
+std::vector<TrainingRow> measure_training_in_workers(const std::vector<TrainingSetting>& settings,
+                                                     const std::function<void(const TrainingRow&)>& on_row) {
+  return rows_of_workers<TrainingRow>("training", settings, on_row);
+}
+
+std::vector<DecodingRow> measure_decoding_in_workers(const std::vector<DecodingSetting>& settings,
+                                                     const std::function<void(const DecodingRow&)>& on_row) {
+  return rows_of_workers<DecodingRow>("decoding", settings, on_row);
 }
 
 int worker_main() {
@@ -125,6 +142,9 @@ int worker_main() {
     } else if (job.contains("training")) {
       const auto setting = job.at("training").get<TrainingSetting>();
       std::cout << json(measure_training(setting, measure_peak())).dump() << std::endl;
+    } else if (job.contains("decoding")) {
+      const auto setting = job.at("decoding").get<DecodingSetting>();
+      std::cout << json(measure_decoding(setting, measure_peak())).dump() << std::endl;
     } else {
       time_settings(job);
     }

@@ -180,9 +180,8 @@ int speed(const Arguments& arguments) {
   Options options;
   CLI::App app("Speed of fused operators and attention layers against peers, alternated in one run", "bench");
   app.add_option("names", options.names,
-                 "operators [all], kinds of attention (their whole layers), or `memory`, `train`, `scaling`, "
-                 "`exchanges`, `targets` (see "
-                 "longreach bench train --help)");
+                 "operators [all], kinds of attention (their whole layers), or `memory`, `train`, `decode`, "
+                 "`prefill`, `scaling`, `exchanges`, `targets` (see longreach bench train --help)");
   std::vector<std::string> peers = peer_names();
   peers.emplace_back("none");
   app.add_option("--peer", options.peers, text("peers: ", join(peers)))
@@ -316,6 +315,7 @@ int bench_verb(const Arguments& arguments) {
   if (first == "--context-worker" && rest.size() == 1) return context_worker_main(rest[0]);
   if (first == "memory") return memory(rest);
   if (first == "train") return bench_train(rest);
+  if (first == "decode" || first == "prefill") return bench_decode(rest, first == "prefill");
   if (first == "scaling") return bench_scaling(rest);
   if (first == "exchanges") return bench_exchanges(rest);
   if (first == "estimate") return bench_estimate(rest);

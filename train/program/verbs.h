@@ -17,11 +17,12 @@ int export_verb(const Arguments& arguments);
 int data_verb(const Arguments& arguments);
 int verify_verb(const Arguments& arguments);
 int bench_verb(const Arguments& arguments);
-int bench_train(const Arguments& arguments);            // bench train
-int bench_scaling(const Arguments& arguments);          // bench scaling
-int bench_context_scaling(const Arguments& arguments);  // bench scaling --context
-int bench_exchanges(const Arguments& arguments);        // bench exchanges
-int bench_estimate(const Arguments& arguments);         // bench estimate
+int bench_train(const Arguments& arguments);                 // bench train
+int bench_decode(const Arguments& arguments, bool prefill);  // bench decode, bench prefill
+int bench_scaling(const Arguments& arguments);               // bench scaling
+int bench_context_scaling(const Arguments& arguments);       // bench scaling --context
+int bench_exchanges(const Arguments& arguments);             // bench exchanges
+int bench_estimate(const Arguments& arguments);              // bench estimate
 int plot_verb(const Arguments& arguments);
 int info_verb(const Arguments& arguments);
 

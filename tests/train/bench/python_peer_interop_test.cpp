@@ -8,6 +8,7 @@
 
 #include "tests/train/bench/cases.h"
 #include "train/bench/agreement.h"
+#include "train/bench/decoding.h"
 #include "train/bench/peer_process.h"
 #include "train/bench/training.h"
 
@@ -79,6 +80,28 @@ TEST_F(PythonPeers, TrainTheSameModel) {
     EXPECT_NEAR(row.loss, row.peer_loss, 1e-2 * row.loss) << dtype;
     EXPECT_GT(row.ratio, 0) << dtype;
   }
+}
+
+// The same weights and tokens give the same logits; measure_decoding refuses to time anything else.
+TEST_F(PythonPeers, DecodeTheSameModel) {
+  for (const bool prefill : {false, true})
+    for (const char* dtype : {"float32", "bfloat16"}) {
+      const DecodingSetting setting{.dtype = dtype,
+                                    .prefill = prefill,
+                                    .rounds = 1,
+                                    .tokens = 20,
+                                    .steps = 6,
+                                    .layers = 2,
+                                    .hidden_size = 64,
+                                    .heads = 4,
+                                    .kv_heads = 2,
+                                    .intermediate_size = 96,
+                                    .vocab_size = 97};
+      const DecodingRow row = measure_decoding(setting, {.float32 = 1e13, .bfloat16 = 1e13});
+      EXPECT_EQ(row.refused, "") << dtype;
+      EXPECT_GT(row.difference, 0) << dtype;
+      EXPECT_GT(row.ratio, 0) << dtype;
+    }
 }
 
 }  // namespace

@@ -153,6 +153,38 @@ TEST(BenchVerb, MeasuresTrainingSteps) {
   EXPECT_THAT(refusal_of({"train", "--peer", "sdpa"}), HasSubstr("--peer"));
 }
 
+TEST(BenchVerb, MeasuresDecodingAndPrefill) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "longreach_bench_decode.json";
+  for (const std::string verb : {"decode", "prefill"}) {
+    std::vector<std::string> arguments{verb, "--peer", "none", "--threads", "2"};
+    for (const char* word :
+         {"--layers", "2", "--hidden-size", "64", "--heads", "4", "--kv-heads", "2", "--intermediate-size",
+          "96", "--vocab-size", "300", "--length", "40", "--rounds", "2", "--json", path.c_str()})
+      arguments.emplace_back(word);
+    const Answer answer = run_bench(arguments);
+    EXPECT_EQ(answer.code, 0) << answer.output;
+    std::ifstream file(path);
+    const nlohmann::json report = nlohmann::json::parse(file);
+    ASSERT_EQ(report.at("rows").size(), 2U);
+    const double matrices = 300 * 64 + 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96), norms = 5 * 64;
+    for (const nlohmann::json& row : report.at("rows")) {
+      EXPECT_EQ(row.at("refused"), "") << row;
+      EXPECT_GT(row.at("seconds_min").get<double>(), 0) << row;
+      const bool narrow = row.at("setting").at("dtype") == "bfloat16";
+      if (verb == "decode") {
+        EXPECT_EQ(row.at("bytes").get<double>(), (narrow ? 2 : 4) * matrices + 4 * norms) << row;
+      }
+      EXPECT_GT(row.at(verb == "decode" ? "bandwidth_share" : "peak_share").get<double>(), 0) << row;
+    }
+    std::filesystem::remove(path);
+  }
+  EXPECT_THAT(refusal_of({"decode", "--heads", "5"}), HasSubstr("--heads: found 5"));
+  EXPECT_THAT(refusal_of({"prefill", "--kv-heads", "2"}), HasSubstr("--kv-heads: found 2"));
+  EXPECT_THAT(refusal_of({"decode", "--peer", "sdpa"}), HasSubstr("--peer"));
+  EXPECT_THAT(refusal_of({"decode", "--checkpoint", "/no/such/model", "--peer", "none"}),
+              HasSubstr("/no/such/model"));
+}
+
 TEST(BenchVerb, AnUnwritableReportIsAUserError) {
   EXPECT_THAT(
       refusal_of({"lightning", "--lengths", "32", "--rounds", "1", "--json", "/no/such/folder/x.json"}),
