@@ -1,13 +1,29 @@
 #include "models/weight_dtype.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 
 namespace longreach {
 
 void store_matrices_as(Transformer& model, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
-  for (at::Tensor& parameter : model.parameters())
-    if (parameter.dim() >= 2) parameter.set_data(parameter.to(dtype));
+  constexpr int64_t kLine = 64;  // elements: each matrix begins with a cache line
+  const auto room = [](const at::Tensor& matrix) { return (matrix.numel() + kLine - 1) / kLine * kLine; };
+  std::vector<at::Tensor> matrices;
+  int64_t total = 0;
+  for (const at::Tensor& parameter : model.parameters())
+    if (parameter.dim() >= 2) {
+      matrices.push_back(parameter);
+      total += room(parameter);
+    }
+  if (matrices.empty()) return;
+  const at::Tensor block = at::empty({total}, matrices[0].options().dtype(dtype).requires_grad(false));
+  int64_t begin = 0;
+  for (at::Tensor& matrix : matrices) {
+    const at::Tensor place = block.narrow(0, begin, matrix.numel()).view(matrix.sizes());
+    begin += room(matrix);
+    matrix.set_data(place.copy_(matrix));
+  }
 }
 
 }  // namespace longreach

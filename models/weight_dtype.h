@@ -1,4 +1,4 @@
-// Models whose weights are narrower than they were trained.
+// Weights as a model that is used, not trained, reads them fastest.
 #pragma once
 #include <ATen/core/ScalarType.h>
 
@@ -6,8 +6,9 @@
 
 namespace longreach {
 
-// Rounds all weights but norms and biases to `dtype`, in which the branches then compute: bfloat16 halves
-// what decoding reads. For use, not for training.
+// Brings all weights but norms and biases to `dtype`, in which the branches then compute: bfloat16 halves
+// what decoding reads. They come to lie in one block of memory, one behind the other, for which the system
+// has huge pages where single matrices are too small for them. For use, not for training.
 void store_matrices_as(Transformer& model, at::ScalarType dtype);
 
 }  // namespace longreach

@@ -42,7 +42,7 @@ std::shared_ptr<Transformer> model_of(const DecodingSetting& setting) {
   } else {
     model = load_saved_model(setting.checkpoint).model;
   }
-  if (setting.dtype == "bfloat16") store_matrices_as(*model, at::kBFloat16);
+  store_matrices_as(*model, setting.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
   return model;
 }
 

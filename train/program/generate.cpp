@@ -60,7 +60,7 @@ int generate_verb(const Arguments& arguments) {
   if (!prompt_file.empty()) request.prompt = read_prompt(prompt_file);
 
   const SavedModel saved = load_saved_model(checkpoint);
-  if (dtype == "bfloat16") store_matrices_as(*saved.model, at::kBFloat16);
+  store_matrices_as(*saved.model, dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
   request.chat_template = saved.config.data.chat_template;
   request.sampling.stop_tokens = saved.ends_of_text();
   if (ids)
