@@ -95,7 +95,10 @@ bool any_turns(const std::vector<AttentionConfig>& layers) {
     return std::visit(
         [](const auto& kind) {
           bool used = false;
-          if constexpr (requires { kind.rope; }) used = kind.rope;
+          if constexpr (requires { kind.turns(); })
+            used = kind.turns();
+          else if constexpr (requires { kind.rope; })
+            used = kind.rope;
           if constexpr (requires { kind.gate_rope; }) used = used || kind.gate_rope;
           return used;
         },

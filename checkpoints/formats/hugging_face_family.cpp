@@ -28,6 +28,7 @@ std::vector<int64_t> windows_of(const ModelConfig& config) {
     const auto* sliding = std::get_if<SlidingConfig>(&layer);
     expect_known(dense || sliding, where, "kind = \"", kind_of(layer), "\"");
     expect_known(dense ? dense->rope : sliding->rope, where, "rope = false");
+    expect_known(!dense || !dense->output_gate, where, "output_gate = true");
     expect_known(dense || sliding->sinks == 0, where, "sinks = ", sliding ? sliding->sinks : 0);
     windows.push_back(dense ? 0 : sliding->window);
     expect_known(dense || windows.back() == *std::max_element(windows.begin(), windows.end()), where,
@@ -46,12 +47,14 @@ std::vector<bool> lightning_layers(const ModelConfig& config) {
     const auto* linear = std::get_if<LightningConfig>(&layer);
     expect_known(dense || linear, where, "kind = \"", kind_of(layer), "\"");
     expect_known(linear || dense->rope, where, "rope = false");
+    expect_known(linear || !dense->output_gate, where, "output_gate = true");
     if (linear) {
       expect_known(linear->form == "minimax", where, "form = \"", linear->form, "\"");
       expect_known(linear->decay == "auto" || linear->decay == "minimax", where, "decay = \"", linear->decay,
                    "\"");
       expect_known(!linear->uses_lrpe(static_cast<int64_t>(lightning.size())), where, "lrpe = \"",
                    linear->lrpe, "\"");
+      expect_known(linear->scale_of(config.head_dim) == 1.0, where, "scale = \"", linear->scale, "\"");
     }
     lightning.push_back(linear != nullptr);
   }

@@ -124,6 +124,13 @@ class Rotary:
         a, b = x.float().chunk(2, dim=-1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
 
+    def turn_next(self, x, first):
+        """Tokens [B, T, heads, dim], the first of which stands at position `first`; those before it are kept as they turned."""
+        length = first + x.shape[1]
+        if first and self.rotary["rope_type"] == "dynamic" and length > self.original:
+            raise ValueError(f"dynamic rotary embeddings generate up to {self.original} tokens: beyond, kept keys would turn")
+        return self.turn(x, torch.arange(first, length), length)
+
 
 class SoftmaxAttention(nn.Module):
     """Projections, rotary embedding and cache of attention with a softmax; a kind says what is visible."""
@@ -154,12 +161,7 @@ class SoftmaxAttention(nn.Module):
 
     def turn(self, x, first):
         """Tokens [B, T, heads, D], the first of which stands at position `first`."""
-        if self.rotary is None:
-            return x
-        length = first + x.shape[1]
-        if first and self.rotary.rotary["rope_type"] == "dynamic" and length > self.rotary.original:
-            raise ValueError(f"dynamic rotary embeddings generate up to {self.rotary.original} tokens: beyond, kept keys would turn")
-        return self.rotary.turn(x, torch.arange(first, length), length)
+        return x if self.rotary is None else self.rotary.turn_next(x, first)
 
     def project(self, x, first):
         q, k, v = self.split(x)
@@ -177,12 +179,16 @@ class SoftmaxAttention(nn.Module):
     def merge(self, o):
         return self.o_proj(o.reshape(o.shape[0], o.shape[1], self.heads * self.head_dim))
 
-    def forward(self, x, first, state):
+    def attended(self, x, first, state):
+        """The outputs of the heads [B, T, H, D]."""
         q, k, v = self.project(x, first)
         k, v = remember(state, "k", k), remember(state, "v", v)
         queries = torch.arange(first, first + x.shape[1], device=x.device)[:, None]
         keys = torch.arange(k.shape[1], device=x.device)[None]
-        return self.merge(self.attend(q, k, v, self.visible(queries, keys)))
+        return self.attend(q, k, v, self.visible(queries, keys))
+
+    def forward(self, x, first, state):
+        return self.merge(self.attended(x, first, state))
 
 
 class LinearAttention(nn.Module):

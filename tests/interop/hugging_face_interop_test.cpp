@@ -168,6 +168,15 @@ std::vector<Case> models_with_code() {
              minimax(c);
              c.model.qk_norm = true;
            }),
+      with("hypenet", "Longreach",
+           [](RunConfig& c) {
+             c.model.num_hidden_layers = 3;
+             c.model.attention = {
+                 {.layers = "0", .config = DenseConfig{.rope = false, .output_gate = true}},
+                 {.layers = "1", .config = LightningConfig{.form = "hypenet"}},
+                 {.layers = "2",
+                  .config = LightningConfig{.form = "hypenet", .scale = "1/d", .rope = false}}};
+           }),
       with("paper_decay", "Longreach",
            [](RunConfig& c) {
              c.model.attention = {{.config = LightningConfig{.decay = "paper", .lrpe = "on"}}};

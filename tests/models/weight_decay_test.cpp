@@ -58,11 +58,13 @@ TEST(WeightDecay, TakesMatricesAndEmbeddingsAndLeavesNormsAndBiases) {
 }
 
 TEST(WeightDecay, LeavesFrequenciesOfLightning) {
-  for (const LightningConfig& lightning : {LightningConfig{}, LightningConfig{.form = "minimax"}}) {
+  const Words inner{"self_attn.norm.weight", "self_attn.o_norm.weight", "self_attn.q_norm.weight",
+                    "self_attn.k_norm.weight"};
+  for (const LightningConfig& lightning :
+       {LightningConfig{}, LightningConfig{.form = "minimax"}, LightningConfig{.form = "hypenet"}}) {
     const Words left = last_words(model_of(lightning), false);
     for (const std::string& name : left)
-      EXPECT_TRUE(kNorms.count(name) || name == "self_attn.lrpe.theta" || name == "self_attn.norm.weight")
-          << name;
+      EXPECT_TRUE(kNorms.count(name) || name == "self_attn.lrpe.theta" || inner.count(name)) << name;
   }
   EXPECT_EQ(last_words(model_of(LightningConfig{}), false).count("self_attn.lrpe.theta"), 1u);
 }

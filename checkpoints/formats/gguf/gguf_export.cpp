@@ -179,6 +179,7 @@ std::string gguf_architecture(const ModelConfig& config) {
     const auto* dense = std::get_if<DenseConfig>(&entry.config);
     refuse(dense == nullptr, "attention.kind = \"", entry.kind(), "\" of layers ", entry.layers);
     refuse(!dense->rope, "attention.rope = false of layers ", entry.layers);
+    refuse(dense->output_gate, "attention.output_gate = true of layers ", entry.layers);
   }
   const bool other_biases = config.attention_output_bias || config.mlp_bias;
   if (config.qk_norm) {

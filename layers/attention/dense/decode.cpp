@@ -20,7 +20,7 @@ at::Tensor DenseAttention::decode(const at::Tensor& x, DecodeState& state) {
   cache.append(heads.k, heads.v);
   heads.k = cache.filled_keys();
   heads.v = cache.filled_values();
-  return merge(attend_decoding(heads, {}, site_.implementation));
+  return finish(x, attend_decoding(heads, {}, site_.implementation));
 }
 
 }  // namespace longreach::dense

@@ -1,25 +1,41 @@
 // Dense attention: projections, rotary embedding, one call of the fused operator or of cuDNN's.
 #include "layers/attention/dense/dense.h"
 
+#include <ATen/ops/sigmoid.h>
+
 #include "layers/attention/dense/module.h"
+#include "layers/basic/initialization.h"
 #include "layers/ops/cudnn_attention/cudnn_attention.h"
 
 namespace longreach {
 namespace dense {
 
+DenseAttention::DenseAttention(const DenseConfig& config, const LayerSite& site)
+    : SoftmaxAttention(site, config.rope), backend_(config.backend) {
+  if (!config.output_gate) return;
+  output_gate_ = register_module(
+      "o_gate", std::make_shared<Linear>(site.hidden_size, site.num_heads * site.head_dim,
+                                         site.initializer_range, derive_seed(site.seed, "o_gate")));
+}
+
+at::Tensor DenseAttention::finish(const at::Tensor& x, const at::Tensor& o) const {
+  return merge(output_gate_ ? o * at::sigmoid(output_gate_->forward(x)).view(o.sizes()) : o);
+}
+
 AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch) {
   const Heads heads = project(x, batch);
-  if (batch.context) return {merge(attend_context(heads, batch.context)), {}};
+  if (batch.context) return {finish(x, attend_context(heads, batch.context)), {}};
   if (site_.implementation == Implementation::reference)
-    return {merge(dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
+    return {finish(x, dense_attention_reference(heads.q, heads.k, heads.v, batch.cu_seqlens)), {}};
   if (takes_cudnn(backend_, heads, batch.cu_seqlens))
-    return {merge(cudnn_attention(heads.q, heads.k, heads.v, /*causal=*/true).o), {}};
+    return {finish(x, cudnn_attention(heads.q, heads.k, heads.v, /*causal=*/true).o), {}};
   const IntervalMask mask{.cu_seqlens_q = batch.cu_seqlens, .cu_seqlens_k = batch.cu_seqlens};
-  return {merge(attend(heads, mask, Implementation::fused)), {}};
+  return {finish(x, attend(heads, mask, Implementation::fused)), {}};
 }
 
 double DenseAttention::flops_per_token(int64_t seq_len) const {
-  return flops(static_cast<double>(seq_len + 1) / 2.0);
+  const double gate = output_gate_ ? output_gate_->flops() : 0.0;
+  return flops(static_cast<double>(seq_len + 1) / 2.0) + gate;
 }
 
 }  // namespace dense

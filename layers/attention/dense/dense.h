@@ -21,10 +21,13 @@ struct DenseConfig {
   static constexpr std::string_view summary = "causal softmax attention, grouped queries";
   static constexpr std::string_view source = "Vaswani et al., arXiv 1706.03762; kernel: arXiv 2307.08691";
   bool rope = true;
+  bool output_gate = false;
   std::string backend = "auto";
   void fields(FieldVisitor& visit) {
     visit.field("rope", rope,
                 {.help = "rotary embedding on q and k; false: no positions (NoPE, arXiv 2305.19466)"});
+    visit.field("output_gate", output_gate,
+                {.help = "outputs of the heads times sigmoid of a projection of x, o_gate (MiniCPM-SALA)"});
     visit.field("backend", backend,
                 {.help = "kernels on CUDA: longreach, cudnn (LibTorch's SDPA), or auto: cudnn where it takes "
                          "the case and "

@@ -13,8 +13,7 @@ bool takes_cudnn(const std::string& backend, const Heads& heads, const at::Tenso
 
 class DenseAttention : public SoftmaxAttention, public TrafficPlanner {
  public:
-  DenseAttention(const DenseConfig& config, const LayerSite& site)
-      : SoftmaxAttention(site, config.rope), backend_(config.backend) {}
+  DenseAttention(const DenseConfig& config, const LayerSite& site);
 
   AttentionOutput forward(const at::Tensor& x, const Batch& batch) override;
   std::unique_ptr<DecodeState> start_decoding(int64_t batch_size, int64_t max_tokens) const override;
@@ -24,9 +23,12 @@ class DenseAttention : public SoftmaxAttention, public TrafficPlanner {
                                  at::ScalarType dtype) const override;
 
  private:
+  // The rest of the layer: o [B, T, H, D] -> [B, T, C], by the gate of x where there is one.
+  at::Tensor finish(const at::Tensor& x, const at::Tensor& o) const;
   at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
 
   std::string backend_;
+  std::shared_ptr<Linear> output_gate_;  // null: none
 };
 
 }  // namespace longreach::dense

@@ -1,6 +1,7 @@
 // Lightning attention over ranks that share a sequence: projections, positions, norms and gates are a token's
 // own; between ranks pass the states of heads, or heads of all tokens.
 #include "layers/attention/common/context/head_share.h"
+#include "layers/attention/common/context/places.h"
 #include "layers/attention/common/context/recurrence.h"
 #include "layers/attention/lightning/module.h"
 
@@ -20,7 +21,11 @@ AttentionOutput LightningAttention::forward_pieces(const at::Tensor& x, const Ba
                 LightningConfig::kind)),
             {}};
   };
-  return {layer_around(run, x, batch.positions, weights(), options_).y, {}};
+  Places places{batch.positions, {}};
+  if (options_.rotary)
+    places.rotation =
+        rotation_in(*batch.context, *options_.rotary, batch.positions, own_tokens(*batch.context), x);
+  return {layer_around(run, x, places, weights(), options_).y, {}};
 }
 
 PlannedTraffic LightningAttention::planned_traffic(const std::shared_ptr<const ContextGroup>& context,

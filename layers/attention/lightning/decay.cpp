@@ -42,13 +42,17 @@ at::Tensor lightning_log_decay(const std::string& decay, int64_t heads, int64_t 
     values = alibi_slopes(heads);
     const double depth = layers > 1 ? l / (count - 1.0) : 0.0;
     for (double& slope : values) slope *= -(1.0 - depth + 1e-5);
+  } else if (decay == "hypenet") {
+    values = alibi_slopes(heads);
+    for (double& slope : values) slope = -slope;
   } else if (decay == "minimax") {
     return minimax_slopes(heads, layer, layers).neg().to(at::kDouble);
   } else if (decay == "paper") {
     for (int64_t h = 0; h < heads; ++h)
       values[h] = -(8.0 / h_count) * (1.0 - l / count) * static_cast<double>(h);
   } else {
-    check<ConfigError>(decay == "none", "decay = \"", decay, "\": expected alibi, paper, minimax or none");
+    check<ConfigError>(decay == "none", "decay = \"", decay,
+                       "\": expected alibi, paper, minimax, hypenet or none");
   }
   return at::tensor(values, at::kDouble);
 }

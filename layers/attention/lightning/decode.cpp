@@ -31,7 +31,10 @@ at::Tensor LightningAttention::decode(const at::Tensor& x, DecodeState& decode_s
   expect_decode_input(x, state.batch, state.seen, state.limit);
   const at::Tensor positions =
       at::arange(state.seen, state.seen + x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), x.size(1)});
-  const LightningOutput out = lightning_layer(x, positions, weights(), options_, state.state);
+  // A state keeps turned keys: `dynamic` cannot turn them again.
+  if (options_.rotary) options_.rotary->expect_steady_angles(state.seen, x.size(1));
+  const LightningOutput out =
+      lightning_layer(x, positions, weights(), options_, state.state, {}, state.seen + x.size(1));
   state.state = out.state;
   state.seen += x.size(1);
   return out.y;

@@ -6,36 +6,52 @@ class LightningAttention(LinearAttention):
     def __init__(self, config, options, layer):
         super().__init__()
         self.heads, self.head_dim, self.form = config.num_attention_heads, config.head_dim, options["form"]
-        inner = self.heads * self.head_dim
         self.decay, self.layer, self.layers = options["decay"], layer, config.num_hidden_layers
         if self.decay == "auto":
-            self.decay = "minimax" if self.form == "minimax" else "alibi"
-        self.scale = self.head_dim**-0.5 if self.decay == "paper" else 1.0
-        if self.form == "minimax":
-            self.qkv_proj = nn.Linear(config.hidden_size, 3 * inner, bias=False)
-            self.output_gate = nn.Linear(config.hidden_size, inner, bias=False)
-            self.norm = Norm("rmsnorm", inner, 1e-6)
+            self.decay = "alibi" if self.form == "transnormer" else self.form
+        self.scale = lightning_scale(options, self.head_dim)
+        hidden, inner = config.hidden_size, self.heads * self.head_dim
+        if self.form == "hypenet":
+            self.q_proj, self.k_proj, self.v_proj, self.z_proj = (nn.Linear(hidden, inner, bias=False) for _ in range(4))
+            self.q_norm, self.k_norm = (Norm("rmsnorm", self.head_dim, config.rms_norm_eps) for _ in range(2))
+            self.o_norm = Norm("rmsnorm", inner, config.rms_norm_eps)
+            self.o_proj = nn.Linear(inner, hidden, bias=False)
         else:
-            self.qkvu_proj = nn.Linear(config.hidden_size, 4 * inner, bias=False)
-        self.out_proj = nn.Linear(inner, config.hidden_size, bias=False)
+            if self.form == "minimax":
+                self.qkv_proj = nn.Linear(hidden, 3 * inner, bias=False)
+                self.output_gate = nn.Linear(hidden, inner, bias=False)
+            else:
+                self.qkvu_proj = nn.Linear(hidden, 4 * inner, bias=False)
+            self.norm = Norm("rmsnorm" if self.form == "minimax" else "srmsnorm", inner, 1e-6)
+            self.out_proj = nn.Linear(inner, hidden, bias=False)
+        self.rotary = Rotary(config, self.head_dim) if self.form == "hypenet" and options["rope"] else None
         has_lrpe = options["lrpe"] == "on" or (options["lrpe"] == "auto" and self.form == "transnormer" and layer > 0)
         self.lrpe = LightningPositions(self.heads, self.head_dim) if has_lrpe else None
 
-    def forward(self, x, first, state):
-        batch, tokens, inner = x.shape[0], x.shape[1], self.heads * self.head_dim
+    def project(self, x):
+        """q, k and v [B, T, H, D], not placed yet, and what the output is multiplied by [B, T, H D]."""
+        def heads(y):
+            return y.view(x.shape[0], x.shape[1], self.heads, -1)
+
+        if self.form == "hypenet":
+            q, k = self.q_norm(heads(self.q_proj(x))), self.k_norm(heads(self.k_proj(x)))
+            return q, k, heads(self.v_proj(x)), torch.sigmoid(self.z_proj(x))
         if self.form == "minimax":
-            qkv = functional.silu(self.qkv_proj(x)).view(batch, tokens, self.heads, 3 * self.head_dim)
-            q, k, v = qkv.split(self.head_dim, -1)
-        else:
-            q, k, v, u = self.qkvu_proj(x).split(inner, -1)
-            q, k = functional.silu(q), functional.silu(k)
-            q, k, v = (y.view(batch, tokens, self.heads, self.head_dim) for y in (q, k, v))
+            q, k, v = heads(functional.silu(self.qkv_proj(x))).split(self.head_dim, -1)
+            return q, k, v, torch.sigmoid(self.output_gate(x))
+        q, k, v, u = self.qkvu_proj(x).chunk(4, -1)
+        return heads(functional.silu(q)), heads(functional.silu(k)), heads(v), u
+
+    def forward(self, x, first, state):
+        q, k, v, gate = self.project(x)
         if self.lrpe is not None:
             q, k = self.lrpe(q, first), self.lrpe(k, first)
-        o = self.recurrence(q, k, v, state).reshape(batch, tokens, inner)
-        if self.form == "minimax":
-            return self.out_proj(torch.sigmoid(self.output_gate(x)) * self.norm(o))
-        return self.out_proj(rms_norm(o, None, 1e-6) * u)
+        if self.rotary is not None:
+            q, k = self.rotary.turn_next(q, first), self.rotary.turn_next(k, first)
+        o = self.recurrence(q, k, v, state).flatten(2)
+        if self.form == "hypenet":
+            return self.o_proj(gate * self.o_norm(o))
+        return self.out_proj(gate * self.norm(o))
 
     def recurrence(self, q, k, v, state):
         """All tokens at once: o = scale ((q k^T) * e^{a (i - j)}) v for j <= i, and what the state before them adds."""
@@ -69,13 +85,21 @@ class LightningPositions(nn.Module):
         return torch.cat([x * angles.cos().float(), x * angles.sin().float()], -1).to(x.dtype)
 
 
+def lightning_scale(options, head_dim):
+    scale = options["scale"]
+    if scale == "auto":
+        scale = "1/sqrt(d)" if options["form"] == "hypenet" or options["decay"] == "paper" else "none"
+    return {"1/sqrt(d)": head_dim**-0.5, "1/d": 1 / head_dim, "none": 1.0}[scale]
+
+
 def lightning_log_decay(decay, heads, layer, layers):
-    if decay == "alibi":
+    if decay in ("alibi", "hypenet"):
         power = 2 ** (heads.bit_length() - 1)
         slopes = [2 ** (-8 * (h + 1) / power) for h in range(power)]
         slopes += [2 ** (-8 * (2 * h + 1) / (2 * power)) for h in range(heads - power)]
         depth = layer / (layers - 1) if layers > 1 else 0.0
-        return -torch.tensor(slopes, dtype=torch.float64).mul(1 - depth + 1e-5).float()
+        factor = 1.0 if decay == "hypenet" else 1 - depth + 1e-5
+        return -torch.tensor(slopes, dtype=torch.float64).mul(factor).float()
     if decay == "minimax":
         base = 1 / (2 ** (8 / heads))
         return -(base ** torch.arange(1, heads + 1)).float().mul(1 - layer / (layers - 1 + 1e-5) + 1e-5)

@@ -1,5 +1,5 @@
-// Cases of lightning attention: the recurrence with given decays or the paper's, MiniMax's layer, SRMSNorm,
-// and a whole TransNormer language model.
+// Cases of lightning attention: the recurrence with given decays or the paper's, MiniMax's layer, HypeNet's,
+// SRMSNorm, and a whole TransNormer language model.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/embedding.h>
@@ -7,6 +7,7 @@
 #include "layers/attention/lightning/lightning.h"
 #include "layers/basic/linear.h"
 #include "layers/basic/norm.h"
+#include "layers/basic/rope.h"
 #include "train/verify/case.h"
 #include "train/verify/operators.h"
 
@@ -53,6 +54,33 @@ void run_minimax_layer(Case& run) {
   run.produce("slope", decay.neg());
 }
 
+void run_hypenet_layer(Case& run) {
+  const VectorFile& file = run.file;
+  const at::Tensor x = run.leaf("in.x");
+  const auto weight = [&](const char* name) { return run.leaf(text("param.", name, ".weight")); };
+  const LightningWeights weights{.q_proj = weight("q_proj"),
+                                 .k_proj = weight("k_proj"),
+                                 .v_proj = weight("v_proj"),
+                                 .q_norm = weight("q_norm"),
+                                 .k_norm = weight("k_norm"),
+                                 .out_proj = weight("o_proj"),
+                                 .output_gate = weight("z_proj"),
+                                 .norm = weight("o_norm")};
+  LightningConfig config{.form = "hypenet", .scale = file.word("scale")};
+  const int64_t heads = file.integer("num_attention_heads"), head_dim = file.integer("head_dim");
+  const LightningOptions options{.form = config.form,
+                                 .log_decay = lightning_log_decay("hypenet", heads, 0, 1).to(run.wide()),
+                                 .scale = config.scale_of(head_dim),
+                                 .norm_eps = file.real("rms_norm_eps"),
+                                 .rotary = std::make_shared<RotaryEmbedding>(
+                                     RopeConfig{.theta = file.real("rope_theta")}, head_dim, x.size(1)),
+                                 .implementation = run.implementation};
+  const at::Tensor positions = at::arange(x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), x.size(1)});
+  const LightningOutput out = lightning_layer(x, positions, weights, options);
+  run.produce("o", out.y);
+  run.produce("state", out.state);
+}
+
 void run_srmsnorm(Case& run) { run.produce("o", rms_norm(run.leaf("in.x"), {}, run.file.real("eps"))); }
 
 void run_transnormer_model(Case& run) {
@@ -94,6 +122,7 @@ void LightningConfig::verify(Case& run) {
   if (config.contains("g_gamma") && run.file.word("g_gamma") == "-(8/H*(1-l/L))*h")
     return run_paper_decay(run);
   if (run.has("param.qkv_proj.weight")) return run_minimax_layer(run);
+  if (run.has("param.z_proj.weight")) return run_hypenet_layer(run);
   if (run.has("param.transnormer.wte.weight")) return run_transnormer_model(run);
   if (run.has("in.x") && config.contains("eps")) return run_srmsnorm(run);
   run.refuse("config of `lightning` is of no known kind: ", config.dump());

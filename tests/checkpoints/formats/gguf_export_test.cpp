@@ -234,6 +234,8 @@ TEST(GgufExport, WhatGgufHasNoWordsForIsNamed) {
   EXPECT_THAT(with([](C& c) { c.qk_norm = c.attention_bias = true; }), HasSubstr("model.qk_norm"));
   EXPECT_THAT(with([](C& c) { c.attention = {{.config = SlidingConfig{}}}; }), HasSubstr("\"sliding\""));
   EXPECT_THAT(with([](C& c) { c.attention = {{.config = DenseConfig{.rope = false}}}; }), HasSubstr("rope"));
+  EXPECT_THAT(with([](C& c) { c.attention = {{.config = DenseConfig{.output_gate = true}}}; }),
+              HasSubstr("output_gate"));
   EXPECT_EQ(with([](C& c) { c.attention = {{.config = DenseConfig{}}}; }), "");
 }
 

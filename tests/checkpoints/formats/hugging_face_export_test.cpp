@@ -169,6 +169,13 @@ TEST(HuggingFaceExport, NamesWhatNoFamilyHas) {
       {"layer 0: kind = \"nsa\"", [](ModelConfig& c) { c.attention = {layer("all", NsaConfig{})}; }},
       {"layer 0: rope = false",
        [](ModelConfig& c) { c.attention = {layer("all", DenseConfig{.rope = false})}; }},
+      {"layer 0: output_gate = true",
+       [](ModelConfig& c) { c.attention = {layer("all", DenseConfig{.output_gate = true})}; }},
+      {"layer 0: scale = \"1/d\"",
+       [](ModelConfig& c) {
+         minimax_hybrid(c);
+         c.attention = {layer("all", LightningConfig{.form = "minimax", .scale = "1/d"})};
+       }},
       {"layer 0: sinks = 4",
        [](ModelConfig& c) { c.attention = {layer("all", SlidingConfig{.window = 16, .sinks = 4})}; }},
       {"layer 1: a second window",

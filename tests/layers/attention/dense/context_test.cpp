@@ -12,6 +12,10 @@ TEST(DenseContext, EqualsOneRank) {
   expect_context_equals_one_rank(DenseConfig{}, norm_site(), all_context_cases());
 }
 
+TEST(DenseContext, GatesOwnTokens) {
+  expect_context_equals_one_rank(DenseConfig{.output_gate = true}, small_site(), head_context_cases());
+}
+
 TEST(DenseContext, OverGloo) { expect_context_over_gloo(DenseConfig{}, norm_site()); }
 
 TEST(DenseContext, HeadsEqualOneRank) {

@@ -34,6 +34,7 @@ TEST(Dense, DecodesAsForward) {
   expect_decode_equals_forward(DenseConfig{}, small_site());
   expect_decode_equals_forward(DenseConfig{}, rich_site());
   expect_decode_equals_forward(DenseConfig{.rope = false}, small_site());
+  expect_decode_equals_forward(DenseConfig{.output_gate = true}, small_site());
 }
 
 TEST(Dense, DecodesAsForwardBeyondTheFirstCapacityOfTheCache) {
@@ -49,15 +50,22 @@ TEST(Dense, DecodesAsForwardUnderEveryRopeScaling) {
   }
 }
 
-TEST(Dense, PackedDocumentsAreSeparate) { expect_packed_equals_separate(DenseConfig{}, rich_site()); }
+TEST(Dense, PackedDocumentsAreSeparate) {
+  expect_packed_equals_separate(DenseConfig{}, rich_site());
+  expect_packed_equals_separate(DenseConfig{.output_gate = true}, small_site());
+}
 
 TEST(Dense, FusedIsTheFormula) {
   expect_fused_equals_reference(DenseConfig{}, small_site());
   expect_fused_equals_reference(DenseConfig{}, rich_site());
   expect_fused_equals_reference(DenseConfig{.rope = false}, small_site());
+  expect_fused_equals_reference(DenseConfig{.output_gate = true}, rich_site());
 }
 
-TEST(Dense, BFloat16IsClose) { expect_bfloat16_close(DenseConfig{}, rich_site()); }
+TEST(Dense, BFloat16IsClose) {
+  expect_bfloat16_close(DenseConfig{}, rich_site());
+  expect_bfloat16_close(DenseConfig{.output_gate = true}, rich_site());
+}
 
 TEST(Dense, TheCacheGrowsInStepsAndRefusesMoreThanMaxTokens) {
   EXPECT_EQ(decode_bytes(DenseConfig{}, small_site(), 1), 2 * 256 * 2 * 8 * 4);
@@ -131,6 +139,11 @@ at::Tensor dense_by_loops(Attention& module, const LayerSite& site, const at::Te
         for (int64_t i = 0; i < size; ++i)
           o[static_cast<size_t>(at_q + i)] += weights[j] / sum * v[j][static_cast<size_t>(at_k + i)];
     }
+    if (parameters.contains("o_gate.weight"))
+      for (size_t i = 0; i < o.size(); ++i) {
+        const Row w = row_of(parameters["o_gate.weight"][static_cast<int64_t>(i)]), token = row_of(x[0][t]);
+        o[i] /= 1.0 + std::exp(-std::inner_product(w.begin(), w.end(), token.begin(), 0.0));
+      }
     for (int64_t c = 0; c < site.hidden_size; ++c) {
       const Row w = row_of(parameters["o_proj.weight"][c]);
       y[0][t][c] = std::inner_product(o.begin(), o.end(), w.begin(), 0.0);
@@ -139,24 +152,29 @@ at::Tensor dense_by_loops(Attention& module, const LayerSite& site, const at::Te
   return y;
 }
 
-TEST(Dense, IsTheLayerInLoopsOfFloat64) {
+void expect_layer_in_loops(const DenseConfig& config) {
   LayerSite site = rich_site();
   const int64_t tokens = 33;
   const at::Tensor x = normal({1, tokens, site.hidden_size}, 1);
   const Batch batch{.positions = at::arange(tokens, at::kLong).unsqueeze(0)};
   const at::NoGradGuard no_grad;
-  const auto fused = make_attention(DenseConfig{}, site);
+  const auto fused = make_attention(config, site);
   uint64_t seed = 9;  // no two alike, so that none can stand for another
   for (auto& parameter : fused->parameters())
     parameter.add_(normal(parameter.sizes(), seed++, at::kFloat), 0.1);
   const at::Tensor expected = dense_by_loops(*fused, site, x);
   EXPECT_LE(relative_error(fused->forward(x.to(at::kFloat), batch).y, expected), 2e-6);
   site.implementation = Implementation::reference;
-  const auto reference = make_attention(DenseConfig{}, site);
+  const auto reference = make_attention(config, site);
   const auto from = fused->named_parameters();
   for (auto& item : reference->named_parameters()) item.value().copy_(from[item.key()]);
   reference->to(at::kDouble);
   EXPECT_LE(relative_error(reference->forward(x, batch).y, expected), 1e-13);
+}
+
+TEST(Dense, IsTheLayerInLoopsOfFloat64) {
+  expect_layer_in_loops({});
+  expect_layer_in_loops({.output_gate = true});
 }
 
 // One key: the output is its value. Two equal keys: the mean of their values.

@@ -12,8 +12,9 @@ namespace {
 // the position, and cancel.
 const ContextTolerance kRounding{.same_bits = false, .by_entry = true};
 
-// Both forms, with decays and without.
-const LightningConfig kDecaying, kWithout{.form = "minimax", .decay = "none", .lrpe = "on", .chunk = 32};
+// With decays and without, in two forms; and the form with a rotary embedding.
+const LightningConfig kDecaying, kWithout{.form = "minimax", .decay = "none", .lrpe = "on", .chunk = 32},
+    kTurned{.form = "hypenet"};
 
 // One document, rows of a batch, packed documents of odd lengths, of one token, of none, and over four ranks.
 TEST(LightningContext, EqualsOneRank) {
@@ -25,8 +26,15 @@ TEST(LightningContext, EqualsOneRank) {
                                        {0, 3, 3, 140, 250, 271, 272, 400},
                                        {0, 1, 2, 3},
                                        {0, 30, 390, 400}});
-  for (const LightningConfig& config : {kDecaying, kWithout})
+  for (const LightningConfig& config : {kDecaying, kWithout, kTurned})
     expect_context_equals_one_rank(config, small_site(), cases, kRounding);
+}
+
+// Angles depend on the length of the whole document, whoever owns its end.
+TEST(LightningContext, DynamicAnglesAreThoseOfTheWholeDocument) {
+  LayerSite site = small_site();
+  site.rope = {.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 60};
+  expect_context_equals_one_rank(kTurned, site, context_cases_of({{0, 30, 390, 400}}), kRounding);
 }
 
 TEST(LightningContext, LongRowsRoundAsOnOneRank) {
@@ -43,7 +51,7 @@ TEST(LightningContext, EightSpansARank) {
 }
 
 TEST(LightningContext, HeadsEqualOneRank) {
-  for (const LightningConfig& config : {kDecaying, kWithout})
+  for (const LightningConfig& config : {kDecaying, kWithout, kTurned})
     expect_context_equals_one_rank(config, small_site(), head_context_cases(), kRounding);
 }
 

@@ -29,7 +29,9 @@ const std::vector<LightningConfig>& configs() {
       {.lrpe = "off"},
       {.decay = "paper", .chunk = 16},
       {.form = "minimax"},
-      {.form = "minimax", .decay = "none", .lrpe = "on", .chunk = 32}};
+      {.form = "minimax", .decay = "none", .lrpe = "on", .chunk = 32},
+      {.form = "hypenet"},
+      {.form = "hypenet", .decay = "none", .scale = "1/d", .rope = false}};
   return all;
 }
 
@@ -57,8 +59,23 @@ TEST(LightningDecay, AlibiInterleavesOtherHeadCounts) {
                                            -0.00390625 * 1.00001, -0.5 * 1.00001, -0.125 * 1.00001});
 }
 
+TEST(LightningDecay, HypenetHasTheSlopesInEveryLayer) {
+  for (const int64_t layer : {0, 1, 4})
+    expect_values(decays("hypenet", 6, layer, 5), {-0.25, -0.0625, -0.015625, -0.00390625, -0.5, -0.125});
+}
+
+TEST(Lightning, ScalesAsItSays) {
+  const auto scale = [](const LightningConfig& config) { return config.scale_of(16); };
+  EXPECT_EQ(scale({}), 1.0);
+  EXPECT_EQ(scale({.form = "minimax"}), 1.0);
+  EXPECT_EQ(scale({.decay = "paper"}), 0.25);
+  EXPECT_EQ(scale({.form = "hypenet"}), 0.25);
+  EXPECT_EQ(scale({.form = "hypenet", .scale = "none"}), 1.0);
+  EXPECT_EQ(scale({.form = "minimax", .scale = "1/d"}), 1.0 / 16);
+}
+
 TEST(LightningDecay, OneLayerDividesByNothing) {
-  for (const char* kind : {"alibi", "minimax", "paper", "none"})
+  for (const char* kind : {"alibi", "minimax", "paper", "hypenet", "none"})
     for (const double value : decays(kind, 5, 0, 1))
       EXPECT_TRUE(std::isfinite(value) && value <= 0.0) << kind;
   expect_values(decays("alibi", 1, 0, 1), {-0.00390625 * 1.00001});
@@ -101,6 +118,7 @@ TEST(Lightning, FusedIsTheFormulaOverSeveralChunks) {
 TEST(Lightning, BFloat16IsClose) {
   expect_bfloat16_close(LightningConfig{}, small_site());
   expect_bfloat16_close(LightningConfig{.form = "minimax"}, small_site());
+  expect_bfloat16_close(LightningConfig{.form = "hypenet"}, small_site());
 }
 
 TEST(Lightning, TheStateHasOneSize) {
