@@ -41,8 +41,10 @@ OpenSource open_source(const std::string& entry, const DataConfig& config, const
   if (holds_tokens(entry)) {
     store = TokenStore::open(entry);
   } else {
-    TokenizeOptions options{
-        .text_key = config.text_key, .chat_template = config.chat_template, .progress = true};
+    TokenizeOptions options{.text_key = config.text_key,
+                            .chat_template = config.chat_template,
+                            .chat = chat_format_of(config.chat_template, config.tokenizer),
+                            .progress = true};
     const bool named = is_named_corpus(entry);
     store = cached_store(named ? fetch_corpus(entry).text_folder : entry, tokenizer, options, cache_folder);
   }
@@ -106,8 +108,12 @@ void DataConfig::fields(FieldVisitor& visit) {
                .allowed = real_between(0, 0.9)});
   visit.field("text_key", text_key,
               {.help = "key of the text in JSONL lines that are no fine-tuning examples"});
-  visit.field("chat_template", chat_template,
-              {.help = "template for JSONL lines with `messages`", .allowed = one_of({"chatml", "llama3"})});
+  visit.field(
+      "chat_template", chat_template,
+      {.help =
+           "template for JSONL lines with `messages`: checkpoint is the one that came with the tokenizer, "
+           "auto is that too, or chatml where none came",
+       .allowed = one_of({"auto", "checkpoint", "chatml", "llama3"})});
   if (const auto fault = fault_of(data_probs, train.size()); !fault.empty())
     visit.reject("data_probs", fault);
 }

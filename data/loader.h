@@ -20,8 +20,8 @@ struct DataConfig {
   std::vector<double> data_probs;  // one a train entry; empty: by tokens
   std::string tokenizer = "bytes";
   double valid_fraction = 0.05;
-  std::string text_key = "text";         // JSONL
-  std::string chat_template = "chatml";  // chatml | llama3, for `messages`
+  std::string text_key = "text";       // JSONL
+  std::string chat_template = "auto";  // auto | checkpoint | chatml | llama3, for `messages`
   void fields(FieldVisitor& visit);
 };
 

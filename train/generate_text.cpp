@@ -34,6 +34,8 @@ std::string generate_text(Transformer& model, const data::Tokenizer& tokenizer, 
   take_tokenizer(tokenizer, request);
   const std::vector<data::Token> prompt = tokenizer.encode(request.prompt);
   std::vector<int64_t> fed(prompt.begin(), prompt.end());
+  if (const auto bos = tokenizer.bos(); request.begins_with_bos && bos && (fed.empty() || fed[0] != *bos))
+    fed.insert(fed.begin(), *bos);
   if (fed.empty()) {
     const auto first = tokenizer.bos() ? tokenizer.bos() : tokenizer.eos();
     check(first.has_value(), "prompt: the tokenizer has no token to begin a text with; expected a prompt");

@@ -12,6 +12,7 @@ namespace longreach {
 
 struct TextRequest {
   std::string prompt;             // empty: the tokenizer's first token, unseen
+  bool begins_with_bos = false;   // whether bos goes before the prompt, unseen, where it does not begin so
   std::vector<std::string> stop;  // generated text ends before the first of these
   std::string chat_template;      // of the conversations that the model was taught; its turns end the text
   SamplingOptions sampling;       // the tokenizer's are added to stop_tokens; drawable follows from it

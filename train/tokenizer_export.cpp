@@ -3,6 +3,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "checkpoints/formats/tokenizer_ends.h"
 #include "data/corpora/chat.h"
 #include "data/tokenizers/byte_alphabet.h"
 
@@ -62,12 +63,27 @@ Json text_of(const data::Tokenizer& tokenizer, const std::optional<data::Token>&
   return tokenizer.id_of(written) == token ? Json(written) : Json();
 }
 
+constexpr std::string_view kKept = "tokenizer/";
+constexpr const char *kFile = "tokenizer.json", *kConfig = "tokenizer_config.json";
+
 }  // namespace
 
+bool begins_with_bos(const SavedModel& saved) {
+  const auto object = [&](const char* name) {
+    const auto found = saved.texts.find(std::string(kKept) + name);
+    if (found == saved.texts.end()) return nlohmann::json::object();
+    return nlohmann::json::parse(found->second, nullptr, false);
+  };
+  if (!saved.tokenizer || !saved.tokenizer->bos() || saved.tokenizer->name() == "bytes") return false;
+  try {
+    return tokenizer_ends(object(kConfig), object(kFile)).bos;
+  } catch (const nlohmann::json::exception& error) {
+    throw ConfigError(one_line(text(saved.path, ": the tokenizer's files: ", error.what())));
+  }
+}
+
 std::map<std::string, std::string> tokenizer_export(const SavedModel& saved) {
-  constexpr std::string_view kKept = "tokenizer/";
-  constexpr const char *kFile = "tokenizer.json", *kConfig = "tokenizer_config.json",
-                       *kTemplate = "chat_template";
+  constexpr const char* kTemplate = "chat_template";
   std::map<std::string, std::string> files;
   if (!saved.tokenizer) return files;
   for (const auto& [name, contents] : saved.texts)

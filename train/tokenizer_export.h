@@ -12,4 +12,7 @@ namespace longreach {
 // the markers of data.chat_template and the files have no template of their own. Empty without a tokenizer.
 std::map<std::string, std::string> tokenizer_export(const SavedModel& saved);
 
+// Whether transformers begins every text with the tokenizer's bos, by the files that came with the model.
+bool begins_with_bos(const SavedModel& saved);
+
 }  // namespace longreach

@@ -69,9 +69,10 @@ std::string_view trim(std::string_view text) {
 }  // namespace
 
 std::string_view end_of_turn(std::string_view chat_template) {
-  if (chat_template == "chatml") return "<|im_end|>";
+  if (chat_template == "chatml" || chat_template == "auto" || chat_template == "checkpoint")
+    return "<|im_end|>";
   check<DataError>(chat_template == "llama3", "chat_template `", one_line(chat_template, 60),
-                   "`, allowed: chatml, llama3");
+                   "`, allowed: auto, chatml, llama3");
   return "<|eot_id|>";
 }
 

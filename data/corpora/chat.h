@@ -19,8 +19,9 @@ struct LabelledTokens {
   std::vector<uint8_t> mask;  // 1 where a label is wanted; as long as tokens
 };
 
-// What ends a turn in a template: "<|im_end|>" (chatml), "<|eot_id|>" (llama3). One token where the tokenizer
-// has it (Tokenizer::id_of), text otherwise. Throws DataError for an unknown template.
+// What ends a turn in a template: "<|im_end|>" (chatml; auto and checkpoint are chatml where a tokenizer
+// brings no template of its own: data/corpora/chat_format.h), "<|eot_id|>" (llama3). One token where the
+// tokenizer has it (Tokenizer::id_of), text otherwise. Throws DataError for an unknown template.
 std::string_view end_of_turn(std::string_view chat_template);
 
 // chat_template: "chatml" (<|im_start|>role\ncontent<|im_end|>\n) or "llama3" (<|begin_of_text|>, then

@@ -8,12 +8,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/naming.h"
 #include "data/common/json_file.h"
 
 namespace longreach::data {
 namespace {
 
 using nlohmann::json;
+using nlohmann::ordered_json;
 
 enum class Form { none, text, messages, conversations, completion, instruction };
 
@@ -141,6 +143,41 @@ std::vector<ChatMessage> instruction_of(const json& object, const std::string& w
   return messages;
 }
 
+// What a template is given: every key of `messages` in its order, and `tools`; other forms as messages.
+ordered_json conversation_of(const std::string& line, const json& object, Form form, const std::string& where,
+                             ExampleNotes& notes) {
+  ordered_json messages = ordered_json::array(), conversation;
+  if (form == Form::messages) {
+    const ordered_json whole = ordered_json::parse(line);
+    const auto expected = text(": `messages` must be a list of {role, content}");
+    check<DataError>(whole["messages"].is_array() && !whole["messages"].empty(), where, expected);
+    for (ordered_json message : whole["messages"]) {
+      check<DataError>(message.is_object(), where, expected);
+      message["role"] = known_role(text_at(json(message), "role", where), where, notes);
+      messages.push_back(std::move(message));
+    }
+    if (whole.contains("tools")) conversation["tools"] = whole["tools"];
+  } else {
+    for (const auto& [role, content] : form == Form::instruction ? instruction_of(object, where, notes)
+                                                                 : messages_of(object, form, where, notes))
+      messages.push_back({{"role", role}, {"content", content}});
+  }
+  conversation["messages"] = std::move(messages);
+  return conversation;
+}
+
+LabelledTokens by_own_template(const Tokenizer& tokenizer, const ChatFormat& format,
+                               const ordered_json& conversation, const std::string& where,
+                               ExampleNotes& notes) {
+  auto example = naming<DataError>(where, [&] { return format.example(tokenizer, conversation); });
+  if (example.turns_not_learnt > 0)
+    notes.say(
+        where,
+        "the chat template writes a turn of the assistant otherwise once more messages follow (thinking that "
+        "it drops); such a turn is read without being learnt");
+  return std::move(example.tokens);
+}
+
 // A name without an ending, or .json, tells its kind by what is in it.
 RecordForm sniffed_form(const std::string& path, const std::string& text_key, RecordForm form) {
   RecordReader reader(path, form);
@@ -195,8 +232,8 @@ bool is_example(const std::string& line, const std::string& text_key, const std:
 }
 
 LabelledTokens encode_json_line(const std::string& line, const Tokenizer& tokenizer,
-                                const std::string& text_key, const std::string& chat_template,
-                                const std::string& where, ExampleNotes& notes) {
+                                const std::string& text_key, const ChatChoice& chat, const std::string& where,
+                                ExampleNotes& notes) {
   const json object = parse(line, where);
   const Form form = known_form_of(object, text_key, where);
   LabelledTokens result;
@@ -208,10 +245,13 @@ LabelledTokens encode_json_line(const std::string& line, const Tokenizer& tokeni
   if (form == Form::completion)
     result =
         render_completion(tokenizer, text_at(object, "prompt", where), text_at(object, "completion", where));
+  else if (chat.own)
+    result = by_own_template(tokenizer, *chat.own, conversation_of(line, object, form, where, notes), where,
+                             notes);
   else if (form == Form::instruction)
-    result = render_chat(tokenizer, instruction_of(object, where, notes), chat_template);
+    result = render_chat(tokenizer, instruction_of(object, where, notes), chat.name);
   else
-    result = render_chat(tokenizer, messages_of(object, form, where, notes), chat_template);
+    result = render_chat(tokenizer, messages_of(object, form, where, notes), chat.name);
   notes.count(result);
   return result;
 }

@@ -5,7 +5,7 @@
 #include <set>
 #include <string>
 
-#include "data/corpora/chat.h"
+#include "data/corpora/chat_format.h"
 #include "data/corpora/json_records.h"
 
 namespace longreach::data {
@@ -35,9 +35,16 @@ RecordForm record_form(const std::string& path, const std::string& text_key);
 // `where` is "file:line" for the error. Throws DataError for anything else.
 bool is_example(const std::string& line, const std::string& text_key, const std::string& where);
 
+// How conversations are written out: by the tokenizer's own template, or, where that is null, as render_chat
+// does by the name.
+struct ChatChoice {
+  std::string name;
+  const ChatFormat* own = nullptr;
+};
+
 // The mask is empty for plain text, which ends with eos.
 LabelledTokens encode_json_line(const std::string& line, const Tokenizer& tokenizer,
-                                const std::string& text_key, const std::string& chat_template,
-                                const std::string& where, ExampleNotes& notes);
+                                const std::string& text_key, const ChatChoice& chat, const std::string& where,
+                                ExampleNotes& notes);
 
 }  // namespace longreach::data

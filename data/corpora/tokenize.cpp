@@ -128,8 +128,8 @@ class FileTokenizer {
     for (std::string record; reader.next(record);) {
       if (skipped()) continue;
       const auto where = reader.where();
-      const auto document =
-          encode_json_line(record, tokenizer_, options_.text_key, options_.chat_template, where, notes_);
+      const auto document = encode_json_line(record, tokenizer_, options_.text_key,
+                                             {options_.chat_template, options_.chat.get()}, where, notes_);
       check<DataError>(document.mask.empty() || wants_mask_, where,
                        ": a fine-tuning example in a file that began with plain text");
       if (wants_mask_ && document.mask.empty())
@@ -162,7 +162,7 @@ bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& opti
 // How text becomes tokens.
 std::string rules_of(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   return text("3\n", tokenizer.fingerprint(), '\n', options.text_key, '\n', options.chat_template, '\n',
-              options.gzip_level, '\n');
+              options.gzip_level, '\n', options.chat ? options.chat->fingerprint() : "");
 }
 
 // Names the state of the inputs: resuming and caching hold only while nothing has changed.

@@ -4,9 +4,11 @@
 // whether the store carries a loss mask.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "data/corpora/chat_format.h"
 #include "data/corpora/token_source.h"
 #include "data/corpora/token_store.h"
 
@@ -14,6 +16,7 @@ namespace longreach::data {
 
 struct TokenizeOptions {
   std::string text_key = "text", chat_template = "chatml";
+  std::shared_ptr<const ChatFormat> chat;  // the tokenizer's own template; null: chat_template is meant
   int gzip_level = 0;
   size_t piece_bytes = size_t{32} << 20;  // a document that is longer is encoded in pieces; ids stay the same
   bool progress = false;  // a line on stderr that renews itself; plain lines when stderr is not a terminal

@@ -77,7 +77,7 @@ struct TokenizeArguments {
   std::vector<std::string> files;
   std::string tokenizer = "bytes";
   bool gzip = false, print_ids = false, decode = false;
-  data::TokenizeOptions options;
+  data::TokenizeOptions options{.chat_template = "auto"};
 };
 
 int tokenize(TokenizeArguments arguments) {
@@ -95,6 +95,7 @@ int tokenize(TokenizeArguments arguments) {
     if (data::is_named_corpus(input)) input = data::fetch_corpus(input).text_folder;
   arguments.options.gzip_level = arguments.gzip ? 4 : 0;
   arguments.options.progress = true;
+  arguments.options.chat = data::chat_format_of(arguments.options.chat_template, arguments.tokenizer);
   data::tokenize_files(files, *tokenizer, arguments.options, output);
   const auto store = data::TokenStore::open(output);
   std::cout << output << ": " << store->num_tokens() << " tokens, " << store->document_offsets().size() - 1
@@ -196,7 +197,8 @@ int data_verb(const Arguments& arguments) {
   tokenize_command->add_option("--text-key", options.options.text_key, "key of the text in JSONL lines");
   tokenize_command
       ->add_option("--chat-template", options.options.chat_template, "for JSONL lines with messages")
-      ->check(CLI::IsMember({"chatml", "llama3"}));
+      ->check(CLI::IsMember({"auto", "checkpoint", "chatml", "llama3"}))
+      ->capture_default_str();
   auto* print_flag =
       tokenize_command->add_flag("--print-ids", options.print_ids, "print one line of ids a file");
   tokenize_command

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "checkpoints/formats/gguf/gguf_pre_tokenizer.h"
+#include "checkpoints/formats/tokenizer_ends.h"
 #include "core/error.h"
 #include "data/tokenizers/sentencepiece_model.h"
 
@@ -149,15 +150,6 @@ void add_sentencepiece(const Files& files, const json& root, Vocabulary& vocabul
   keys.add_flag("tokenizer.ggml.remove_extra_whitespaces", false);
 }
 
-// Whether a post_processor puts a token before (or behind) every text.
-bool adds_token(const json& processor, bool before) {
-  if (!processor.is_object()) return false;
-  for (const json& member : processor.value("processors", json::array()))
-    if (adds_token(member, before)) return true;
-  const json single = processor.value("single", json::array());
-  return !single.empty() && (before ? single.front() : single.back()).contains("SpecialToken");
-}
-
 // The text of a token in tokenizer_config.json: itself, or in an object.
 std::optional<std::string> named_token(const json& config, const char* key) {
   const auto found = config.find(key);
@@ -187,10 +179,9 @@ void add_ends(const Files& files, const json& root, const Vocabulary& vocabulary
       keys.add_integer("tokenizer.ggml.eot_token_id", end.get<uint32_t>());
       break;
     }
-  const json processor = root.value("post_processor", json());
-  keys.add_flag("tokenizer.ggml.add_bos_token",
-                config.value("add_bos_token", root.empty() || adds_token(processor, true)));
-  keys.add_flag("tokenizer.ggml.add_eos_token", config.value("add_eos_token", adds_token(processor, false)));
+  const TokenizerEnds put = tokenizer_ends(config, root);
+  keys.add_flag("tokenizer.ggml.add_bos_token", put.bos);
+  keys.add_flag("tokenizer.ggml.add_eos_token", put.eos);
 }
 
 void add_templates(const Files& files, GgufKeyWriter& keys) {
