@@ -16,7 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* input, size_t size) {
     std::string record;
     while (reader.next(record)) {
       data::is_example(record, "text", reader.where());
-      data::encode_json_line(record, tokenizer, "text", "chatml", reader.where(), notes);
+      data::encode_json_line(record, tokenizer, "text", data::ChatChoice{"chatml", nullptr}, reader.where(),
+                             notes);
     }
   });
   fuzz::expect_user_error([&] { data::record_form(path, "text"); });
