@@ -1,6 +1,6 @@
 // What a decoder computes between its matrix products, each row by itself: RMSNorm, the product of silu(gate)
 // and up, the turn of the rotary embedding, the cross-entropy of logits. One pass over memory each way where
-// there are kernels: on CUDA for all of them, on the CPU for the first two; float64, and the others on the
+// there are kernels: on CUDA for all of them, on the CPU for the first three; float64, and the last on the
 // CPU, go through plain tensor operations. Throws ShapeError or DtypeError naming the argument.
 #pragma once
 #include <ATen/core/Tensor.h>
