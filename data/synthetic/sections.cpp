@@ -47,7 +47,7 @@ std::string without_markup(const std::string& line) {
 bool is_prose(const std::string& line) {
   constexpr std::string_view kOthers = " \t.-*+|:>#=$/[<";
   return kOthers.find(line.front()) == std::string_view::npos && !is_underline(line) &&
-         line.find("::") == std::string::npos && line.find("|") == std::string::npos &&
+         line.find("::") == std::string::npos && line.find('|') == std::string::npos &&
          !(std::isdigit(static_cast<unsigned char>(line.front())) != 0 && line.find_first_of(".)") < 4);
 }
 
