@@ -230,8 +230,7 @@ TEST_F(Adapter, OtherSettingsThanTheCheckpointsAreRefused) {
   refused({"--adapter.target_modules", "[\"q_proj\"]"}, "adapter.target_modules = ");
   refused({"--adapter.modules_to_save", "[\"norm\"]"}, "adapter.modules_to_save = ");
   refused({"--adapter.target_modules", "[\"w_proj\"]"}, "no layer has `w_proj`; this model has ");
-  refused({"--job.task", "distill"},
-          "adapter.type = \"lora\": job.task = \"distill\" trains gates alone, which have no adapters");
+  refused({"--job.task", "distill"}, "adapter.type = \"lora\": job.task = \"distill\" trains no adapters");
   expect_refused(train(base, {"--training.steps", "9", "--adapter.type", "lora", "--adapter.target_modules",
                               "[\"q_proj\"]"}),
                  "adapter.type = \"none\", this run has \"lora\"");
