@@ -12,7 +12,7 @@ void store_matrices_as(Transformer& model, at::ScalarType dtype) {
   std::vector<at::Tensor> matrices;
   int64_t total = 0;
   for (const at::Tensor& parameter : model.parameters())
-    if (parameter.dim() >= 2) {
+    if (parameter.dim() >= 2 && parameter.scalar_type() != dtype) {
       matrices.push_back(parameter);
       total += room(parameter);
     }
