@@ -6,7 +6,7 @@
 
 namespace longreach::data::jinja {
 
-std::vector<const Value*> Arguments::bind(std::initializer_list<std::string_view> names) const {
+std::vector<const Value*> Arguments::bind(std::initializer_list<std::string_view> names) const& {
   check<Fault>(positional.size() <= names.size(), what, " has ", positional.size(),
                " arguments, allowed are ", names.size());
   std::vector<const Value*> bound(names.size());

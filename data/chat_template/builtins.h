@@ -22,8 +22,10 @@ struct Arguments {
   std::vector<Value> positional;
   std::vector<std::pair<std::string, Value>> named;
 
-  // By the names of the parameters, in their order; null where one is not given. Throws Fault for others.
-  std::vector<const Value*> bind(std::initializer_list<std::string_view> names) const;
+  // By the names of the parameters, in their order; null where one is not given. They live as long as these
+  // arguments. Throws Fault for others.
+  std::vector<const Value*> bind(std::initializer_list<std::string_view> names) const&;
+  std::vector<const Value*> bind(std::initializer_list<std::string_view> names) const&& = delete;
 };
 
 using Test = bool (*)(Session&, const Value& self, const Arguments&);

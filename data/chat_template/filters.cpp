@@ -205,7 +205,7 @@ Arguments rest_of(const Arguments& arguments, size_t taken, const std::string& w
 Value filter_map(Session& session, const Value& value, const Arguments& arguments) {
   std::vector<Value> out;
   if (arguments.positional.empty()) {
-    const auto bound = Arguments{arguments.what, {}, arguments.named}.bind({"attribute", "default"});
+    const auto bound = arguments.bind({"attribute", "default"});
     check<Fault>(bound[0], "map expects a filter or an attribute");
     for (const Value& item : iterate(session.work, value)) {
       Value found = attribute_of(session, item, *bound[0]);
