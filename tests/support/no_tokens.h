@@ -1,6 +1,6 @@
 // Calls without a single token: a row of length 0, packed rows of no documents (cu_seqlens = [0]) and of one
 // that is empty ([0, 0]). Every operator and every functional form gives empty tensors, forward and backward.
-// The modules are among the checks of every mechanism (tests/support/mechanism_checks.cpp).
+// The modules are among the checks of every mechanism (tests/support/attention/mechanism_checks.cpp).
 #pragma once
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>

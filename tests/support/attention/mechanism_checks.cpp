@@ -1,3 +1,4 @@
+// What every mechanism is held to, whatever it computes (tests/support/mechanism_checks.h).
 #include "tests/support/mechanism_checks.h"
 
 #include <ATen/core/grad_mode.h>
