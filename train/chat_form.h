@@ -8,7 +8,7 @@
 namespace longreach {
 
 // The request as a user's only turn, and the beginning as that of the reply. Nothing where the model came
-// without a template. Throws DataError naming the file for a template that is not understood.
+// without a template. The form throws DataError naming the folder for a template that is not understood.
 std::optional<data::PromptForm> chat_form(const SavedModel& saved);
 
 }  // namespace longreach

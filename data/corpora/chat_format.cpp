@@ -165,17 +165,24 @@ std::shared_ptr<const ChatFormat> ChatFormat::of_tokenizer(const std::string& sp
 std::string ChatFormat::fingerprint() const { return hash_hex(source_ + "\n" + tokens_.dump()); }
 
 const ChatTemplate& ChatFormat::parsed() const {
-  std::call_once(once_, [&] { parsed_.emplace(source_, one_line(where_) + ": chat_template"); });
+  // No call_once: a template that is not understood leaves by an exception, which thread sanitizers do not
+  // follow through it.
+  const std::lock_guard lock(parsing_);
+  if (!parsed_) parsed_.emplace(source_, one_line(where_) + ": chat_template");
   return *parsed_;
 }
 
-ChatTemplate::Rendered ChatFormat::render(const ordered_json& conversation,
-                                          bool add_generation_prompt) const {
+ChatTemplate::Rendered ChatFormat::render(const ordered_json& conversation, bool add_generation_prompt,
+                                          std::time_t now) const {
   ordered_json variables{{"tools", nullptr}, {"documents", nullptr}};
   variables.update(tokens_);
   variables.update(conversation);
   variables["add_generation_prompt"] = add_generation_prompt;
-  return parsed().render(variables);
+  return parsed().render(variables, now);
+}
+
+std::string ChatFormat::prompt_text(const ordered_json& conversation, std::time_t now) const {
+  return render(conversation, true, now).text;
 }
 
 ordered_json ChatFormat::protect(const Tokenizer& tokenizer, const ordered_json& value) const {

@@ -1,6 +1,7 @@
 // The chat template that came with a tokenizer, and conversations as tokens by it: what a model is asked, and
 // what is learnt of an example.
 #pragma once
+#include <ctime>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,6 +35,10 @@ class ChatFormat {
   // where the template is not understood or refuses the conversation.
   std::vector<Token> prompt(const Tokenizer& tokenizer, const nlohmann::ordered_json& conversation) const;
 
+  // The text of a prompt, special tokens as they are written. now: what the template takes for the time where
+  // it asks. Throws as prompt does.
+  std::string prompt_text(const nlohmann::ordered_json& conversation, std::time_t now) const;
+
   struct Example {
     LabelledTokens tokens;
     int64_t turns_not_learnt = 0;
@@ -56,14 +61,15 @@ class ChatFormat {
         tokens_(std::move(tokens)),
         markers_(std::move(markers)) {}
 
-  ChatTemplate::Rendered render(const nlohmann::ordered_json& conversation, bool add_generation_prompt) const;
+  ChatTemplate::Rendered render(const nlohmann::ordered_json& conversation, bool add_generation_prompt,
+                                std::time_t now = std::time(nullptr)) const;
   const ChatTemplate& parsed() const;
   nlohmann::ordered_json protect(const Tokenizer& tokenizer, const nlohmann::ordered_json& value) const;
 
   std::string source_, where_;
   nlohmann::ordered_json tokens_;     // bos_token, eos_token, ...: as the template sees them
   std::vector<std::string> markers_;  // special tokens, the longest first
-  mutable std::once_flag once_;
+  mutable std::mutex parsing_;
   mutable std::optional<ChatTemplate> parsed_;
 };
 
