@@ -28,10 +28,14 @@ std::string checkpoint_root_of(const std::string& path) {
   return path + "/checkpoint";
 }
 
-CheckpointReader open_checkpoint(const std::string& path) {
+void expect_folder(const std::string& path) {
   check<CheckpointError>(fs::is_directory(path), path,
                          ": no such folder; expected a run, a checkpoint folder, a step folder, a Hugging "
                          "Face folder or a GGUF file");
+}
+
+CheckpointReader open_checkpoint(const std::string& path) {
+  expect_folder(path);
   if (fs::exists(path + "/manifest.json")) {
     verify_checkpoint(path, false);
     return CheckpointReader(path, false);
@@ -86,6 +90,7 @@ ModelOrigin open_origin(const std::string& path, const std::set<std::string>& ig
 
 std::optional<RunConfig> saved_config(const std::string& path) {
   if (is_foreign_model(path)) return config_of(open_foreign_model(path));
+  expect_folder(path);
   std::vector<std::pair<int64_t, std::string>> steps{{0, path}};
   if (!fs::exists(path + "/manifest.json")) steps = list_checkpoints(checkpoint_root_of(path));
   std::string damage;

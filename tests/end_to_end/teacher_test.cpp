@@ -187,7 +187,8 @@ TEST_F(LearningFromATeacher, WhatCannotBeTaughtIsRefusedByItsKey) {
   };
   expect(refusal(config, {"--distillation.attention_weight", "0"}),
          "attention_weight, hidden_weight or logits_weight");
-  expect(refusal(config, {"--distillation.teacher", folder.path("nowhere")}), "distillation.teacher: ");
+  expect(refusal(config, {"--distillation.teacher", folder.path("nowhere")}),
+         "distillation.teacher: " + folder.path("nowhere") + ": no such folder");
   expect(refusal(config, {"--job.task", "finetune"}), "distillation.teacher needs job.task");
   expect(refusal(config, {"--distillation.trainable", "all"}), "distillation.trainable");
   expect(refusal(config, {"--training.seq_len", "512", "--model.max_position_embeddings", "512"}),

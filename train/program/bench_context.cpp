@@ -9,6 +9,7 @@
 #include "train/bench/context_layer.h"
 #include "train/bench/layer.h"
 #include "train/bench/report.h"
+#include "train/program/bench_models.h"
 #include "train/program/command_line.h"
 #include "train/program/verbs.h"
 
@@ -26,9 +27,6 @@ struct Options {
 };
 
 void add_options(CLI::App& app, Options& options) {
-  const auto count = [&](const char* name, int64_t& value, const char* help) {
-    app.add_option(name, value, help)->check(CLI::Range(int64_t{1}, int64_t{1} << 24))->capture_default_str();
-  };
   app.add_flag("--context", options.context, "ranks share one row; else each has rows of its own");
   app.add_option("--kinds", options.kinds, "kinds of attention")
       ->delimiter(',')
@@ -38,10 +36,10 @@ void add_options(CLI::App& app, Options& options) {
       ->delimiter(',')
       ->check(CLI::Range(2, 1024))
       ->capture_default_str();
-  count("--seq-len", options.shape.tokens, "tokens of the row, which is one document");
+  add_size(app, "--seq-len", options.shape.tokens, "tokens of the row, which is one document");
   app.add_flag("--weak", options.weak, "--seq-len is a rank's part: rows grow with the ranks");
-  count("--heads", options.shape.heads, "heads of queries, keys and values");
-  count("--head-dim", options.shape.head_dim, "head dimension");
+  add_size(app, "--heads", options.shape.heads, "heads of queries, keys and values");
+  add_size(app, "--head-dim", options.shape.head_dim, "head dimension");
   app.add_option("--dtype", options.shape.dtype, "float32 or bfloat16")
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();

@@ -2,11 +2,10 @@
 // gives and what the CPU multiplies.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <iostream>
 
 #include "core/error.h"
 #include "train/bench/decoding.h"
-#include "train/bench/report.h"
+#include "train/program/bench_models.h"
 #include "train/program/command_line.h"
 #include "train/program/verbs.h"
 
@@ -14,13 +13,6 @@ namespace longreach {
 namespace {
 
 using namespace bench;
-
-struct Options {
-  DecodingSetting shape;
-  std::vector<std::string> peers{"eager"}, dtypes{"float32", "bfloat16"};
-  std::vector<int> threads{1};
-  std::string json_path;
-};
 
 void print_head(bool prefill) {
   std::printf("%-8s %3s %9s %9s %9s %6s  %-6s %9s %9s %6s %8s %10s\n", "dtype", "thr", "tok/s", "median",
@@ -46,57 +38,25 @@ void print_decoding(const DecodingRow& row) {
   std::fflush(stdout);
 }
 
-void add_options(CLI::App& app, Options& options) {
-  const auto count = [&](const char* name, int64_t& value, const char* help) {
-    app.add_option(name, value, help)->check(CLI::Range(int64_t{1}, int64_t{1} << 24))->capture_default_str();
-  };
-  app.add_option("--checkpoint", options.shape.checkpoint,
+void add_options(CLI::App& app, ModelBench<DecodingSetting>& options) {
+  DecodingSetting& shape = options.shape;
+  app.add_option("--checkpoint", shape.checkpoint,
                  "run, checkpoint folder or a model that import reads [random weights of the sizes below]");
-  app.add_option("--peer", options.peers, "peers: eager, none")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"eager", "none"}))
-      ->capture_default_str();
-  app.add_option("--dtype", options.dtypes, "of the weights: float32, bfloat16")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "thread counts; a fresh process each")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  count("--length", options.shape.tokens, "tokens of the prompt");
-  if (!options.shape.prefill) count("--steps", options.shape.steps, "tokens decoded after it in a sample");
-  count("--layers", options.shape.layers, "decoder layers");
-  count("--hidden-size", options.shape.hidden_size, "model width");
-  count("--heads", options.shape.heads, "query heads");
-  count("--kv-heads", options.shape.kv_heads, "key and value heads");
-  count("--intermediate-size", options.shape.intermediate_size, "width inside the MLP");
-  count("--vocab-size", options.shape.vocab_size, "tokens known");
-  app.add_option("--rounds", options.shape.rounds, "alternations of ours and the peer")
-      ->check(CLI::Range(1, 10000))
-      ->capture_default_str();
-  app.add_option("--json", options.json_path, "write machine and rows to this file");
+  add_choices(app, options.peers, {"eager"}, options.dtypes, options.threads);
+  add_size(app, "--length", shape.tokens, "tokens of the prompt");
+  if (!shape.prefill) add_size(app, "--steps", shape.steps, "tokens decoded after it in a sample");
+  add_size(app, "--layers", shape.layers, "decoder layers");
+  add_size(app, "--hidden-size", shape.hidden_size, "model width");
+  add_size(app, "--heads", shape.heads, "query heads");
+  add_size(app, "--kv-heads", shape.kv_heads, "key and value heads");
+  add_size(app, "--intermediate-size", shape.intermediate_size, "width inside the MLP");
+  add_size(app, "--vocab-size", shape.vocab_size, "tokens known");
+  add_rounds_and_json(app, shape.rounds, options.json_path);
 }
 
-std::vector<DecodingSetting> settings_of(const Options& options) {
-  std::vector<DecodingSetting> settings;
-  for (const int threads : options.threads)
-    for (const std::string& dtype : options.dtypes)
-      for (const std::string& peer : options.peers) {
-        DecodingSetting one = options.shape;
-        one.threads = threads;
-        one.dtype = dtype;
-        one.peer = peer == "none" ? "" : peer;
-        settings.push_back(one);
-      }
-  return settings;
-}
-
-void expect_heads(const DecodingSetting& shape) {
-  check<UserError>(shape.hidden_size % shape.heads == 0 && shape.hidden_size / shape.heads % 2 == 0,
-                   "--heads: found ", shape.heads,
-                   ", expected a divisor of --hidden-size = ", shape.hidden_size,
-                   " that leaves an even head dimension");
+void expect_sizes(const DecodingSetting& shape) {
+  if (!shape.checkpoint.empty()) return;
+  expect_heads(shape.hidden_size, shape.heads);
   check<UserError>(shape.heads % shape.kv_heads == 0, "--kv-heads: found ", shape.kv_heads,
                    ", expected a divisor of --heads = ", shape.heads);
 }
@@ -104,7 +64,7 @@ void expect_heads(const DecodingSetting& shape) {
 }  // namespace
 
 int bench_decode(const Arguments& arguments, bool prefill) {
-  Options options;
+  ModelBench<DecodingSetting> options{.dtypes = {"float32", "bfloat16"}};
   options.shape.prefill = prefill;
   if (prefill) options.shape.tokens = 512;
   CLI::App app(prefill ? "Reading a prompt, alternated with PyTorch eager, and the share of the CPU's peak"
@@ -112,26 +72,19 @@ int bench_decode(const Arguments& arguments, bool prefill) {
                prefill ? "bench prefill" : "bench decode");
   add_options(app, options);
   if (!parse_arguments(app, arguments)) return 0;
-  if (options.shape.checkpoint.empty()) expect_heads(options.shape);
-  const Machine machine = this_machine();
-  print_machine(std::cout, machine);
-  const double load_before = load_average();
-  print_head(prefill);
-  const auto rows = measure_decoding_in_workers(settings_of(options), print_decoding);
-  std::printf(
-      "tok/s    of the fastest sample and of the median one; process CPU time at one thread, wall time "
-      "at more; ratio: peer / ours, median over rounds\n");
-  std::printf(prefill
-                  ? "peak     operations that the algorithm needs over those that the CPU can do\n"
-                  : "read     bytes of the weights a second over those that plain reading of as many gets, "
-                    "median over rounds; GB/s: its best\n");
-  std::printf("load     %.2f before, %.2f after\n", load_before, load_average());
-  std::fflush(stdout);
-  if (!options.json_path.empty()) {
-    write_json(options.json_path, nlohmann::json{{"cpu", machine.cpu}, {"rows", rows}});
-    std::cout << "json     " << options.json_path << "\n";
-  }
-  return std::any_of(rows.begin(), rows.end(), [](const auto& row) { return !row.refused.empty(); }) ? 1 : 0;
+  expect_sizes(options.shape);
+  return report_rows<DecodingRow>(options.json_path, [&] {
+    print_head(prefill);
+    auto rows = measure_decoding_in_workers(options.settings(), print_decoding);
+    std::printf(
+        "tok/s    of the fastest sample and of the median one; process CPU time at one thread, wall time "
+        "at more; ratio: peer / ours, median over rounds\n");
+    std::printf(prefill
+                    ? "peak     operations that the algorithm needs over those that the CPU can do\n"
+                    : "read     bytes of the weights a second over those that plain reading of as many gets, "
+                      "median over rounds; GB/s: its best\n");
+    return rows;
+  });
 }
 
 }  // namespace longreach

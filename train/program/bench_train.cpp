@@ -1,11 +1,10 @@
 // `longreach bench train`: whole training steps against PyTorch, alternated.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <iostream>
 
 #include "core/error.h"
-#include "train/bench/report.h"
 #include "train/bench/training.h"
+#include "train/program/bench_models.h"
 #include "train/program/command_line.h"
 #include "train/program/verbs.h"
 
@@ -36,86 +35,36 @@ void print_training(const TrainingRow& row) {
   std::fflush(stdout);
 }
 
-struct Options {
-  TrainingSetting shape;
-  std::vector<std::string> peers{"eager"}, dtypes{"float32"};
-  std::vector<int> threads{1};
-  std::string json_path;
-};
-
-void add_options(CLI::App& app, Options& options) {
-  std::vector<std::string> peers = training_peer_names();
-  peers.emplace_back("none");
-  const auto count = [&](const char* name, int64_t& value, const char* help) {
-    app.add_option(name, value, help)->check(CLI::Range(int64_t{1}, int64_t{1} << 24))->capture_default_str();
-  };
-  app.add_option("--peer", options.peers, text("peers: ", join(peers)))
-      ->delimiter(',')
-      ->check(CLI::IsMember(peers))
-      ->capture_default_str();
-  app.add_option("--dtype", options.dtypes, "float32, bfloat16")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
-      ->capture_default_str();
-  app.add_option("--threads", options.threads, "thread counts; a fresh process each")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
-  count("--layers", options.shape.layers, "decoder layers");
-  count("--hidden-size", options.shape.hidden_size, "model width");
-  count("--heads", options.shape.heads, "query, key and value heads");
-  count("--intermediate-size", options.shape.intermediate_size, "width inside the MLP");
-  count("--vocab-size", options.shape.vocab_size, "tokens known");
-  count("--length", options.shape.tokens, "tokens a sequence");
-  count("--batch", options.shape.batch, "sequences a step");
-  app.add_option("--rounds", options.shape.rounds, "alternations of ours and the peer")
-      ->check(CLI::Range(1, 10000))
-      ->capture_default_str();
-  app.add_option("--json", options.json_path, "write machine and rows to this file");
-}
-
-std::vector<TrainingSetting> settings_of(const Options& options) {
-  std::vector<TrainingSetting> settings;
-  for (const int threads : options.threads)
-    for (const std::string& dtype : options.dtypes)
-      for (const std::string& peer : options.peers) {
-        TrainingSetting one = options.shape;
-        one.threads = threads;
-        one.dtype = dtype;
-        one.peer = peer == "none" ? "" : peer;
-        settings.push_back(one);
-      }
-  return settings;
+void add_options(CLI::App& app, ModelBench<TrainingSetting>& options) {
+  TrainingSetting& shape = options.shape;
+  add_choices(app, options.peers, training_peer_names(), options.dtypes, options.threads);
+  add_size(app, "--layers", shape.layers, "decoder layers");
+  add_size(app, "--hidden-size", shape.hidden_size, "model width");
+  add_size(app, "--heads", shape.heads, "query, key and value heads");
+  add_size(app, "--intermediate-size", shape.intermediate_size, "width inside the MLP");
+  add_size(app, "--vocab-size", shape.vocab_size, "tokens known");
+  add_size(app, "--length", shape.tokens, "tokens a sequence");
+  add_size(app, "--batch", shape.batch, "sequences a step");
+  add_rounds_and_json(app, shape.rounds, options.json_path);
 }
 
 }  // namespace
 
 int bench_train(const Arguments& arguments) {
-  Options options;
+  ModelBench<TrainingSetting> options;
   CLI::App app("Training steps of a Llama-like decoder against PyTorch, alternated in one run",
                "bench train");
   add_options(app, options);
   if (!parse_arguments(app, arguments)) return 0;
-  const TrainingSetting& shape = options.shape;
-  check<UserError>(shape.hidden_size % shape.heads == 0 && shape.hidden_size / shape.heads % 2 == 0,
-                   "--heads: found ", shape.heads,
-                   ", expected a divisor of --hidden-size = ", shape.hidden_size,
-                   " that leaves an even head dimension");
-  const Machine machine = this_machine();
-  print_machine(std::cout, machine);
-  const double load_before = load_average();
-  print_head();
-  const auto rows = measure_training_in_workers(settings_of(options), print_training);
-  std::printf(
-      "tok/s    of the fastest step and of the median one; process CPU time at one thread, wall time at "
-      "more; ratio: peer / ours, median over rounds\n");
-  std::printf("load     %.2f before, %.2f after\n", load_before, load_average());
-  std::fflush(stdout);
-  if (!options.json_path.empty()) {
-    write_json(options.json_path, nlohmann::json{{"cpu", machine.cpu}, {"rows", rows}});
-    std::cout << "json     " << options.json_path << "\n";
-  }
-  return std::any_of(rows.begin(), rows.end(), [](const auto& row) { return !row.refused.empty(); }) ? 1 : 0;
+  expect_heads(options.shape.hidden_size, options.shape.heads);
+  return report_rows<TrainingRow>(options.json_path, [&] {
+    print_head();
+    auto rows = measure_training_in_workers(options.settings(), print_training);
+    std::printf(
+        "tok/s    of the fastest step and of the median one; process CPU time at one thread, wall time at "
+        "more; ratio: peer / ours, median over rounds\n");
+    return rows;
+  });
 }
 
 }  // namespace longreach
