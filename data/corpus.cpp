@@ -102,7 +102,7 @@ void DataConfig::fields(FieldVisitor& visit) {
   visit.field(
       "tokenizer", tokenizer,
       {.help = "\"bytes\", or a folder or file with a tokenizer.json (byte-level BPE) or tokenizer.model "
-               "(SentencePiece)"});
+               "(SentencePiece), or a GGUF file"});
   visit.field("valid_fraction", valid_fraction,
               {.help = "share of the text held out for validation when valid is empty; 0: none",
                .allowed = real_between(0, 0.9)});

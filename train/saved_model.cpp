@@ -12,6 +12,7 @@
 #include "core/verbose.h"
 #include "layers/basic/initial_values.h"
 #include "train/run_size.h"
+#include "train/tokenizer_folder.h"
 #include "train/warn.h"
 
 namespace longreach {
@@ -141,7 +142,8 @@ std::vector<std::string> load_model_tensors(Transformer& model, const TensorSour
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec) {
   std::map<std::string, std::string> texts;
   if (spec == "bytes") return texts;
-  const fs::path path(spec);
+  const TokenizerFolder tokenizer(spec);
+  const fs::path path(tokenizer.path());
   if (!fs::is_directory(path)) {
     texts["tokenizer/" + path.filename().string()] = read_text_file(path, kLargestTokenizer);
     return texts;

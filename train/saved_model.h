@@ -56,7 +56,8 @@ std::vector<std::string> load_model_tensors(
     Transformer& model, const TensorSource& tensors, const std::string& origin,
     const std::function<bool(std::string_view)>& may_be_new = nullptr);
 
-// The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes.
+// The files a checkpoint keeps of a tokenizer: "tokenizer/tokenizer.json" -> contents; empty for bytes. spec:
+// as TokenizerFolder takes it.
 std::map<std::string, std::string> tokenizer_texts(const std::string& spec);
 
 }  // namespace longreach

@@ -4,11 +4,11 @@
 
 #include "core/config.h"
 #include "core/error.h"
-#include "data/tokenizers/tokenizer.h"
 #include "train/bench/estimate.h"
 #include "train/bench/report.h"
 #include "train/program/command_line.h"
 #include "train/program/verbs.h"
+#include "train/tokenizer_folder.h"
 
 namespace longreach {
 namespace {
@@ -45,7 +45,7 @@ void add_options(CLI::App& app, Options& options) {
 
 RunConfig read_config(const Options& options, const Arguments& overrides) {
   RunConfig config = read_run_config(options.config, parse_overrides(overrides));
-  config.resolve_model(data::load_tokenizer(config.data.tokenizer)->vocab_size(), options.config);
+  config.resolve_model(TokenizerFolder(config.data.tokenizer).load()->vocab_size(), options.config);
   return config;
 }
 

@@ -14,6 +14,7 @@
 #include "data/tokenizers/tokenizer.h"
 #include "train/program/command_line.h"
 #include "train/program/synthesize.h"
+#include "train/tokenizer_folder.h"
 
 namespace longreach {
 namespace {
@@ -81,7 +82,8 @@ struct TokenizeArguments {
 };
 
 int tokenize(TokenizeArguments arguments) {
-  const auto tokenizer = data::load_tokenizer(arguments.tokenizer);
+  const TokenizerFolder folder(arguments.tokenizer);
+  const auto tokenizer = folder.load();
   if (arguments.print_ids) return print_ids(arguments.files, *tokenizer);
   if (arguments.decode) return decode(arguments.files, *tokenizer);
   auto& files = arguments.files;
@@ -95,7 +97,7 @@ int tokenize(TokenizeArguments arguments) {
     if (data::is_named_corpus(input)) input = data::fetch_corpus(input).text_folder;
   arguments.options.gzip_level = arguments.gzip ? 4 : 0;
   arguments.options.progress = true;
-  arguments.options.chat = data::chat_format_of(arguments.options.chat_template, arguments.tokenizer);
+  arguments.options.chat = data::chat_format_of(arguments.options.chat_template, folder.path());
   data::tokenize_files(files, *tokenizer, arguments.options, output);
   const auto store = data::TokenStore::open(output);
   std::cout << output << ": " << store->num_tokens() << " tokens, " << store->document_offsets().size() - 1
@@ -117,7 +119,7 @@ struct InspectArguments {
 // The store names its tokenizer by a fingerprint; only that of bytes is known without a folder.
 std::unique_ptr<data::Tokenizer> tokenizer_of(const InspectArguments& arguments,
                                               const data::StoreAbout& about) {
-  if (!arguments.tokenizer.empty()) return data::load_tokenizer(arguments.tokenizer);
+  if (!arguments.tokenizer.empty()) return TokenizerFolder(arguments.tokenizer).load();
   auto bytes = data::load_tokenizer("bytes");
   check<UserError>(bytes->fingerprint() == about.tokenizer_fingerprint, one_line(arguments.file),
                    ": made with the tokenizer `", one_line(about.tokenizer_name, 100),
@@ -191,7 +193,7 @@ int data_verb(const Arguments& arguments) {
       ->add_option("FILES", options.files, "INPUT... OUTPUT.h5 (with --print-ids, --decode: INPUT...)")
       ->required();
   tokenize_command->add_option("--tokenizer", options.tokenizer,
-                               "bytes, or a folder with tokenizer.json/.model");
+                               "bytes, a folder with tokenizer.json/.model, or a GGUF file");
   tokenize_command->add_flag("--gzip", options.gzip,
                              "compress the tokens; reading a window takes milliseconds then");
   tokenize_command->add_option("--text-key", options.options.text_key, "key of the text in JSONL lines");
@@ -223,9 +225,9 @@ int data_verb(const Arguments& arguments) {
       ->needs(show)
       ->capture_default_str();
   inspect_command
-      ->add_option(
-          "--tokenizer", inspected.tokenizer,
-          "the one that the store was made with, to show text: bytes, or a folder with tokenizer.json/.model")
+      ->add_option("--tokenizer", inspected.tokenizer,
+                   "the one that the store was made with, to show text: bytes, a folder with "
+                   "tokenizer.json/.model, or a GGUF file")
       ->needs(show);
 
   SynthesizeRequest synthesized;

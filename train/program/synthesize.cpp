@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/synthetic/sample.h"
+#include "train/tokenizer_folder.h"
 
 namespace longreach {
 namespace {
@@ -50,7 +51,8 @@ CLI::App* add_synthesize(CLI::App& data, SynthesizeRequest& request) {
       ->required()
       ->check(CLI::IsMember(data::synthetic_tasks()));
   app->add_option("OUT", request.output, "a new JSONL file")->required();
-  app->add_option("--tokenizer", request.tokenizer, "bytes, or a folder with tokenizer.json/.model");
+  app->add_option("--tokenizer", request.tokenizer,
+                  "bytes, a folder with tokenizer.json/.model, or a GGUF file");
   app->add_option("--lengths", request.lengths, "tokens of prompt and completion at most, such as 1024,2048")
       ->delimiter(',')
       ->check(CLI::PositiveNumber);
@@ -75,7 +77,7 @@ int synthesize_samples(const SynthesizeRequest& request) {
   check(request.haystack.empty() || request.task == "niah", "--haystack: is for niah, not for ",
         request.task);
   check(!fs::exists(output), one_line(output), ": exists already; expected a new file");
-  const auto tokenizer = data::load_tokenizer(request.tokenizer);
+  const auto tokenizer = TokenizerFolder(request.tokenizer).load();
   const data::Haystack haystack = request.haystack.empty()
                                       ? data::Haystack::repeated(*tokenizer)
                                       : data::Haystack::of_file(request.haystack, *tokenizer);

@@ -37,6 +37,7 @@
 #include "train/run_size.h"
 #include "train/shared_rows.h"
 #include "train/signals.h"
+#include "train/tokenizer_folder.h"
 #include "train/trainer.h"
 
 namespace longreach {
@@ -256,10 +257,17 @@ std::string place_of(const Arguments& words, const std::vector<std::string>& key
   return words[0] + ": ";
 }
 
-data::Corpus corpus_of(const RunConfig& config, const Arguments& words,
-                       const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+struct RunTokenizer {
+  explicit RunTokenizer(const std::string& spec) : folder(spec), tokenizer(folder.load()) {}
+  TokenizerFolder folder;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+};
+
+data::Corpus corpus_of(const RunConfig& config, const Arguments& words, const RunTokenizer& tokenizer) {
+  data::DataConfig data = config.data;
+  data.tokenizer = tokenizer.folder.path();
   try {
-    return data::open_corpus(config.data, config.job.dump_folder + "/data", tokenizer);
+    return data::open_corpus(data, config.job.dump_folder + "/data", tokenizer.tokenizer);
   } catch (const DataError& error) {
     throw DataError(one_line(place_of(words, {"data.train", "data.valid"}) + error.what()));
   }
@@ -286,7 +294,7 @@ Ranks meet(const Environment& environment, const RunConfig& config) {
 
 // The first rank reads, or tokenizes, while the others wait; then they find everything there.
 data::Corpus open_corpus_on_all(const RunConfig& config, const Arguments& words,
-                                const std::shared_ptr<const data::Tokenizer>& tokenizer, const Ranks& ranks) {
+                                const RunTokenizer& tokenizer, const Ranks& ranks) {
   data::Corpus corpus = first_rank_first(ranks.world(), [&] { return corpus_of(config, words, tokenizer); });
   if (config.job.task != "distill")
     on_first_rank(ranks.world(), [&] {
@@ -339,16 +347,16 @@ int train_verb(const Arguments& arguments) {
     const Stage stage(what);
     return work();
   };
-  const std::shared_ptr<const data::Tokenizer> tokenizer = timed("tokenizer", [&] {
+  const auto tokenizer = timed("tokenizer", [&] {
     return naming<DataError>(place_of(words, {"data.tokenizer"}) + "data.tokenizer",
-                             [&] { return data::load_tokenizer(config.data.tokenizer); });
+                             [&] { return std::make_unique<RunTokenizer>(config.data.tokenizer); });
   });
-  config.resolve_model(tokenizer->vocab_size(), words[0]);
-  if (answered(asked, config, environment, tokenizer)) return 0;
+  config.resolve_model(tokenizer->tokenizer->vocab_size(), words[0]);
+  if (answered(asked, config, environment, tokenizer->tokenizer)) return 0;
   const Ranks ranks = timed("ranks", [&] { return meet(environment, config); });
   const RunFolder folder(config.job.dump_folder, ranks);
   const data::Corpus corpus =
-      timed("data", [&] { return open_corpus_on_all(config, words, tokenizer, ranks); });
+      timed("data", [&] { return open_corpus_on_all(config, words, *tokenizer, ranks); });
   const auto made =
       timed("model and state", [&] { return std::make_unique<Trainer>(config, corpus, ranks); });
   Trainer& trainer = *made;
