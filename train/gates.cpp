@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/formats/hugging_face_family.h"
 #include "checkpoints/formats/torch_file.h"
 #include "checkpoints/new_folder.h"
+#include "core/naming.h"
 #include "layers/attention/mechanisms.h"
 #include "train/saved_model.h"
 
@@ -16,6 +18,8 @@ namespace longreach {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kLargestConfig = 16 << 20;
 
 // Of every kind that has one.
 const std::vector<TaughtGate>& all_gates() {
@@ -47,6 +51,19 @@ NamedTensors gates_of(const Transformer& model) {
   return gates;
 }
 
+// What config.json says of the model without its gates; nothing of one that transformers has no family for.
+nlohmann::ordered_json model_keys(ModelConfig config) {
+  for (AttentionEntry& entry : config.attention)
+    if (gate_of(entry.config)) entry.config = DenseConfig{};
+  try {
+    nlohmann::ordered_json keys = hugging_face_keys(config);
+    keys.erase("architectures");  // the class is the authors'
+    return keys;
+  } catch (const ConfigError&) {
+    return nlohmann::ordered_json::object();
+  }
+}
+
 }  // namespace
 
 bool is_gate_parameter(std::string_view name) {
@@ -63,6 +80,19 @@ bool holds_gates(const std::string& path) {
 
 void freeze_all_but_gates(Transformer& model) {
   for (auto& item : model.named_parameters()) item.value().set_requires_grad(is_gate_parameter(item.key()));
+}
+
+AttentionConfig gated_attention(const std::string& path, const std::set<std::string>& ignored) {
+  const fs::path file = fs::is_directory(path) ? gate_file(path) : path;
+  const std::string config = (file.parent_path() / "config.json").string();
+  check<ConfigError>(fs::exists(config), one_line(path),
+                     ": no config.json beside the gates, which says what they are");
+  return naming<ConfigError>(one_line(file.parent_path().string()), [&] {
+    auto options = nlohmann::ordered_json::parse(read_text_file(config, kLargestConfig), nullptr, false);
+    for (const std::string& key : ignored)
+      if (options.is_object()) options.erase(key);
+    return attention_of_gates(fs::path(file).replace_extension(".pth").filename().string(), options.dump());
+  });
 }
 
 void load_gates(Transformer& model, const std::string& path) {
@@ -90,7 +120,7 @@ std::string write_gates(const Transformer& model, const std::string& base_model,
   const LayerSite site{.num_heads = config.num_attention_heads,
                        .num_kv_heads = config.num_key_value_heads,
                        .head_dim = config.head_dim};
-  nlohmann::ordered_json json;
+  nlohmann::ordered_json json = model_keys(config);
   json["base_model"] = base_model;
   std::string name;
   for (const auto& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {

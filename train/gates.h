@@ -1,6 +1,7 @@
 // Taught gates by themselves: their parameters, in files with their authors' names
 // (layers/attention/common/taught_gates.h).
 #pragma once
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -24,9 +25,14 @@ void freeze_all_but_gates(Transformer& model);
 // before anything is changed.
 void load_gates(Transformer& model, const std::string& path);
 
-// Writes the authors' file of the gates to `folder`, and config.json with `base_model` and their options
-// under the authors' keys; returns the file. Throws ConfigError when the model has no gate, CheckpointError
-// when the folder cannot be written.
+// The attention of a layer with the gates of `path`, by the authors' config.json beside their file, without
+// its keys that are `ignored`. Throws ConfigError where there is none, or naming the key.
+AttentionConfig gated_attention(const std::string& path, const std::set<std::string>& ignored);
+
+// Writes the authors' file of the gates to `folder`, and config.json with `base_model`, their options under
+// the authors' keys, and what the authors' loaders build the model from, where transformers has a family for
+// it without its gates; returns the file. Throws ConfigError when the model has no gate, CheckpointError when
+// the folder cannot be written.
 std::string write_gates(const Transformer& model, const std::string& base_model, const std::string& folder);
 
 // Whether `folder` holds such a file and it can be read. Throws CheckpointError when it cannot.

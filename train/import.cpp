@@ -8,6 +8,7 @@
 #include "checkpoints/formats/foreign_model.h"
 #include "checkpoints/formats/peft_reader.h"
 #include "checkpoints/new_folder.h"
+#include "core/naming.h"
 #include "train/finite.h"
 #include "train/gates.h"
 #include "train/model_origin.h"
@@ -30,29 +31,51 @@ bool is_adapter(const std::string& source) {
   return std::filesystem::exists(std::filesystem::path(source) / "adapter_config.json");
 }
 
+void expect_no_adapter(const SavedModel& model) {
+  check<ConfigError>(!model.config.adapter.present(), one_line(model.path),
+                     ": has adapters of its own; `longreach export --format merged` makes a model without");
+}
+
 SavedModel adapted_model(const std::string& source, const ImportOptions& options) {
   check<UserError>(!options.base.empty(), one_line(source),
                    ": holds adapters; --base says which model they are for");
   SavedModel model = load_saved_model(open_origin(options.base, options.ignored));
-  check<ConfigError>(!model.config.adapter.present(), one_line(options.base),
-                     ": has adapters of its own; `longreach export --format merged` makes a model without");
+  expect_no_adapter(model);
   const PeftAdapter adapter = read_peft(source, model.config.model, options.ignored);
   apply_peft(*model.model, adapter);
   model.config.adapter = adapter.config;
   return model;
 }
 
-// Taught gates in their authors' file: they replace those of the base.
+bool has_gates(const ModelConfig& config) {
+  return std::any_of(config.attention.begin(), config.attention.end(),
+                     [](const AttentionEntry& entry) { return gate_of(entry.config).has_value(); });
+}
+
+// Every layer of a dense model with the gates' attention, which has the dense layers' parameters and its own.
+void add_gates(SavedModel& model, const ModelOrigin& origin, const std::string& source,
+               const std::set<std::string>& ignored) {
+  expect_no_adapter(model);
+  const AttentionConfig gated = gated_attention(source, ignored);
+  ModelConfig& config = model.config.model;
+  for (const AttentionConfig& layer : attention_per_layer(config.attention, config.num_hidden_layers))
+    check<ConfigError>(kind_of(layer) == DenseConfig::kind, one_line(origin.path),
+                       ": has a layer of kind = \"", kind_of(layer), "\"; the gates of ", one_line(source),
+                       " are for dense attention, or for layers of ", kinds_with_gates());
+  config.attention = {{"all", gated}};
+  naming<ConfigError>(one_line(source), [&] { config.resolve(0); });
+  model.model = std::make_shared<Transformer>(config, 0);
+  load_model_tensors(*model.model, *origin.tensors, origin.path, is_gate_parameter);
+  model.model->eval();
+}
+
+// Taught gates in their authors' file: they replace those of the base, or come to its dense layers.
 SavedModel gated_model(const std::string& source, const ImportOptions& options) {
   check<UserError>(!options.base.empty(), one_line(source),
                    ": holds gates; --base says which model they are for");
-  SavedModel model = load_saved_model(open_origin(options.base, options.ignored));
-  const auto parameters = model.model->named_parameters();
-  check<ConfigError>(std::any_of(parameters.begin(), parameters.end(),
-                                 [](const auto& item) { return is_gate_parameter(item.key()); }),
-                     one_line(options.base), ": has no gates (no layer of ", kinds_with_gates(),
-                     "); a run with such layers that takes ", one_line(source),
-                     " as distillation.gates makes them");
+  const ModelOrigin origin = open_origin(options.base, options.ignored);
+  SavedModel model = load_saved_model(origin);
+  if (!has_gates(model.config.model)) add_gates(model, origin, source, options.ignored);
   load_gates(*model.model, source);
   return model;
 }

@@ -184,6 +184,20 @@ std::string gate_config(const AttentionConfig& config, const LayerSite& site) {
       config);
 }
 
+AttentionConfig attention_of_gates(std::string_view file, const std::string& options) {
+  for (const AttentionConfig& config : all_attention_configs()) {
+    const auto found = std::visit(
+        [&](const auto& kind) -> std::optional<AttentionConfig> {
+          if constexpr (requires { kind.of_gate_config(options); })
+            if (kind.gate.file == file) return kind.of_gate_config(options);
+          return std::nullopt;
+        },
+        config);
+    if (found) return *found;
+  }
+  throw ConfigError(text(file, ": no kind of attention keeps its gates in a file of this name"));
+}
+
 std::string kinds_with_gates() {
   std::vector<std::string> kinds;
   for (const auto& config : all_attention_configs())

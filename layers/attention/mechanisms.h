@@ -76,6 +76,9 @@ void take_any_run(AttentionConfig& config);
 std::optional<TaughtGate> gate_of(const AttentionConfig& config);
 bool teaches_gate(const AttentionConfig& config);
 std::string gate_config(const AttentionConfig& config, const LayerSite& site);
+// The inverse, for the kind whose authors keep gates in a file of this name (TaughtGate::file). Throws
+// ConfigError naming the key that is missing, unknown or of a wrong type.
+AttentionConfig attention_of_gates(std::string_view file, const std::string& options);
 // kind = "A" or kind = "B": those with a gate.
 std::string kinds_with_gates();
 

@@ -7,6 +7,7 @@
 //   static constexpr TaughtGate gate{...};
 //   bool teaches() const;                                  // forward gives the gate's loss, and reads all
 //   std::string gate_config(const LayerSite& site) const;  // JSON: its options under the authors' names
+//   static Config of_gate_config(const std::string& options);  // the inverse: a layer that reads by the gate
 //
 // and its module is a GatedLayer too.
 #pragma once

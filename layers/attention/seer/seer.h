@@ -60,6 +60,7 @@ struct SeerConfig {
   bool decode_form() const { return form == "decode"; }
   bool teaches() const { return mode == "distill"; }
   std::string gate_config(const LayerSite& site) const;
+  static SeerConfig of_gate_config(const std::string& options);
   void fields(FieldVisitor& visit);
   // Rules that span keys, and the sizes of the layer they must fit. Throws ConfigError naming the key.
   void validate(const LayerSite& site) const;

@@ -11,8 +11,10 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "checkpoints/checked_file.h"
 #include "checkpoints/formats/foreign_model.h"
 #include "checkpoints/formats/torch_file.h"
 #include "core/temporary_folder.h"
@@ -339,8 +341,48 @@ TEST(Import, TakesGatesOfTheirAuthorsFile) {
   }
   test::expect_error<UserError>("holds gates; --base says which model they are for",
                                 [&] { import_model(gates, folder.path("new"), {}); });
-  test::expect_error<ConfigError>("llama: has no gates (no layer of ", [&] {
-    import_model(gates, folder.path("new"), {.ignored = {}, .base = kModels + "llama"});
+  EXPECT_FALSE(fs::exists(folder.path("new")));
+}
+
+// As SeerAttention publishes them: gates alone, and what they are for.
+TEST(Import, GivesGatesToADenseModel) {
+  const TemporaryFolder folder;
+  RunConfig config = gated_config();
+  config.model.attention = {{"all", config.model.attention[0].config}};
+  const std::string gated = test::save_untrained(config, folder.path("gated"));
+  const SavedModel taught = load_saved_model(gated);
+  const std::string gates = write_gates(*taught.model, "base", folder.path("gates"));
+  config.model.attention = {{"all", DenseConfig{}}};
+  const std::string base = test::save_untrained(config, folder.path("dense"));
+  const SavedModel dense = load_saved_model(base);
+  import_model(folder.path("gates"), folder.path("both"), {.ignored = {}, .base = base});
+  const SavedModel both = load_saved_model(folder.path("both"));
+  for (const auto& item : both.model->named_parameters()) {
+    const auto& from = is_gate_parameter(item.key()) ? taught : dense;
+    EXPECT_TRUE(at::equal(item.value(), from.model->named_parameters()[item.key()])) << item.key();
+  }
+  EXPECT_EQ(both.model->parameters().size(), taught.model->parameters().size());
+  const auto json = nlohmann::ordered_json::parse(read_text_file(folder.path("gates/config.json"), 1 << 20));
+  EXPECT_EQ(json.at("hidden_size"), dense.config.model.hidden_size);
+  EXPECT_EQ(json.at("base_model"), "base");
+  EXPECT_FALSE(json.contains("architectures"));
+  const auto refused = [&](const char* key, const nlohmann::ordered_json& value, const std::string& said) {
+    auto other = json;
+    other[key] = value;
+    if (value.is_null()) other.erase(key);
+    fs::remove(folder.path("gates/config.json"));
+    folder.write("gates/config.json", other.dump());
+    test::expect_error<ConfigError>(
+        said, [&] { import_model(folder.path("gates"), folder.path("new"), {.ignored = {}, .base = base}); });
+  };
+  refused("seerattn_gate_block_size", "64", "seerattn_gate_block_size: expected an integer, found \"64\"");
+  refused("seerattn_sparsity_method", "best", "seerattn_sparsity_method: expected threshold, nz_ratio or");
+  refused("seerattn_start_layer", 1, "seerattn_start_layer: found 1, only 0 is known");
+  refused("seerattn_new", 1, "seerattn_new: not understood");
+  import_model(folder.path("gates"), folder.path("ignored"), {.ignored = {"seerattn_new"}, .base = base});
+  fs::remove(folder.path("gates/config.json"));
+  test::expect_error<ConfigError>("no config.json beside the gates", [&] {
+    import_model(gates, folder.path("new"), {.ignored = {}, .base = base});
   });
   EXPECT_FALSE(fs::exists(folder.path("new")));
 }
