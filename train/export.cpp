@@ -64,9 +64,10 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
   const bool foreign = is_foreign_format(format);
   check<ConfigError>(foreign || options.dtype.empty(), "--dtype: `", format,
                      "` is written as it is; expected --format ", join(foreign_formats()));
+  check<ConfigError>(format == "hf" || options.family == kAnyFamily, "--family: goes with --format hf");
   check<ConfigError>(format == "peft" || options.base.empty(), "--base: goes with --format peft");
   if (foreign) {
-    write_foreign(checkpoint, folder, format, options.dtype);
+    write_foreign(checkpoint, folder, format, {.dtype = options.dtype, .family = options.family});
     return folder;
   }
   if (format == "merged") {

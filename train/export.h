@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "checkpoints/formats/hugging_face_family.h"
+
 namespace longreach {
 
 // "gates", "peft", "merged" and foreign_formats(); `longreach export --help` says what each is.
@@ -11,6 +13,7 @@ const std::vector<std::string>& export_formats();
 struct ExportOptions {
   std::string base;   // of peft: what the adapters belong to; empty: the run's checkpoint.initial_load_path
   std::string dtype;  // of foreign formats: what weights are written as; empty: the format's default
+  std::string family = kAnyFamily;  // of hf: one of hugging_face_targets()
 };
 
 // Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name

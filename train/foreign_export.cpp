@@ -25,7 +25,7 @@ struct Format {
   // What a reader makes of a weight that is written in a dtype.
   at::Tensor (*rounded)(const std::string& name, const at::Tensor& weight, const std::string& dtype);
   std::string file;  // what a reader opens in the folder; empty: the folder itself
-  void (*write)(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+  void (*write)(const SavedModel& saved, const NamedTensors& weights, const ForeignExport& options,
                 const std::string& path);
 };
 
@@ -49,8 +49,9 @@ at::Tensor quantised_and_back(const std::string&, const at::Tensor& weight, cons
   return to;
 }
 
-void write_gguf_model(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+void write_gguf_model(const SavedModel& saved, const NamedTensors& weights, const ForeignExport& foreign,
                       const std::string& path) {
+  const std::string& dtype = foreign.dtype;
   const std::string type = dtype == "q8_0" ? "Q8_0" : dtype == "float16" ? "F16" : "F32";
   // No tokenizer of its programs has the bytes alone: ids go in and come out.
   const bool named = saved.tokenizer && saved.tokenizer->name() != "bytes";
@@ -62,9 +63,9 @@ std::optional<int64_t> id_of(const std::optional<data::Token>& token) {
   return token ? std::optional<int64_t>(*token) : std::nullopt;
 }
 
-void write_hf(const SavedModel& saved, const NamedTensors& weights, const std::string& dtype,
+void write_hf(const SavedModel& saved, const NamedTensors& weights, const ForeignExport& foreign,
               const std::string& folder) {
-  HuggingFaceExport options{.dtype = dtype_of(dtype)};
+  HuggingFaceExport options{.dtype = dtype_of(foreign.dtype), .family = foreign.family};
   if (saved.tokenizer) {
     options.bos = id_of(saved.tokenizer->bos());
     options.eos = id_of(saved.tokenizer->eos());
@@ -137,17 +138,18 @@ std::string foreign_file(const std::string& folder, const std::string& format) {
 }
 
 void write_foreign(const std::string& checkpoint, const std::string& folder, const std::string& format_name,
-                   const std::string& dtype_name) {
+                   const ForeignExport& asked) {
   const Format& format = format_named(format_name);
-  const std::string dtype = dtype_name.empty() ? format.dtypes.front() : dtype_name;
-  expect_foreign_dtype(format.name, dtype);
+  ForeignExport options = asked;
+  if (options.dtype.empty()) options.dtype = format.dtypes.front();
+  expect_foreign_dtype(format.name, options.dtype);
   const NewFolder output(folder);
   const std::string path = foreign_file(output.path(), format.name);
   at::Tensor before;
   {
     const SavedModel saved = load_saved_model(checkpoint);
-    const NamedTensors weights = round_weights(*saved.model, format, dtype);
-    format.write(saved, weights, dtype, path);
+    const NamedTensors weights = round_weights(*saved.model, format, options.dtype);
+    format.write(saved, weights, options, path);
     before = probe_logits(*saved.model);
   }
   const at::Tensor after = probe_logits(*load_saved_model(path).model);

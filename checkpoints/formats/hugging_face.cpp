@@ -120,13 +120,16 @@ void expect_tied(const TensorSource& tensors, const std::string& head, const std
 std::shared_ptr<const TensorSource> under_our_names(std::shared_ptr<const TensorSource> weights,
                                                     const ModelConfig& config, const std::string& folder) {
   const bool bare = weights->contains("embed_tokens.weight");
-  const std::string head = "lm_head.weight", embedding = "model.embed_tokens.weight";
+  const std::string head = "lm_head.weight";
+  const std::string embedding = bare                                           ? "embed_tokens.weight"
+                                : weights->contains("model.embeddings.weight") ? "model.embeddings.weight"
+                                                                               : "model.embed_tokens.weight";
   auto tensors = std::make_shared<RenamedTensors>(weights);
   for (const std::string& theirs : weights->names()) {
     const std::string name = bare && theirs != head ? "model." + theirs : theirs;
     if (follows_from_config(name)) continue;
     if (name == head && config.tie_word_embeddings) {
-      expect_tied(*weights, theirs, bare ? "embed_tokens.weight" : embedding, folder);
+      expect_tied(*weights, theirs, embedding, folder);
       continue;
     }
     if (add_packed_expert(name, theirs, *weights, *tensors)) continue;

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 
+#include "checkpoints/formats/hugging_face_fla.h"
 #include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/hugging_face_sala.h"
+#include "checkpoints/formats/layer_tables.h"
 #include "checkpoints/formats/longreach_code.h"
 #include "core/error.h"
 
@@ -97,11 +101,12 @@ const std::set<std::string>& without_effect() {
 void take_defaults(const std::string& type, ModelConfig& config) {
   config.tie_word_embeddings = false;
   config.rms_norm_eps = type == "minimax" ? 1e-5 : 1e-6;
-  config.max_position_embeddings = type == "llama"                          ? 2048
-                                   : type == "mistral" || type == "minimax" ? 131072
-                                                                            : 32768;
+  static const std::map<std::string, int64_t> positions{
+      {"llama", 2048}, {"mistral", 131072}, {"minimax", 131072}, {kSalaType, 524288}, {kFlaNsaType, 2048}};
+  const auto known = positions.find(type);
+  config.max_position_embeddings = known == positions.end() ? 32768 : known->second;
   config.rope.theta = type == "minimax" ? 1e6 : 1e4;
-  if (type == "qwen3") config.head_dim = 128;
+  if (type == "qwen3" || type == kSalaType) config.head_dim = 128;
 }
 
 void read_sizes(const Reader& root, ModelConfig& config) {
@@ -122,7 +127,8 @@ void read_sizes(const Reader& root, ModelConfig& config) {
 void read_biases(const Reader& root, const std::string& type, ModelConfig& config) {
   bool bias = false;
   root.read("attention_bias", bias);
-  if (bias && (type == "mistral" || type == "minimax")) root.fail("attention_bias", "expected false");
+  const bool none = type == "mistral" || type == "minimax" || type == kSalaType || type == kFlaNsaType;
+  if (bias && none) root.fail("attention_bias", "expected false");
   config.attention_bias = bias || type == "qwen2";
   config.attention_output_bias = bias && type != "qwen2";
   root.read("mlp_bias", config.mlp_bias);
@@ -178,21 +184,6 @@ void read_rope(const std::string& file, const Reader& root, int64_t positions, R
   scaling.read("truncate", rope.truncate);
   read_attention_factor(scaling, rope);
   scaling.expect_all_known({}, {});
-}
-
-// One table for each kind of layer that there is.
-void set_layers(ModelConfig& config, const std::vector<bool>& special, const AttentionConfig& kind,
-                const AttentionConfig& other) {
-  const auto layers_of = [&](bool which) -> std::string {
-    std::vector<std::string> layers;
-    for (size_t i = 0; i < special.size(); ++i)
-      if (special[i] == which) layers.push_back(std::to_string(i));
-    return layers.size() == special.size() ? "all" : join(layers, ",");
-  };
-  config.attention.clear();
-  for (const bool which : {false, true})
-    if (const std::string layers = layers_of(which); !layers.empty())
-      config.attention.push_back({.layers = layers, .config = which ? kind : other});
 }
 
 // layer_types, each one of two; empty where the file has none.
@@ -263,8 +254,10 @@ void read_minimax(const Reader& root, ModelConfig& config) {
 }
 
 void expect_sizes(const Reader& root) {
-  for (const char* key :
-       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+  std::string type;
+  root.read("model_type", type);
+  const char* heads = type == kFlaNsaType ? "num_heads" : "num_attention_heads";
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", heads})
     if (!root.has(key)) root.fail(key, "expected a size");
 }
 
@@ -292,6 +285,8 @@ void read_family(const std::string& file, const Reader& root, ModelConfig& confi
   read_rope(file, root, config.max_position_embeddings, config.rope);
   read_windows(root, type, config);
   if (type == "minimax") read_minimax(root, config);
+  if (type == kSalaType) read_sala(root, config);
+  if (type == kFlaNsaType) read_fla_nsa(root, config);
 }
 
 std::string config_file(const std::string& path) {
@@ -301,7 +296,8 @@ std::string config_file(const std::string& path) {
 }  // namespace
 
 const std::vector<std::string>& hugging_face_families() {
-  static const std::vector<std::string> families{"llama", "mistral", "qwen2", "qwen3", "minimax"};
+  static const std::vector<std::string> families{"llama",   "mistral", "qwen2",    "qwen3",
+                                                 "minimax", kSalaType, kFlaNsaType};
   return families;
 }
 

@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-// model_type of the families that are known: llama (with SmolLM2), mistral, qwen2, qwen3, minimax.
+// model_type of the families that are known: llama (with SmolLM2), mistral, qwen2, qwen3, minimax,
+// minicpm_sala (without its selection of blocks), nsa (flash-linear-attention's).
 const std::vector<std::string>& hugging_face_families();
 
 // Reads a config.json, or that of a folder, of one of these families. Keys of ours that the file lacks take

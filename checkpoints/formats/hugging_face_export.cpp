@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "checkpoints/checked_file.h"
-#include "checkpoints/formats/hugging_face_family.h"
+#include "checkpoints/formats/hugging_face_config.h"
 #include "checkpoints/formats/hugging_face_names.h"
 #include "checkpoints/formats/longreach_code.h"
 #include "checkpoints/safetensors.h"
@@ -22,8 +22,10 @@ std::string dtype_name(at::ScalarType dtype) {
 
 Json id_or_null(const std::optional<int64_t>& id) { return id ? Json(*id) : Json(); }
 
-// The family that a model is written as; "longreach" where there is none.
-std::string family_of(const ModelConfig& config) {
+// The family that a model is written as.
+std::string family_of(const ModelConfig& config, const std::string& wanted) {
+  if (wanted == kLongreachType) return wanted;
+  if (wanted != kAnyFamily) return hugging_face_family(config, wanted);
   try {
     return hugging_face_family(config);
   } catch (const ConfigError&) {
@@ -89,15 +91,24 @@ void write_weights(const NamedTensors& tensors, const HuggingFaceExport& options
 
 }  // namespace
 
-void expect_hugging_face(const ModelConfig& config) {
-  if (family_of(config) == kLongreachType) longreach_code(config);
+const std::vector<std::string>& hugging_face_targets() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all{kAnyFamily, kLongreachType};
+    all.insert(all.end(), hugging_face_families().begin(), hugging_face_families().end());
+    return all;
+  }();
+  return names;
+}
+
+void expect_hugging_face(const ModelConfig& config, const std::string& family) {
+  if (family_of(config, family) == kLongreachType) longreach_code(config);
 }
 
 void write_hugging_face(const ModelConfig& config, const NamedTensors& tensors,
                         const HuggingFaceExport& options, const std::string& folder) {
-  const std::string family = family_of(config);
+  const std::string family = family_of(config, options.family);
   const bool known = family != kLongreachType;
-  Json json = known ? hugging_face_keys(config) : longreach_config(config);
+  Json json = known ? hugging_face_keys(config, options.family) : longreach_config(config);
   json["bos_token_id"] = id_or_null(options.bos);
   json["eos_token_id"] = id_or_null(options.eos);
   json["torch_dtype"] = dtype_name(options.dtype);  // transformers 5 also reads it under its older name

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <variant>
 
+#include "checkpoints/formats/hugging_face_fla.h"
 #include "checkpoints/formats/hugging_face_names.h"
+#include "checkpoints/formats/hugging_face_sala.h"
 #include "core/error.h"
 
 namespace longreach {
@@ -84,7 +86,7 @@ Family minimax(const ModelConfig& config) {
   return {"minimax", "MiniMaxForCausalLM", {}, lightning_layers(config)};
 }
 
-Family family_of(const ModelConfig& config) {
+Family family_in_transformers(const ModelConfig& config) {
   expect_known_options(config);
   if (config.residual.form == "minimax") return minimax(config);
   Family family{.windows = windows_of(config)};
@@ -105,6 +107,21 @@ Family family_of(const ModelConfig& config) {
                "model.attention: layers with a window beside some without, and neither qk_norm nor biases on "
                "q, k, v alone");
   return {"mistral", "MistralForCausalLM", family.windows, {}};
+}
+
+Family family_of(const ModelConfig& config, const std::string& wanted) {
+  if (wanted == kSalaType) {
+    expect_sala(config);
+    return {kSalaType, "MiniCPMSALAForCausalLM", {}, {}};
+  }
+  if (wanted == kFlaNsaType) {
+    expect_fla_nsa(config);
+    return {kFlaNsaType, "NSAForCausalLM", {}, {}};
+  }
+  Family found = family_in_transformers(config);
+  check<ConfigError>(wanted == kAnyFamily || found.type == wanted, "family = \"", wanted,
+                     "\": the model is one of the family `", found.type, "`");
+  return found;
 }
 
 // rope_scaling as transformers reads it since 4.45; null where nothing is scaled.
@@ -173,10 +190,13 @@ void add_minimax(const Family& family, const ResidualConfig& residual, Json& jso
 
 }  // namespace
 
-std::string hugging_face_family(const ModelConfig& config) { return family_of(config).type; }
+std::string hugging_face_family(const ModelConfig& config, const std::string& wanted) {
+  return family_of(config, wanted).type;
+}
 
-nlohmann::ordered_json hugging_face_keys(const ModelConfig& config) {
-  const Family family = family_of(config);
+nlohmann::ordered_json hugging_face_keys(const ModelConfig& config, const std::string& wanted) {
+  const Family family = family_of(config, wanted);
+  if (family.type == kFlaNsaType) return fla_nsa_keys(config);
   Json json;
   json["architectures"] = Json::array({family.architecture});
   json["model_type"] = family.type;
@@ -191,6 +211,7 @@ nlohmann::ordered_json hugging_face_keys(const ModelConfig& config) {
   add_positions(config, json);
   add_windows(family, json);
   if (family.type == "minimax") add_minimax(family, config.residual, json);
+  if (family.type == kSalaType) add_sala(config, json);
   if (family.type == "llama" || family.type == "qwen3") json["attention_bias"] = config.attention_output_bias;
   if (family.type == "llama") json["mlp_bias"] = config.mlp_bias;
   json["attention_dropout"] = 0.0;

@@ -1,4 +1,4 @@
-// Models of families that transformers knows.
+// Models of families that other programs know.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -7,13 +7,15 @@
 
 namespace longreach {
 
-// The family of which a resolved config is a model, by its model_type: "llama", "mistral", "qwen2", "qwen3",
-// "minimax" (one expert).
-// Throws ConfigError naming the key or the layer that none of them has.
-std::string hugging_face_family(const ModelConfig& config);
+inline constexpr const char* kAnyFamily = "auto";
+
+// The family of which a resolved config is a model, by its model_type: one that transformers knows ("llama",
+// "mistral", "qwen2", "qwen3", "minimax" of one expert), or `wanted`, which may be another ("minicpm_sala",
+// "nsa"). Throws ConfigError naming the key or the layer that none of them, or the one that is wanted, has.
+std::string hugging_face_family(const ModelConfig& config, const std::string& wanted = kAnyFamily);
 
 // What config.json of such a model says of what it computes, in keys that transformers 4.45 and 5 read alike.
 // Errors: hugging_face_family.
-nlohmann::ordered_json hugging_face_keys(const ModelConfig& config);
+nlohmann::ordered_json hugging_face_keys(const ModelConfig& config, const std::string& wanted = kAnyFamily);
 
 }  // namespace longreach

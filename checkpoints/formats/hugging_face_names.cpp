@@ -6,6 +6,7 @@
 #include <regex>
 #include <variant>
 
+#include "checkpoints/formats/hugging_face_fla.h"
 #include "core/error.h"
 
 namespace longreach {
@@ -19,6 +20,12 @@ constexpr std::pair<const char*, const char*> kExpert[] = {
     {"mlp.down_proj.", "block_sparse_moe.experts.0.w2."},
     {"mlp.up_proj.", "block_sparse_moe.experts.0.w3."}};
 
+// flash-linear-attention's, for every model of its own.
+constexpr std::pair<const char*, const char*> kFla[] = {{"model.embed_tokens.", "model.embeddings."},
+                                                        {".input_layernorm.", ".attn_norm."},
+                                                        {".self_attn.", ".attn."},
+                                                        {".post_attention_layernorm.", ".mlp_norm."}};
+
 std::string replaced(const std::string& name, const std::string& from, const std::string& to) {
   const size_t at = name.find(from);
   return at == std::string::npos ? name : name.substr(0, at) + to + name.substr(at + from.size());
@@ -27,6 +34,16 @@ std::string replaced(const std::string& name, const std::string& from, const std
 std::string minimax_name(std::string ours) {
   for (const auto& [our, their] : kExpert) ours = replaced(ours, our, their);
   return ours;
+}
+
+NamedTensors fla_tensors(const NamedTensors& tensors) {
+  NamedTensors all;
+  for (const auto& [ours, tensor] : tensors) {
+    std::string name = ours;
+    for (const auto& [our, their] : kFla) name = replaced(name, our, their);
+    all.emplace_back(name, tensor);
+  }
+  return all;
 }
 
 // What MiniMax's class keeps of a lightning layer: its slopes, and powers of its decays in a block.
@@ -61,9 +78,14 @@ NamedTensors minimax_tensors(const ModelConfig& config, const NamedTensors& tens
 
 std::string our_name(const std::string& theirs) {
   static const std::regex expert(R"(model\.layers\.\d+\.block_sparse_moe\.experts\.0\.w[123]\.weight)");
-  if (theirs.size() > kLongestName || !std::regex_match(theirs, expert)) return theirs;
+  static const std::regex fla(
+      R"(model\.embeddings\.weight|model\.layers\.\d+\.(attn_norm|attn|mlp_norm)\..+)");
+  if (theirs.size() > kLongestName) return theirs;
   std::string name = theirs;
-  for (const auto& [our, their] : kExpert) name = replaced(name, their, our);
+  if (std::regex_match(theirs, expert))
+    for (const auto& [our, their] : kExpert) name = replaced(name, their, our);
+  else if (std::regex_match(theirs, fla))
+    for (const auto& [our, their] : kFla) name = replaced(name, their, our);
   return name;
 }
 
@@ -77,6 +99,7 @@ bool follows_from_config(const std::string& theirs) {
 
 NamedTensors hugging_face_tensors(const std::string& family, const ModelConfig& config,
                                   const NamedTensors& tensors) {
+  if (family == kFlaNsaType) return fla_tensors(tensors);
   return family == "minimax" ? minimax_tensors(config, tensors) : tensors;
 }
 

@@ -7,7 +7,8 @@
 
 namespace longreach {
 
-// Ours for a tensor of a folder: the feed-forward block of MiniMax's only expert, others as they are.
+// Ours for a tensor of a folder: the feed-forward block of MiniMax's only expert, and the embedding, norms
+// and attention of flash-linear-attention's models; others as they are.
 std::string our_name(const std::string& theirs);
 
 // Whether a tensor of a folder is none of the model's: buffers that follow from the config

@@ -239,19 +239,22 @@ void write_expected(Transformer& model, const std::string& folder) {
 
 using HuggingFaceInterop = test::Interop;
 
+// Exports a model to `own`/model beside what ours gives, for a script that `command` calls.
+void export_case(const Case& one, const std::string& own, std::vector<std::string>& command,
+                 const std::string& family = "auto") {
+  const std::string checkpoint = test::save_untrained(one.config, own + "/run");
+  const test::ProgramResult exported = test::run_program(
+      {"export", checkpoint, own + "/model", "--format", "hf", "--dtype", one.dtype, "--family", family});
+  ASSERT_EQ(exported.code, 0) << one.name << ": " << exported.err;
+  write_expected(*load_saved_model(one.dtype == "float32" ? checkpoint : own + "/model").model, own);
+  command.push_back(own);
+}
+
 // Exports each model, and compares what transformers makes of the folder.
 void expect_computed_alike(const std::vector<Case>& cases) {
   const TemporaryFolder folder;
   std::vector<std::string> command{test::interop_python(), kScript, "check"};
-  for (const Case& one : cases) {
-    const std::string own = folder.path(one.name),
-                      checkpoint = test::save_untrained(one.config, own + "/run");
-    const test::ProgramResult exported =
-        test::run_program({"export", checkpoint, own + "/model", "--format", "hf", "--dtype", one.dtype});
-    ASSERT_EQ(exported.code, 0) << one.name << ": " << exported.err;
-    write_expected(*load_saved_model(one.dtype == "float32" ? checkpoint : own + "/model").model, own);
-    command.push_back(own);
-  }
+  for (const Case& one : cases) export_case(one, folder.path(one.name), command);
   const test::ProgramResult result = test::run_command(command);
   ASSERT_EQ(result.code, 0) << result.err;
   std::istringstream lines(result.out);
@@ -275,6 +278,49 @@ void expect_computed_alike(const std::vector<Case>& cases) {
 TEST_F(HuggingFaceInterop, TransformersComputesWhatWeDo) { expect_computed_alike(families()); }
 
 TEST_F(HuggingFaceInterop, OurPythonComputesWhatWeDo) { expect_computed_alike(models_with_code()); }
+
+// No program that has MiniCPM-SALA runs on a CPU: its equations in float64 read the folder.
+TEST_F(HuggingFaceInterop, TheEquationsOfMinicpmSalaComputeWhatWeDo) {
+  const auto layers = [](RunConfig& config, const DenseConfig& dense, const LightningConfig& lightning) {
+    config.model.num_hidden_layers = 4;
+    config.model.attention = {{.layers = "0,2", .config = dense}, {.layers = "1,3", .config = lightning}};
+  };
+  const std::vector<Case> cases{
+      with("sala", "MiniCPMSALA",
+           [&](RunConfig& c) {
+             layers(c, {.rope = false, .output_gate = true}, {.form = "hypenet"});
+             c.model.rope.theta = 500.0;
+           }),
+      with("sala_plain", "MiniCPMSALA",
+           [&](RunConfig& c) {
+             layers(c, {.rope = false}, {.form = "hypenet", .scale = "1/d", .rope = false});
+             c.model.tie_word_embeddings = true;
+             c.model.num_attention_heads = 6;
+             c.model.head_dim = 8;
+             c.model.embedding_scale = 3.0;
+           }),
+      with(
+          "sala_bfloat16", "MiniCPMSALA",
+          [&](RunConfig& c) { layers(c, {.rope = false, .output_gate = true}, {.form = "hypenet"}); },
+          "bfloat16"),
+  };
+  const TemporaryFolder folder;
+  std::vector<std::string> command{test::interop_python(),
+                                   LONGREACH_SOURCE_DIR "/tests/interop/minicpm_sala.py"};
+  for (const Case& one : cases) export_case(one, folder.path(one.name), command, "minicpm_sala");
+  const test::ProgramResult result = test::run_command(command);
+  ASSERT_EQ(result.code, 0) << result.err;
+  std::istringstream lines(result.out);
+  for (const Case& one : cases) {
+    std::string line;
+    ASSERT_TRUE(std::getline(lines, line)) << one.name;
+    const nlohmann::json found = nlohmann::json::parse(line);
+    EXPECT_EQ(found.at("class"), one.transformers_class) << one.name;
+    EXPECT_EQ(found.at("model_type"), "minicpm_sala");
+    for (const char* key : {"missing", "unexpected"}) EXPECT_TRUE(found.at(key).empty()) << line;
+    EXPECT_LE(found.at("error").get<double>(), 2e-5 * found.at("largest").get<double>()) << one.name;
+  }
+}
 
 // Both by way of an import, and from the folder itself.
 TEST_F(HuggingFaceInterop, WeComputeWhatTransformersDoes) {

@@ -2,6 +2,7 @@
 // programs.
 #include <iostream>
 
+#include "checkpoints/formats/hugging_face_export.h"
 #include "train/export.h"
 #include "train/program/command_line.h"
 
@@ -25,6 +26,11 @@ int export_verb(const Arguments& arguments) {
       "--dtype", options.dtype,
       "what weights are written as; hf: float32 (default), bfloat16, float16; gguf: float16 (default), "
       "float32, q8_0");
+  app.add_option(
+         "--family", options.family,
+         "hf: what the folder is (docs/export.md); auto (default): a class of transformers where there "
+         "is one, else longreach, which brings its code")
+      ->check(CLI::IsMember(hugging_face_targets()));
   app.add_option("--base", options.base,
                  "peft: base_model_name_or_path; default: the run's checkpoint.initial_load_path");
   if (!parse_arguments(app, arguments)) return 0;

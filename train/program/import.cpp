@@ -17,8 +17,9 @@ int import_verb(const Arguments& arguments) {
   CLI::App app("makes a model of another program a checkpoint, in float32, with its tokenizer", "import");
   app.add_option(
          "SOURCE", source,
-         text("a Hugging Face folder (llama, mistral, qwen2, qwen3, minimax) or a GGUF file, a folder of "
-              "PEFT's adapters, the authors' file of taught gates, or the name of a model to fetch: ",
+         text("a Hugging Face folder (llama, mistral, qwen2, qwen3, minimax, minicpm_sala, nsa) or a GGUF "
+              "file, a folder of PEFT's adapters, the authors' file of taught gates, or the name of a model "
+              "to fetch: ",
               join(data::model_names())))
       ->required();
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();

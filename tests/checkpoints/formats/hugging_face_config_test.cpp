@@ -134,6 +134,45 @@ TEST_F(HuggingFace, KeysThatAPersonKnowsAreIgnored) {
   EXPECT_THROW(hugging_face_config(write(R"({"model_type": "llama", )" + sizes + "}"), {}), ConfigError);
 }
 
+// One dense and one lightning layer; `keys` come last and win.
+std::string sala(const std::string& keys = "") {
+  return R"({"model_type": "minicpm_sala", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, )"
+         R"("mixer_types": ["minicpm4", "lightning"], "lightning_nkv": 4, "scale_depth": 1.4142135623730951, )"
+         R"("dim_model_base": 32)" +
+         keys + "}";
+}
+
+TEST_F(HuggingFace, MinicpmSala) {
+  ModelConfig config;
+  read_hugging_face_config(write(sala()), config);
+  EXPECT_EQ(config.embedding_scale, 12.0);
+  EXPECT_EQ(config.head_dim, 128);
+  const auto layers = attention_per_layer(config.attention, 2);
+  EXPECT_FALSE(std::get<DenseConfig>(layers[0]).rope);
+  EXPECT_TRUE(std::get<DenseConfig>(layers[0]).output_gate);
+  EXPECT_EQ(std::get<LightningConfig>(layers[1]).form, "hypenet");
+  EXPECT_TRUE(std::get<LightningConfig>(layers[1]).turns());
+}
+
+TEST_F(HuggingFace, MinicpmSalaIsNeverRunAsSomethingElse) {
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"(, "sparse_config": {"topk": 64})", "`sparse_config`: found object, expected null"},
+      {R"(, "scale_depth": 1.4)", "`scale_depth`: found 1.4, expected sqrt(num_hidden_layers)"},
+      {R"(, "dim_model_base": 256)", "`dim_model_base`: found 256, expected hidden_size = 32"},
+      {R"(, "lightning_nkv": 2)", "`lightning_nkv`: found 2, expected num_attention_heads = 4"},
+      {R"(, "lightning_head_dim": 64)", "`lightning_head_dim`: found 64, expected head_dim = 128"},
+      {R"(, "lightning_scale": "d")", "`lightning_scale`"},
+      {R"(, "attn_use_rope": true)", "`attn_use_rope`: found true, expected false"},
+      {R"(, "use_output_gate": false)", "`use_output_gate`: found false, expected true"},
+      {R"(, "attention_bias": true)", "`attention_bias`"},
+      {R"(, "mixer_types": ["minicpm4", "mamba"])", "whose `mamba` is none of minicpm4, lightning-attn"},
+      {R"(, "mixer_types": ["minicpm4"])", "`mixer_types`: found array, expected 2 of them"}};
+  for (const auto& [keys, expected] : cases) {
+    const std::string message = error(sala(keys));
+    EXPECT_NE(message.find(expected), std::string::npos) << message;
+  }
+}
+
 TEST_F(HuggingFace, ErrorsNameFileAndKey) {
   const std::vector<std::pair<std::string, std::string>> cases{
       {R"({"model_type": "mamba"})", "`model_type`: found \"mamba\", expected one of llama"},

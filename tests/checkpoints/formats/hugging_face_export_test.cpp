@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -197,6 +198,200 @@ TEST(HuggingFaceExport, NamesWhatNoFamilyHas) {
   };
   for (const auto& [part, change] : unknown)
     test::expect_error<ConfigError>(part, [&, make = change] { hugging_face_family(changed(make)); });
+}
+
+void sala_hybrid(ModelConfig& c) {
+  c.num_hidden_layers = 3;
+  c.tie_word_embeddings = false;
+  const LightningConfig lightning{.form = "hypenet", .scale = "1/sqrt(d)"};
+  c.attention = {layer("0,2", DenseConfig{.rope = false, .output_gate = true}), layer("1", lightning)};
+}
+
+TEST(HuggingFaceExport, MinicpmSalaIsReadBackAsTheSameModel) {
+  const std::vector<Change> changes{
+      sala_hybrid,
+      [](ModelConfig& c) {
+        sala_hybrid(c);
+        c.embedding_scale = 5.5;
+        c.attention = {layer("0", DenseConfig{.rope = false}),
+                       layer("1,2", LightningConfig{.form = "hypenet", .scale = "1/d", .rope = false})};
+      },
+      [](ModelConfig& c) { c.attention = {layer("all", DenseConfig{.rope = false})}; }};
+  for (const Change change : changes) {
+    const ModelConfig config = changed(change);
+    const TemporaryFolder folder;
+    const NamedTensors tensors = tensors_of(config);
+    write_hugging_face(config, tensors, {.family = "minicpm_sala"}, folder.path());
+    EXPECT_FALSE(std::filesystem::exists(folder.path(kLongreachCode)));
+    ForeignModel read = open_foreign_model(folder.path());
+    read.config.resolve(64);
+    EXPECT_EQ(said(read.config), said(config));
+    EXPECT_EQ(read.tensors->names().size(), tensors.size());
+    for (const auto& [name, tensor] : tensors)
+      EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+  }
+}
+
+TEST(HuggingFaceExport, MinicpmSalaScalesNothing) {
+  const nlohmann::ordered_json json = hugging_face_keys(changed(sala_hybrid), "minicpm_sala");
+  EXPECT_EQ(json.at("architectures"), nlohmann::json::array({"MiniCPMSALAForCausalLM"}));
+  EXPECT_EQ(json.at("mixer_types"), nlohmann::json::array({"minicpm4", "lightning-attn", "minicpm4"}));
+  EXPECT_EQ(json.at("scale_emb"), 1.0);
+  EXPECT_EQ(json.at("scale_depth"), std::sqrt(3.0));
+  EXPECT_EQ(json.at("dim_model_base"), 32);
+  EXPECT_TRUE(json.at("sparse_config").is_null());
+}
+
+TEST(HuggingFaceExport, NamesWhatMinicpmSalaDoesNotHave) {
+  const std::vector<std::pair<const char*, Change>> unknown{
+      {"layer 0: kind = \"lightning\": the first layer of MiniCPMSALAForCausalLM is dense",
+       [](ModelConfig& c) { c.attention = {layer("all", LightningConfig{.form = "hypenet"})}; }},
+      {"layer 0: rope = true", [](ModelConfig&) {}},
+      {"layer 0: kind = \"nsa\"", [](ModelConfig& c) { c.attention = {layer("all", NsaConfig{})}; }},
+      {"layer 1: form = \"minimax\"",
+       [](ModelConfig& c) {
+         sala_hybrid(c);
+         c.attention[1] = layer("1", LightningConfig{.form = "minimax"});
+       }},
+      {"layer 1: decay = \"none\"",
+       [](ModelConfig& c) {
+         sala_hybrid(c);
+         c.attention[1] = layer("1", LightningConfig{.form = "hypenet", .decay = "none"});
+       }},
+      {"layer 1: output_gate = false unlike",
+       [](ModelConfig& c) {
+         c.attention = {layer("0", DenseConfig{.rope = false, .output_gate = true}),
+                        layer("1", DenseConfig{.rope = false})};
+       }},
+      {"layer 2: scale = \"none\" unlike",
+       [](ModelConfig& c) {
+         sala_hybrid(c);
+         c.attention = {layer("0", DenseConfig{.rope = false}),
+                        layer("1", LightningConfig{.form = "hypenet"}),
+                        layer("2", LightningConfig{.form = "hypenet", .scale = "none"})};
+       }},
+      {"layer 2: rope = false unlike",
+       [](ModelConfig& c) {
+         sala_hybrid(c);
+         c.attention = {layer("0", DenseConfig{.rope = false}),
+                        layer("1", LightningConfig{.form = "hypenet"}),
+                        layer("2", LightningConfig{.form = "hypenet", .rope = false})};
+       }},
+      {"model.qk_norm", [](ModelConfig& c) { sala_hybrid(c), c.qk_norm = true; }},
+      {"model.attention_bias", [](ModelConfig& c) { sala_hybrid(c), c.attention_bias = true; }},
+      {"model.mlp_bias", [](ModelConfig& c) { sala_hybrid(c), c.mlp_bias = true; }},
+      {"model.norm", [](ModelConfig& c) { sala_hybrid(c), c.norm = "srmsnorm"; }},
+      {"model.residual", [](ModelConfig& c) { sala_hybrid(c), c.residual.form = "minimax"; }},
+      {"model.rope_scaling.rope_type = \"linear\"",
+       [](ModelConfig& c) { sala_hybrid(c), c.rope = {.rope_type = "linear", .factor = 2.0}; }},
+  };
+  for (const auto& [part, change] : unknown)
+    test::expect_error<ConfigError>(
+        part, [&, make = change] { expect_hugging_face(changed(make), "minicpm_sala"); });
+}
+
+NsaConfig mean_pool() {
+  return {.compress_block = 16, .compress_stride = 16, .block_size = 16, .num_blocks = 4, .window = 24};
+}
+
+void fla_nsa(ModelConfig& c) {
+  c.head_dim = 64;
+  c.tie_word_embeddings = false;
+  c.attention = {layer("all", mean_pool())};
+}
+
+// What flash-linear-attention's NSAForCausalLM and its layer NativeSparseAttention have: 2 layers of width
+// 32, 4 heads of 64 over 2, a feed-forward block of 48, 64 tokens.
+const std::map<std::string, std::vector<int64_t>>& fla_nsa_shapes() {
+  static const auto shapes = [] {
+    std::map<std::string, std::vector<int64_t>> all{
+        {"model.embeddings.weight", {64, 32}}, {"model.norm.weight", {32}}, {"lm_head.weight", {64, 32}}};
+    for (const char* number : {"0", "1"}) {
+      const std::string prefix = text("model.layers.", number, ".");
+      all[prefix + "attn_norm.weight"] = all[prefix + "mlp_norm.weight"] = {32};
+      all[prefix + "attn.q_proj.weight"] = {256, 32};
+      all[prefix + "attn.k_proj.weight"] = all[prefix + "attn.v_proj.weight"] = {128, 32};
+      all[prefix + "attn.g_proj.weight"] = {12, 32};
+      all[prefix + "attn.o_proj.weight"] = {32, 256};
+      all[prefix + "mlp.gate_proj.weight"] = all[prefix + "mlp.up_proj.weight"] = {48, 32};
+      all[prefix + "mlp.down_proj.weight"] = {32, 48};
+    }
+    return all;
+  }();
+  return shapes;
+}
+
+TEST(HuggingFaceExport, NativeSparseAttentionHasTheNamesAndShapesOfFla) {
+  const ModelConfig config = changed(fla_nsa);
+  const TemporaryFolder folder;
+  const NamedTensors tensors = tensors_of(config);
+  write_hugging_face(config, tensors, {.family = "nsa"}, folder.path());
+  const SafetensorsFile file(folder.path("model.safetensors"));
+  EXPECT_EQ(file.entries().size(), fla_nsa_shapes().size());
+  for (const auto& [name, shape] : fla_nsa_shapes()) {
+    ASSERT_TRUE(file.contains(name)) << name;
+    EXPECT_EQ(file.tensor(name).sizes(), at::IntArrayRef(shape)) << name;
+  }
+  ForeignModel read = open_foreign_model(folder.path());
+  read.config.resolve(64);
+  EXPECT_EQ(said(read.config), said(config));
+  EXPECT_EQ(read.tensors->names().size(), tensors.size());
+  for (const auto& [name, tensor] : tensors)
+    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+}
+
+TEST(HuggingFaceExport, NativeSparseAttentionWithBiasesAndATiedHeadIsReadBackFromFla) {
+  const ModelConfig config = changed([](ModelConfig& c) {
+    fla_nsa(c);
+    c.attention_bias = c.tie_word_embeddings = true;
+    c.rope.theta = 5e5, c.rms_norm_eps = 1e-4;
+  });
+  const TemporaryFolder folder;
+  const NamedTensors tensors = tensors_of(config);
+  write_hugging_face(config, tensors, {.family = "nsa"}, folder.path());
+  ForeignModel read = open_foreign_model(folder.path());
+  read.config.resolve(64);
+  EXPECT_EQ(said(read.config), said(config));
+  EXPECT_EQ(read.tensors->names().size(), tensors.size());
+}
+
+TEST(HuggingFaceExport, NamesWhatFlaDoesNotHave) {
+  const auto with = [](void (*change)(NsaConfig&)) {
+    ModelConfig config = test::small_model();
+    fla_nsa(config);
+    NsaConfig nsa = mean_pool();
+    change(nsa);
+    config.attention = {layer("0", mean_pool()), layer("1", nsa)};
+    config.resolve(64);
+    return config;
+  };
+  for (const auto& [part, config] : std::vector<std::pair<const char*, ModelConfig>>{
+           {"layer 1: layout = \"xunhaolai\"", with([](NsaConfig& n) { n.layout = "xunhaolai"; })},
+           {"layer 1: compress = \"mlp\"", with([](NsaConfig& n) { n.compress = "mlp"; })},
+           {"layer 1: compress_block = 32", with([](NsaConfig& n) { n.compress_block = 32; })},
+           {"layer 1: compress_stride = 8", with([](NsaConfig& n) { n.compress_stride = 8; })},
+           {"layer 1: first_blocks = 0", with([](NsaConfig& n) { n.first_blocks = 0; })},
+           {"layer 1: latest_blocks = 1", with([](NsaConfig& n) { n.latest_blocks = 1; })},
+           {"layer 1: num_blocks = 5", with([](NsaConfig& n) { n.num_blocks = 5; })},
+           {"layer 1: sizes unlike an earlier layer's", with([](NsaConfig& n) { n.window = 25; })},
+           {"layer 0: kind = \"dense\"", changed([](ModelConfig&) {})},
+           {"model.head_dim = 8 (its layers have 64)",
+            changed([](ModelConfig& c) { fla_nsa(c), c.head_dim = 8; })},
+           {"model.qk_norm", changed([](ModelConfig& c) { fla_nsa(c), c.qk_norm = true; })},
+           {"model.mlp_bias", changed([](ModelConfig& c) { fla_nsa(c), c.mlp_bias = true; })},
+           {"model.rope_scaling.rope_type",
+            changed([](ModelConfig& c) { fla_nsa(c), c.rope = {.rope_type = "linear", .factor = 2.0}; })}})
+    test::expect_error<ConfigError>(part, [&, made = config] { expect_hugging_face(made, "nsa"); });
+}
+
+TEST(HuggingFaceExport, WritesTheFamilyThatIsAskedFor) {
+  const ModelConfig config = changed([](ModelConfig&) {});
+  expect_hugging_face(config, "llama");
+  test::expect_error<ConfigError>("family = \"qwen3\": the model is one of the family `llama`",
+                                  [&] { expect_hugging_face(config, "qwen3"); });
+  const TemporaryFolder folder;
+  write_hugging_face(config, tensors_of(config), {.family = "longreach"}, folder.path());
+  EXPECT_TRUE(std::filesystem::exists(folder.path(kLongreachCode)));
 }
 
 // What no family has goes out with Python of our own, and comes back by the keys beside it.

@@ -52,7 +52,7 @@ TEST_F(ForeignExport, WritesWeightsInTheDtypeAndReadsThemBack) {
   for (const auto& [name, dtype] :
        {std::pair{"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}}) {
     const TemporaryFolder folder;
-    write_foreign(checkpoint, folder.path("hf"), "hf", name);
+    write_foreign(checkpoint, folder.path("hf"), "hf", {.dtype = name});
     const SafetensorsFile file(folder.path("hf/model.safetensors"));
     EXPECT_EQ(file.metadata().at("format"), "pt");
     const SavedModel saved = load_saved_model(checkpoint);
@@ -73,7 +73,7 @@ TEST_F(ForeignExport, ReadsGgufBackAsItRounds) {
     for (const char* dtype : {"float32", "float16", "q8_0"}) {
       const TemporaryFolder folder;
       const std::string checkpoint = test::save_untrained(model, folder.path("run"));
-      write_foreign(checkpoint, folder.path("gguf"), "gguf", dtype);
+      write_foreign(checkpoint, folder.path("gguf"), "gguf", {.dtype = dtype});
       EXPECT_TRUE(is_exported(folder.path("gguf"), "gguf")) << dtype;
     }
 }
@@ -82,15 +82,32 @@ TEST_F(ForeignExport, PutsAdaptersIntoWhatTheyBelongTo) {
   RunConfig adapted = config();
   adapted.adapter.type = "lora";
   const std::string checkpoint = save(adapted);
-  write_foreign(checkpoint, folder_.path("hf"), "hf", "");
+  write_foreign(checkpoint, folder_.path("hf"), "hf");
   const SavedModel saved = load_saved_model(checkpoint);
   EXPECT_TRUE(at::equal(stored(kQuery), merged_weights(*saved.model).at(kQuery)));
   const SafetensorsFile file(folder_.path("hf/model.safetensors"));
   for (const auto& item : file.entries()) EXPECT_FALSE(is_adapter_parameter(item.first)) << item.first;
 }
 
+TEST_F(ForeignExport, IsTheFamilyThatIsAskedForOrNothing) {
+  RunConfig hybrid = config();
+  const std::string checkpoint = save(hybrid);
+  const auto exported = [&](const std::string& format) {
+    export_model(checkpoint, folder_.path("sala"), format, {.family = "minicpm_sala"});
+  };
+  test::expect_error<ConfigError>("layer 0: rope = true", [&] { exported("hf"); });
+  test::expect_error<ConfigError>("--family: goes with --format hf", [&] { exported("gguf"); });
+  expect_nothing_but_the_run();
+  hybrid.model.attention = {{.layers = "0", .config = DenseConfig{.rope = false, .output_gate = true}},
+                            {.layers = "1", .config = LightningConfig{.form = "hypenet"}}};
+  const TemporaryFolder folder;
+  export_model(test::save_untrained(hybrid, folder.path("run")), folder.path("sala"), "hf",
+               {.family = "minicpm_sala"});
+  EXPECT_TRUE(is_exported(folder.path("sala"), "hf"));
+}
+
 TEST_F(ForeignExport, TheTokenizerOfBytesIsAFileThere) {
-  write_foreign(save(config()), folder_.path("hf"), "hf", "");
+  write_foreign(save(config()), folder_.path("hf"), "hf");
   const auto tokenizer = data::load_tokenizer(folder_.path("hf"));
   EXPECT_EQ(tokenizer->vocab_size(), 257);
   EXPECT_EQ(tokenizer->eos(), 256);
@@ -119,23 +136,24 @@ TEST_F(ForeignExport, NamesTheWeightThatCannotBeWritten) {
         folder_.path("run"),
         {.step = 1, .model = model_tensors(model), .texts = {{"config.toml", to_toml(fields_of(written))}}});
     test::expect_error<CheckpointError>(kQuery + ": " + part, [&, dtype = dtype] {
-      write_foreign(checkpoint, folder_.path("hf"), "hf", dtype);
+      write_foreign(checkpoint, folder_.path("hf"), "hf", {.dtype = dtype});
     });
     expect_nothing_but_the_run();
   }
 }
 
 TEST_F(ForeignExport, RefusesWhatItCannotWriteAndLeavesNothing) {
-  test::expect_error<ConfigError>("dtype: `q8_0` is none of float32, bfloat16, float16",
-                                  [&] { write_foreign(save(config()), folder_.path("hf"), "hf", "q8_0"); });
+  test::expect_error<ConfigError>("dtype: `q8_0` is none of float32, bfloat16, float16", [&] {
+    write_foreign(save(config()), folder_.path("hf"), "hf", {.dtype = "q8_0"});
+  });
   expect_nothing_but_the_run();
   test::expect_error<ConfigError>("--base: goes with --format peft", [&] {
     export_model(save(config()), folder_.path("hf"), "hf", {.base = "x"});
   });
   expect_nothing_but_the_run();
-  write_foreign(save(config()), folder_.path("hf"), "hf", "");
+  write_foreign(save(config()), folder_.path("hf"), "hf");
   test::expect_error<CheckpointError>("exists and is not empty",
-                                      [&] { write_foreign(save(config()), folder_.path("hf"), "hf", ""); });
+                                      [&] { write_foreign(save(config()), folder_.path("hf"), "hf"); });
 }
 
 TEST_F(ForeignExport, ARunWritesItOnceAndAnewWhereItIsNotWhole) {
