@@ -12,7 +12,7 @@
 #include "checkpoints/safetensors.h"
 #include "train/foreign_export.h"
 #include "train/gates.h"
-#include "train/merged_export.h"
+#include "train/native_export.h"
 #include "train/saved_model.h"
 
 namespace longreach {
@@ -24,6 +24,9 @@ void expect_json(const std::string& path) {
   constexpr int64_t kLimit = int64_t{1} << 26;
   check<CheckpointError>(nlohmann::json::accept(read_text_file(path, kLimit)), path, ": is no JSON");
 }
+
+// A checkpoint of ours.
+bool is_checkpoint_format(const std::string& format) { return format == "merged" || format == "native"; }
 
 void expect_checkpoint(const std::string& folder) {
   const auto steps = list_checkpoints(folder);
@@ -48,7 +51,7 @@ fs::path set_aside(const fs::path& folder) {
 
 const std::vector<std::string>& export_formats() {
   static const std::vector<std::string> formats = [] {
-    std::vector<std::string> all{"gates", "peft", "merged"};
+    std::vector<std::string> all{"gates", "peft", "merged", "native"};
     all.insert(all.end(), foreign_formats().begin(), foreign_formats().end());
     return all;
   }();
@@ -70,8 +73,8 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
     write_foreign(checkpoint, folder, format, {.dtype = options.dtype, .family = options.family});
     return folder;
   }
-  if (format == "merged") {
-    write_merged(checkpoint, folder);
+  if (is_checkpoint_format(format)) {
+    format == "merged" ? export_merged(checkpoint, folder) : export_native(checkpoint, folder);
     return folder;
   }
   const SavedModel saved = load_saved_model(checkpoint);
@@ -85,7 +88,7 @@ bool is_exported(const std::string& folder, const std::string& format) {
   try {
     if (is_foreign_format(format)) {
       open_foreign_model(foreign_file(folder, format));
-    } else if (format == "merged") {
+    } else if (is_checkpoint_format(format)) {
       expect_checkpoint(folder);
     } else if (format == "gates") {
       expect_gates(folder);

@@ -7,7 +7,7 @@
 
 namespace longreach {
 
-// "gates", "peft", "merged" and foreign_formats(); `longreach export --help` says what each is.
+// "gates", "peft", "merged", "native" and foreign_formats(); `longreach export --help` says what each is.
 const std::vector<std::string>& export_formats();
 
 struct ExportOptions {
@@ -17,8 +17,8 @@ struct ExportOptions {
 };
 
 // Writes the model of a run, checkpoint folder or step folder to `folder`; returns the file or folder to name
-// to the user. Errors: write_gates, write_peft, write_merged, write_foreign; ConfigError for an option that
-// the format does not take.
+// to the user. Errors: write_gates, write_peft, export_merged, export_native, write_foreign; ConfigError for
+// an option that the format does not take.
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
                          const ExportOptions& options = {});
 

@@ -2,30 +2,18 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
-#include "checkpoints/checkpoint.h"
 #include "checkpoints/formats/foreign_model.h"
 #include "checkpoints/formats/peft_reader.h"
-#include "checkpoints/new_folder.h"
 #include "core/naming.h"
 #include "train/finite.h"
 #include "train/gates.h"
 #include "train/model_origin.h"
-#include "train/probe_logits.h"
+#include "train/native_export.h"
 #include "train/saved_model.h"
 
 namespace longreach {
 namespace {
-
-CheckpointContents contents_of(const SavedModel& model) {
-  CheckpointContents contents{.step = 0, .model = model_tensors(*model.model), .texts = model.texts};
-  RunConfig config = model.config;
-  contents.texts["config.toml"] = to_toml(fields_of(config));
-  if (model.tokenizer)
-    contents.texts["state.json"] = nlohmann::json{{"tokenizer", model.tokenizer->fingerprint()}}.dump();
-  return contents;
-}
 
 bool is_adapter(const std::string& source) {
   return std::filesystem::exists(std::filesystem::path(source) / "adapter_config.json");
@@ -90,31 +78,23 @@ SavedModel source_model(const std::string& source, const ImportOptions& options)
   return load_saved_model(open_origin(source, options.ignored));
 }
 
-// Reads and writes the same bits, so that logits have them too.
-constexpr double kSameBits = 0.0;
-
 }  // namespace
 
 Imported import_model(const std::string& source, const std::string& folder, const ImportOptions& options) {
-  const NewFolder output(folder);
   Imported imported;
-  at::Tensor logits;
-  {
-    const SavedModel model = source_model(source, options);
-    const CheckpointContents contents = contents_of(model);
+  const auto open = [&] {
+    SavedModel model = source_model(source, options);
+    model.step = 0;
+    const NamedTensors tensors = model_tensors(*model.model);
     if (!options.allow_nonfinite)
-      expect_finite<CheckpointError>(contents.model, one_line(source) + " (--allow-nonfinite takes it)");
-    imported.tensors = static_cast<int64_t>(contents.model.size());
+      expect_finite<CheckpointError>(tensors, one_line(source) + " (--allow-nonfinite takes it)");
+    imported.tensors = static_cast<int64_t>(tensors.size());
     for (const auto& parameter : model.model->parameters()) imported.parameters += parameter.numel();
-    logits = probe_logits(*model.model);
-    save_checkpoint(output.path(), contents);
-  }
-  const SavedModel written = load_saved_model(output.path());
-  const bool comparable = !options.allow_nonfinite || logits.isfinite().all().item<bool>();
-  if (comparable)
-    imported.difference = expect_same_logits(logits, probe_logits(*written.model), kSameBits, folder);
-  output.publish();
-  imported.path = folder + "/step-00000000";
+    return model;
+  };
+  const NativeCheckpoint written = write_native(open, folder, {.allow_nonfinite = options.allow_nonfinite});
+  imported.path = written.path;
+  imported.difference = written.difference;
   return imported;
 }
 

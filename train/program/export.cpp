@@ -1,5 +1,4 @@
 // `longreach export CHECKPOINT DIR --format FORMAT`: a model, or a part of one, for other programs.
-// programs.
 #include <iostream>
 
 #include "checkpoints/formats/hugging_face_export.h"
@@ -11,15 +10,17 @@ namespace longreach {
 int export_verb(const Arguments& arguments) {
   std::string checkpoint, folder, format;
   ExportOptions options;
-  CLI::App app("writes a model, or a part of one, in a format of other programs", "export");
-  app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder or step folder")->required();
+  CLI::App app("writes a model, or a part of one, anew or in a format of other programs", "export");
+  app.add_option("CHECKPOINT", checkpoint, "run, checkpoint folder, step folder or another program's model")
+      ->required();
   app.add_option("DIR", folder, "a new folder, which appears when it is whole")->required();
   app.add_option(
          "--format", format,
          "hf: the whole model as transformers loads it, with its adapters in its weights; gguf: the same as "
          "a GGUF file, model.gguf; gates: "
          "SeerAttention's gates alone, under the authors' names; peft: adapters and modules_to_save as "
-         "PEFT loads them; merged: a checkpoint of ours with the adapters in its weights")
+         "PEFT loads them; native: a checkpoint of ours, weights and tokenizer without the optimizer; "
+         "merged: the same with the adapters in its weights")
       ->required()
       ->check(CLI::IsMember(export_formats()));
   app.add_option(
