@@ -5,6 +5,7 @@
 #include <set>
 
 #include "checkpoints/checked_file.h"
+#include "checkpoints/formats/torch_file.h"
 #include "checkpoints/new_folder.h"
 #include "checkpoints/safetensors.h"
 #include "core/error.h"
@@ -63,6 +64,17 @@ nlohmann::ordered_json peft_config(const AdapterConfig& config, const std::strin
   return json;
 }
 
+NamedTensors trainable_params(const NamedTensors& tensors, const AdapterConfig& config) {
+  const auto is_part = [](const std::string& name) {
+    return std::any_of(kTrainableParts.begin(), kTrainableParts.end(),
+                       [&](std::string_view part) { return name.find(part) != std::string::npos; });
+  };
+  NamedTensors trainable;
+  for (const auto& [name, tensor] : tensors)
+    if (is_saved_parameter(config, name) && is_part(name)) trainable.emplace_back(name, tensor.contiguous());
+  return trainable;
+}
+
 }  // namespace
 
 void write_peft(const Transformer& model, const NamedTensors& tensors, const AdapterConfig& config,
@@ -81,6 +93,8 @@ void write_peft(const Transformer& model, const NamedTensors& tensors, const Ada
   }
   NewFolder output(folder);
   write_safetensors(output.path() + "/adapter_model.safetensors", written, {{"format", "pt"}});
+  if (const NamedTensors trainable = trainable_params(tensors, config); !trainable.empty())
+    write_torch_file(output.path() + "/" + kTrainableParams, trainable);
   CheckedFile file(output.path() + "/adapter_config.json");
   file.write(peft_config(config, base, modules).dump(2) + "\n");
   file.finish();

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "checkpoints/formats/hugging_face_json.h"
+#include "checkpoints/formats/peft.h"
 #include "checkpoints/formats/torch_file.h"
 #include "core/error.h"
 
@@ -117,10 +118,10 @@ class PeftTensors : public TensorSource {
       check<CheckpointError>(name.starts_with(prefix), one_line(path), ": `", one_line(name, 200),
                              "`: names of PEFT begin with ", prefix);
       const std::string ours = name.substr(prefix.size());
-      check<CheckpointError>(tensors_.emplace(ours, Place{files_.back().get(), name, one_line(path)}).second,
-                             one_line(path), ": `", one_line(name, 200),
-                             "`: is in another file of the adapter too");
-      names_.push_back(ours);
+      if (tensors_.emplace(ours, Place{files_.back().get(), name, one_line(path)}).second)
+        names_.push_back(ours);
+      else
+        expect_same(ours, *files_.back(), name, path);
     }
   }
   void leave_out(const std::string& name) {
@@ -150,6 +151,13 @@ class PeftTensors : public TensorSource {
     const TensorSource* file;
     std::string name, path;  // as in the file
   };
+  // Of what PEFT and LongLoRA keep in a file each.
+  void expect_same(const std::string& ours, const TensorSource& file, const std::string& theirs,
+                   const std::string& path) const {
+    check<CheckpointError>(shape(ours) == file.shape(theirs) && tensor(ours).equal(file.tensor(theirs)),
+                           one_line(path), ": `", one_line(theirs, 200), "`: is another one in ",
+                           find(ours).path);
+  }
   const Place& find(const std::string& name) const {
     const auto found = tensors_.find(name);
     check<CheckpointError>(found != tensors_.end(), "the adapter has no tensor `", one_line(name, 200), "`");
@@ -205,14 +213,13 @@ void expect_tied(PeftTensors& tensors, AdapterConfig& config) {
 // LongLoRA's: what has one of these in its name trains whole.
 void add_trainable(PeftTensors& tensors, const std::string& path, AdapterConfig& config) {
   tensors.add(path, "");
-  for (const std::string& part : {std::string("embed"), std::string("norm")}) {
-    const auto has_part = [&](const std::string& name) {
-      return target_of(name).empty() && name.find(part) != std::string::npos;
+  for (const std::string_view part : kTrainableParts) {
+    const auto is_new = [&](const std::string& name) {
+      return target_of(name).empty() && name.find(part) != std::string::npos &&
+             !is_saved_parameter(config, name);
     };
-    auto& saved = config.modules_to_save;
-    if (std::any_of(tensors.names().begin(), tensors.names().end(), has_part) &&
-        std::find(saved.begin(), saved.end(), part) == saved.end())
-      saved.push_back(part);
+    if (std::any_of(tensors.names().begin(), tensors.names().end(), is_new))
+      config.modules_to_save.emplace_back(part);
   }
 }
 
@@ -225,7 +232,7 @@ PeftAdapter read_peft(const std::string& folder, const ModelConfig& base,
   const auto tensors = std::make_shared<PeftTensors>();
   tensors->add(adapter_file(folder), kPrefix);
   if (base.tie_word_embeddings) expect_tied(*tensors, adapter.config);
-  if (const std::string more = folder + "/trainable_params.bin"; fs::exists(more))
+  if (const std::string more = folder + "/" + kTrainableParams; fs::exists(more))
     add_trainable(*tensors, more, adapter.config);
   if (adapter.config.target_modules.empty()) {
     std::set<std::string> targets;

@@ -33,6 +33,32 @@ for name, parameter in model.named_parameters():
 model.save_pretrained(sys.argv[1])
 )";
 
+// As LongLoRA's scripts load the folder; PEFT alone, on the base's old embedding and norms, gives that model.
+constexpr const char* kLoad = R"(
+import sys
+import torch
+from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM
+
+def base():
+    torch.manual_seed(1)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=48, tie_word_embeddings=sys.argv[2] == "tied")).eval()
+
+trainable = torch.load(sys.argv[1] + "/trainable_params.bin", weights_only=True)
+model = base()
+result = model.load_state_dict(trainable, strict=False)
+assert not result.unexpected_keys, result.unexpected_keys
+left = [name for name in result.missing_keys if "embed" in name or "norm" in name]
+assert not left, left
+ids = torch.arange(20)[None] % 50
+with torch.no_grad():
+    theirs = PeftModel.from_pretrained(model, sys.argv[1])(ids).logits
+    ours = PeftModel.from_pretrained(base(), sys.argv[1])(ids).logits
+assert torch.equal(theirs, ours)
+)";
+
 TEST_F(PeftReaderInterop, TakesWhatPeftSaves) {
   for (const bool tied : {false, true}) {
     const TemporaryFolder folder;
@@ -57,6 +83,10 @@ TEST_F(PeftReaderInterop, TakesWhatPeftSaves) {
       ASSERT_TRUE(ours.contains(name)) << name;
       EXPECT_TRUE(ours.tensor(name).equal(theirs.tensor(name))) << name;
     }
+    write_file(folder.path("load.py"), kLoad);
+    const ProgramResult loaded =
+        run_command({interop_python(), folder.path("load.py"), folder.path("ours"), tied ? "tied" : "apart"});
+    EXPECT_EQ(loaded.code, 0) << loaded.err;
   }
 }
 

@@ -14,6 +14,7 @@
 #include "checkpoints/formats/torch_file.h"
 #include "checkpoints/safetensors.h"
 #include "core/error.h"
+#include "tests/support/errors.h"
 #include "tests/support/files.h"
 #include "tests/support/random_tensors.h"
 #include "tests/support/small_model.h"
@@ -21,6 +22,7 @@
 namespace longreach::test {
 namespace {
 
+namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
@@ -109,6 +111,38 @@ TEST(PeftReader, ReadsLongLora) {
   expect_same_trained(tuned.model, fresh);
 }
 
+// Beside what PEFT reads stands what LongLoRA's scripts ask for, and it must say the same.
+TEST(PeftReader, WritesWhatLongLoraReads) {
+  for (const bool tied : {false, true}) {
+    AdapterConfig config = kPlain;
+    config.modules_to_save = {"embed_tokens", "norm"};
+    const Tuned tuned(config, tied);
+    const std::string path = tuned.path() + "/trainable_params.bin";
+    NamedTensors trainable;
+    for (const auto& [name, tensor] : tensors_of(tuned.model))
+      if (is_saved_parameter(config, name)) trainable.emplace_back(name, tensor);
+    EXPECT_EQ(trainable.size(), 6U) << "an embedding, two norms of two layers, the last norm";
+    const TorchFile file(path);
+    EXPECT_EQ(file.names().size(), trainable.size());
+    for (const auto& [name, tensor] : trainable) EXPECT_TRUE(file.tensor(name).equal(tensor)) << name;
+    const auto saved = [&] { return read_peft(tuned.path(), tuned.model_config).config.modules_to_save; };
+    const std::vector<std::string> with_the_file = saved();
+    fs::remove(path);
+    EXPECT_EQ(saved(), with_the_file);
+    trainable.back().second = trainable.back().second + 1;
+    write_torch_file(path, trainable);
+    expect_error<CheckpointError>("trainable_params.bin: `" + trainable.back().first + "`: is another one in",
+                                  [&] { read_peft(tuned.path(), tuned.model_config); });
+  }
+}
+
+TEST(PeftReader, WritesNoFileForLongLoraWhereNothingOfItTrains) {
+  AdapterConfig config = kPlain;
+  EXPECT_FALSE(fs::exists(Tuned(config).path() + "/trainable_params.bin"));
+  config.modules_to_save = {"lm_head"};
+  EXPECT_FALSE(fs::exists(Tuned(config).path() + "/trainable_params.bin"));
+}
+
 // What adapter_config.json with `value` for `key` leads to.
 AdapterConfig with_setting(const Tuned& tuned, const std::string& key, const nlohmann::json& value) {
   auto json = nlohmann::json::parse(read_text(tuned.config_path()));
@@ -171,6 +205,7 @@ TEST(PeftReader, RefusesTensorsThatDoNotFit) {
     config.modules_to_save = {"embed_tokens"};
     const Tuned tuned(config, tied);
     const std::string path = tuned.path() + "/adapter_model.safetensors";
+    fs::remove(tuned.path() + "/trainable_params.bin");  // which says some of it again
     NamedTensors tensors;
     {
       const SafetensorsFile file(path);
