@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "checkpoints/formats/hugging_face_family.h"
 #include "checkpoints/formats/hugging_face_fla.h"
 #include "checkpoints/formats/hugging_face_json.h"
 #include "checkpoints/formats/hugging_face_sala.h"
@@ -271,7 +272,7 @@ bool read_own(const std::string& file, const nlohmann::json& json, ModelConfig& 
 void read_family(const std::string& file, const Reader& root, ModelConfig& config) {
   std::string type, activation = "silu";
   root.read("model_type", type);
-  const std::vector<std::string>& families = hugging_face_families();
+  const std::vector<std::string>& families = hugging_face_types();
   if (std::find(families.begin(), families.end(), type) == families.end())
     root.fail("model_type", text("expected one of ", join(families), did_you_mean(type, families)));
   take_defaults(type, config);
@@ -295,10 +296,13 @@ std::string config_file(const std::string& path) {
 
 }  // namespace
 
-const std::vector<std::string>& hugging_face_families() {
-  static const std::vector<std::string> families{"llama",   "mistral", "qwen2",    "qwen3",
-                                                 "minimax", kSalaType, kFlaNsaType};
-  return families;
+const std::vector<std::string>& hugging_face_types() {
+  static const std::vector<std::string> types = [] {
+    std::vector<std::string> all;
+    for (const HuggingFaceFamily& family : hugging_face_families()) all.push_back(family.type);
+    return all;
+  }();
+  return types;
 }
 
 void read_hugging_face_config(const std::string& path, ModelConfig& config) {

@@ -7,9 +7,9 @@
 
 namespace longreach {
 
-// model_type of the families that are known: llama (with SmolLM2), mistral, qwen2, qwen3, minimax,
-// minicpm_sala (without its selection of blocks), nsa (flash-linear-attention's).
-const std::vector<std::string>& hugging_face_families();
+// model_type of hugging_face_families(): llama (with SmolLM2), mistral, qwen2, qwen3, minimax, minicpm_sala
+// (without its selection of blocks), nsa (flash-linear-attention's).
+const std::vector<std::string>& hugging_face_types();
 
 // Reads a config.json, or that of a folder, of one of these families. Keys of ours that the file lacks take
 // the family's defaults in transformers where it has one; sizes keep their values. Throws ConfigError naming

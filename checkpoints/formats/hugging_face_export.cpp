@@ -94,7 +94,7 @@ void write_weights(const NamedTensors& tensors, const HuggingFaceExport& options
 const std::vector<std::string>& hugging_face_targets() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> all{kAnyFamily, kLongreachType};
-    all.insert(all.end(), hugging_face_families().begin(), hugging_face_families().end());
+    all.insert(all.end(), hugging_face_types().begin(), hugging_face_types().end());
     return all;
   }();
   return names;

@@ -8,6 +8,7 @@
 #include "checkpoints/formats/hugging_face_names.h"
 #include "checkpoints/formats/hugging_face_sala.h"
 #include "core/error.h"
+#include "core/promise.h"
 
 namespace longreach {
 namespace {
@@ -70,7 +71,7 @@ void expect_known_options(const ModelConfig& config) {
 }
 
 struct Family {
-  std::string type, architecture;
+  std::string type;
   std::vector<int64_t> windows;
   std::vector<bool> lightning;  // minimax alone
   bool every_layer_slides() const { return std::find(windows.begin(), windows.end(), 0) == windows.end(); }
@@ -83,7 +84,7 @@ Family minimax(const ModelConfig& config) {
   expect_known(!config.attention_bias, "model.attention_bias", beside);
   expect_known(!config.attention_output_bias, "model.attention_output_bias", beside);
   expect_known(!config.mlp_bias, "model.mlp_bias", beside);
-  return {"minimax", "MiniMaxForCausalLM", {}, lightning_layers(config)};
+  return {"minimax", {}, lightning_layers(config)};
 }
 
 Family family_in_transformers(const ModelConfig& config) {
@@ -95,33 +96,49 @@ Family family_in_transformers(const ModelConfig& config) {
   if (config.qk_norm) {
     expect_known(inputs == output, "model.qk_norm beside biases on q, k, v alone");
     expect_known(!config.mlp_bias, "model.qk_norm beside model.mlp_bias");
-    return {"qwen3", "Qwen3ForCausalLM", family.windows, {}};
+    return {"qwen3", family.windows, {}};
   }
   if (inputs && !output) {
     expect_known(!config.mlp_bias, "model.mlp_bias beside biases on q, k, v alone");
-    return {"qwen2", "Qwen2ForCausalLM", family.windows, {}};
+    return {"qwen2", family.windows, {}};
   }
-  if (family.window() == 0) return {"llama", "LlamaForCausalLM", family.windows, {}};
+  if (family.window() == 0) return {"llama", family.windows, {}};
   expect_known(!inputs && !config.mlp_bias, "a window beside model.attention_output_bias or model.mlp_bias");
   expect_known(family.every_layer_slides(),
                "model.attention: layers with a window beside some without, and neither qk_norm nor biases on "
                "q, k, v alone");
-  return {"mistral", "MistralForCausalLM", family.windows, {}};
+  return {"mistral", family.windows, {}};
 }
 
-Family family_of(const ModelConfig& config, const std::string& wanted) {
+Family family_that_fits(const ModelConfig& config, const std::string& wanted) {
   if (wanted == kSalaType) {
     expect_sala(config);
-    return {kSalaType, "MiniCPMSALAForCausalLM", {}, {}};
+    return {kSalaType, {}, {}};
   }
   if (wanted == kFlaNsaType) {
     expect_fla_nsa(config);
-    return {kFlaNsaType, "NSAForCausalLM", {}, {}};
+    return {kFlaNsaType, {}, {}};
   }
   Family found = family_in_transformers(config);
   check<ConfigError>(wanted == kAnyFamily || found.type == wanted, "family = \"", wanted,
                      "\": the model is one of the family `", found.type, "`");
   return found;
+}
+
+const HuggingFaceFamily& described(const std::string& type) {
+  const auto& all = hugging_face_families();
+  const auto found = std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.type == type; });
+  promise(found != all.end(), "hugging_face_families() has every family");
+  return *found;
+}
+
+Family family_of(const ModelConfig& config, const std::string& wanted) {
+  Family family = family_that_fits(config, wanted);
+  const std::vector<std::string>& kinds = described(family.type).kinds;
+  for (const AttentionEntry& entry : config.attention)
+    promise(std::find(kinds.begin(), kinds.end(), entry.kind()) != kinds.end(),
+            "hugging_face_families() has every kind that a family's layers may be of");
+  return family;
 }
 
 // rope_scaling as transformers reads it since 4.45; null where nothing is scaled.
@@ -190,16 +207,32 @@ void add_minimax(const Family& family, const ResidualConfig& residual, Json& jso
 
 }  // namespace
 
+const std::vector<HuggingFaceFamily>& hugging_face_families() {
+  static const std::vector<HuggingFaceFamily> families{
+      {"llama", "LlamaForCausalLM", {"dense"}},
+      {"mistral", "MistralForCausalLM", {"sliding"}},
+      {"qwen2", "Qwen2ForCausalLM", {"dense", "sliding"}},
+      {"qwen3", "Qwen3ForCausalLM", {"dense", "sliding"}},
+      {"minimax", "MiniMaxForCausalLM", {"dense", "lightning"}},
+      {kSalaType, "MiniCPMSALAForCausalLM", {"dense", "lightning"}},
+      {kFlaNsaType, "NSAForCausalLM", {"nsa"}},
+  };
+  return families;
+}
+
 std::string hugging_face_family(const ModelConfig& config, const std::string& wanted) {
   return family_of(config, wanted).type;
 }
 
 nlohmann::ordered_json hugging_face_keys(const ModelConfig& config, const std::string& wanted) {
   const Family family = family_of(config, wanted);
-  if (family.type == kFlaNsaType) return fla_nsa_keys(config);
   Json json;
-  json["architectures"] = Json::array({family.architecture});
+  json["architectures"] = Json::array({described(family.type).architecture});
   json["model_type"] = family.type;
+  if (family.type == kFlaNsaType) {
+    json.update(fla_nsa_keys(config));
+    return json;
+  }
   json["vocab_size"] = config.vocab_size;
   json["hidden_size"] = config.hidden_size;
   json["intermediate_size"] = config.intermediate_size;

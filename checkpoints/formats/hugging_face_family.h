@@ -2,12 +2,21 @@
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "models/model_config.h"
 
 namespace longreach {
 
 inline constexpr const char* kAnyFamily = "auto";
+
+struct HuggingFaceFamily {
+  std::string type, architecture;  // model_type, and the class
+  std::vector<std::string> kinds;  // of attention that its layers may be of
+};
+
+// Those that are read and written.
+const std::vector<HuggingFaceFamily>& hugging_face_families();
 
 // The family of which a resolved config is a model, by its model_type: one that transformers knows ("llama",
 // "mistral", "qwen2", "qwen3", "minimax" of one expert), or `wanted`, which may be another ("minicpm_sala",

@@ -72,9 +72,7 @@ void expect_fla_nsa(const ModelConfig& config) {
 
 Json fla_nsa_keys(const ModelConfig& config) {
   const NsaConfig nsa = options_of(config);
-  return {{"architectures", Json::array({"NSAForCausalLM"})},
-          {"model_type", kFlaNsaType},
-          {"vocab_size", config.vocab_size},
+  return {{"vocab_size", config.vocab_size},
           {"hidden_size", config.hidden_size},
           {"intermediate_size", config.intermediate_size},
           {"num_hidden_layers", config.num_hidden_layers},

@@ -12,7 +12,7 @@ inline constexpr const char* kFlaNsaType = "nsa";  // model_type
 // Throws ConfigError naming the key or the layer that NSAForCausalLM does not have.
 void expect_fla_nsa(const ModelConfig& config);
 
-// What its config.json says; call after expect_fla_nsa.
+// What its config.json says beside class and model_type; call after expect_fla_nsa.
 nlohmann::ordered_json fla_nsa_keys(const ModelConfig& config);
 
 // The inverse. Throws ConfigError naming the key.

@@ -30,6 +30,14 @@ TEST(MechanismTable, HoldsEveryKindOnce) {
   }
 }
 
+TEST(MechanismTable, SaysWhatModelsAreElsewhere) {
+  const std::string table = mechanism_table();
+  for (const char* cell :
+       {"| llama, qwen2, qwen3, minimax, minicpm_sala, gguf, [longreach](layers/attention/dense/",
+        "| gates, [longreach](layers/attention/seer/", "| nsa, [longreach](layers/attention/nsa/"})
+    EXPECT_NE(table.find(cell), std::string::npos) << cell;
+}
+
 TEST(MechanismTable, CellsAreFilesThatExist) {
   const std::string table = mechanism_table();
   EXPECT_NE(table.find("(layers/attention/dense/reference.cpp)"), std::string::npos);
