@@ -101,6 +101,9 @@ void AdapterConfig::fields(FieldVisitor& visit) {
       "modules_to_save", modules_to_save,
       {.help = "parameters with one of these in their names train whole and are kept with the adapters "
                "(LongLoRA's LoRA+: \"embed\", \"norm\")"});
+  visit.field("base_dtype", base_dtype,
+              {.help = "of the weights of projections, embedding and output layer that do not train",
+               .allowed = one_of({"float32", "bfloat16"})});
 }
 
 void AdapterConfig::expect_present(std::string_view what) const {

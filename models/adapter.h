@@ -22,6 +22,7 @@ struct AdapterConfig {
   double lora_dropout = 0.0;
   std::vector<std::string> target_modules = {"q_proj", "k_proj", "v_proj", "o_proj"};
   std::vector<std::string> modules_to_save;
+  std::string base_dtype = "float32";
   void fields(FieldVisitor& visit);
 
   bool present() const { return type != "none"; }

@@ -130,6 +130,7 @@ struct Transformer::Body {
   std::shared_ptr<Norm> norm;
   std::shared_ptr<Linear> lm_head;  // null: tied
   UnitGuard* guard = nullptr;
+  std::optional<at::ScalarType> dtype;  // of the branches; else that of the embedding
 
   const at::Tensor& head() const { return lm_head ? lm_head->weight() : embed_tokens->weight(); }
   double head_flops() const { return 2.0 * static_cast<double>(head().numel()); }
@@ -137,13 +138,13 @@ struct Transformer::Body {
   at::Tensor embed(const at::Tensor& tokens, const LossOptions& options) const {
     at::Tensor x = embed_tokens->forward(tokens.to(embed_tokens->weight().device()));
     const bool narrow = compute_dtype(options) == at::kBFloat16;
-    if (narrow) x = x.to(at::kFloat);
+    if (x.scalar_type() == at::kBFloat16) x = x.to(at::kFloat);
     if (config.embedding_scale != 1.0) x = x * config.embedding_scale;
     return narrow && config.residual_dtype == "bfloat16" ? x.to(at::kBFloat16) : x;
   }
 
   at::ScalarType compute_dtype(const LossOptions& options) const {
-    return options.autocast_bf16 ? at::kBFloat16 : embed_tokens->weight().scalar_type();
+    return options.autocast_bf16 ? at::kBFloat16 : dtype.value_or(embed_tokens->weight().scalar_type());
   }
 
   struct Hidden {
@@ -271,6 +272,8 @@ Transformer::Transformer(const ModelConfig& config, uint64_t seed) : body_(std::
 Transformer::~Transformer() = default;
 
 const ModelConfig& Transformer::config() const { return body_->config; }
+
+void Transformer::compute_in(at::ScalarType dtype) { body_->dtype = dtype; }
 
 std::vector<std::shared_ptr<torch::nn::Module>> Transformer::units() const {
   return {body_->layers.begin(), body_->layers.end()};

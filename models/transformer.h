@@ -50,6 +50,8 @@ class Transformer : public torch::nn::Module {
   ~Transformer() override;
 
   const ModelConfig& config() const;
+  // What branches compute in where LossOptions do not say bfloat16; at first that is the embedding's dtype.
+  void compute_in(at::ScalarType dtype);
   // Modules whose parameters are used together: the layers, in their order.
   std::vector<std::shared_ptr<torch::nn::Module>> units() const;
   // guard, which outlives the model's use or is taken back by null, sees each layer's passes.

@@ -3,6 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
+#include "layers/basic/embedding.h"
+#include "layers/basic/linear.h"
+
 namespace longreach {
 
 void store_matrices_as(Transformer& model, at::ScalarType dtype) {
@@ -23,6 +26,18 @@ void store_matrices_as(Transformer& model, at::ScalarType dtype) {
     const at::Tensor place = block.narrow(0, begin, matrix.numel()).view(matrix.sizes());
     begin += room(matrix);
     matrix.set_data(place.copy_(matrix));
+  }
+}
+
+void store_frozen_weights_as(Transformer& model, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  model.compute_in(at::kFloat);
+  const auto store = [&](at::Tensor weight) {
+    if (!weight.requires_grad()) weight.set_data(weight.to(dtype));
+  };
+  for (const auto& module : model.modules(false)) {
+    if (const auto linear = std::dynamic_pointer_cast<Linear>(module)) store(linear->weight());
+    if (const auto embedding = std::dynamic_pointer_cast<Embedding>(module)) store(embedding->weight());
   }
 }
 

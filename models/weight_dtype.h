@@ -1,4 +1,4 @@
-// Weights as a model that is used, not trained, reads them fastest.
+// In which dtype a model keeps its weights.
 #pragma once
 #include <ATen/core/ScalarType.h>
 
@@ -11,5 +11,10 @@ namespace longreach {
 // the system has huge pages where single matrices are too small for them; what has the dtype stays where it
 // is, so that it is not there twice. For use, not for training.
 void store_matrices_as(Transformer& model, at::ScalarType dtype);
+
+// Brings the weights of linear maps and embedding that do not train to `dtype`, for training beside them. The
+// branches compute in the dtype that they had; where that is another, one weight at a time is brought to it.
+// Parameters of other kinds, which are small, stay as they are.
+void store_frozen_weights_as(Transformer& model, at::ScalarType dtype);
 
 }  // namespace longreach

@@ -66,7 +66,8 @@ RankState state_of_rank(const Transformer& model, const ParallelDegrees& degrees
     largest = std::max(largest, units[u].whole());
   }
   RankState state;
-  state.weights = (trained + frozen) / (stage == 3 ? share : 1);
+  state.trained = trained / (stage == 3 ? share : 1);
+  state.weights = state.trained + frozen / (stage == 3 ? share : 1);
   state.gradients = trained / (stage >= 2 ? share : 1);
   state.moments = 2 * trained / (stage >= 1 ? share : 1);
   if (world == 1) return state;

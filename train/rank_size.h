@@ -11,6 +11,7 @@ namespace longreach {
 // Bytes.
 struct RankState {
   double weights = 0, gradients = 0, moments = 0;
+  double trained = 0;   // of the weights
   double gathered = 0;  // stage 3: the layers in use and what belongs to none, while a step runs
   // Several ranks: the largest layer's gradients, as they came and packed.
   double in_flight = 0;

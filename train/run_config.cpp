@@ -342,6 +342,10 @@ void RunConfig::validate() const {
   check<ConfigError>(job.task != "distill" || !adapter.present(), "adapter.type = \"", adapter.type,
                      "\": job.task = \"distill\" trains no adapters; expected \"none\", "
                      "or job.task = \"finetune\" or \"pretrain\"");
+  check<ConfigError>(adapter.present() || adapter.base_dtype == "float32", "adapter.base_dtype = \"",
+                     adapter.base_dtype,
+                     "\" is for weights that do not train, and without adapters "
+                     "(adapter.type = \"none\") all do; expected \"float32\", or adapter.type = \"lora\"");
   check_distillation(*this);
   check<ConfigError>(!data.train.empty(), "data.train: is required: token stores, text files or folders");
   check<ConfigError>(training.seq_len <= model.max_position_embeddings,

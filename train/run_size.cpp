@@ -6,6 +6,7 @@
 #include <iomanip>
 
 #include "layers/basic/initial_values.h"
+#include "models/weight_dtype.h"
 #include "train/rank_size.h"
 #include "train/teacher.h"
 
@@ -36,9 +37,23 @@ double fetched_bytes(const RunConfig& config, int64_t ranks, double element) {
          real(model.head_dim) * (2 * element + 2 * kFloat);
 }
 
-// Needs the bytes of weights. in_flight: of gradients, beside those that last.
-void add_activations(const RunConfig& config, const ParallelDegrees& degrees, double in_flight,
-                     RunSize& size) {
+// Of the output layer in the loss: its gradient, or where it is frozen the copy that logits are made of.
+double bytes_of_head(const at::Tensor& weight, bool narrow) {
+  const auto elements = real(weight.numel()), element = narrow ? 2.0 : kFloat;
+  if (weight.requires_grad()) return kFloat * elements;
+  return real(weight.element_size()) == element ? 0 : element * elements;
+}
+
+// Sum over adapters of their ranks: what stands between A and B, a token.
+double adapter_ranks(const Transformer& model) {
+  double ranks = 0;
+  for (const auto& item : model.named_parameters())
+    if (item.key().find(".lora_A.") != std::string::npos) ranks += real(item.value().size(0));
+  return ranks;
+}
+
+void add_activations(const RunConfig& config, const ParallelDegrees& degrees, const Transformer& shapes,
+                     const RankState& state, RunSize& size) {
   const ModelConfig& model = config.model;
   const bool narrow = config.training.mixed_precision_param == "bfloat16",
              recomputed = config.activation_checkpoint == "full";
@@ -47,17 +62,19 @@ void add_activations(const RunConfig& config, const ParallelDegrees& degrees, do
                element = narrow ? 2 : kFloat, layers = real(model.num_hidden_layers),
                stream = tokens * real(model.hidden_size) *
                         (narrow && model.residual_dtype == "bfloat16" ? 2 : kFloat),
-               layer = tokens * layer_bytes_per_token(model, element),
-               copies = narrow ? size.weights / 2 : 0;  // of the weights in bfloat16
+               layer = tokens *
+                       (layer_bytes_per_token(model, element) + adapter_ranks(shapes) / layers * element),
+               copies = narrow ? state.trained / 2 : 0;  // in bfloat16, of what trains
   const double kept = recomputed ? layers * stream + copies / layers : layers * layer + copies;
   // Of the loss: gradients of hidden states and output layer, then logits of a chunk and their gradient.
-  const double vocab = real(model.vocab_size), begun = 2 * stream + vocab * real(model.hidden_size) * kFloat,
+  const double vocab = real(model.vocab_size),
+               begun = 2 * stream + bytes_of_head(shapes.output_weight(), narrow),
                logits = 2 * std::min(tokens, real(config.training.loss_chunk_tokens)) * vocab * kFloat,
                fetched = fetched_bytes(config, degrees.context, element);
   const double backward = fetched + 2 * tokens * real(model.intermediate_size) * element;  // of a layer
   size.least_activations = layers * stream;
-  size.activations = kept + begun + std::max({logits, backward + (recomputed ? layer : 0), in_flight});
-  size.last_layer = in_flight + layer + backward + copies / layers;
+  size.activations = kept + begun + std::max({logits, backward + (recomputed ? layer : 0), state.in_flight});
+  size.last_layer = state.in_flight + layer + backward + copies / layers;
 }
 
 void add_state(const RankState& state, RunSize& size) {
@@ -92,6 +109,7 @@ std::shared_ptr<Transformer> model_of_shapes(const RunConfig& config) {
   try {
     auto model = std::make_shared<Transformer>(config.model, seed);
     add_adapters(*model, config.adapter, seed);
+    if (config.adapter.base_dtype == "bfloat16") store_frozen_weights_as(*model, at::kBFloat16);
     return model;
   } catch (const c10::Error&) {  // a shape whose bytes are no number
     throw ConfigError(text("model.hidden_size = ", config.model.hidden_size, ", model.intermediate_size = ",
@@ -140,7 +158,7 @@ RunSize size_of_run(const RunConfig& config, const ParallelDegrees& degrees) {
   const RankState state =
       state_of_rank(*model, degrees, static_cast<int>(config.parallel.zero_stage), micro_batches);
   add_state(state, size);
-  add_activations(config, degrees, state.in_flight, size);
+  add_activations(config, degrees, *model, state, size);
   size.earlier_gradients = micro_batches > 1 ? state.gradients : 0;
   size.tokens_per_step = real(rows) * real(training.seq_len);
   return size;

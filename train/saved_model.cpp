@@ -114,6 +114,7 @@ void expect_adapter(const TensorSource& tensors, const std::map<std::string, std
   AdapterConfig kept = parse_saved_config(config->second, origin + "/config.toml").adapter;
   for (AdapterConfig* settings : {&kept, &own}) {
     settings->lora_dropout = 0.0;
+    settings->base_dtype = {};
     std::sort(settings->target_modules.begin(), settings->target_modules.end());
     std::sort(settings->modules_to_save.begin(), settings->modules_to_save.end());
   }

@@ -43,9 +43,9 @@ void free_backends(ModelConfig& model);
 NamedTensors model_tensors(const Transformer& model);
 
 // Throws CheckpointError naming the key when adapters in the checkpoint were made with other settings than
-// `own` (but lora_dropout, which they do not depend on), or by a run that had them where this one has none,
-// or the other way round. may_be_new: a checkpoint without adapters may start a run that has them. `origin`
-// names the checkpoint.
+// `own` (but lora_dropout and base_dtype, which they do not depend on), or by a run that had them where this
+// one has none, or the other way round. may_be_new: a checkpoint without adapters may start a run that has
+// them. `origin` names the checkpoint.
 void expect_adapter(const TensorSource& tensors, const std::map<std::string, std::string>& texts,
                     AdapterConfig own, const std::string& origin, bool may_be_new);
 

@@ -16,6 +16,7 @@
 #include "core/verbose.h"
 #include "layers/basic/module.h"
 #include "layers/ops/matmul/matmul.h"
+#include "models/weight_dtype.h"
 #include "train/base_model.h"
 #include "train/gates.h"
 #include "train/labels.h"
@@ -96,6 +97,7 @@ Trainer::Trainer(const RunConfig& config, const data::Corpus& corpus, const Rank
   model_ = std::make_shared<Transformer>(config_.model, static_cast<uint64_t>(config_.training.seed));
   context_ = context_plan(config_, model_, ranks_.mesh);
   add_adapters(*model_, config_.adapter, static_cast<uint64_t>(config_.training.seed));
+  if (config_.adapter.base_dtype == "bfloat16") store_frozen_weights_as(*model_, at::kBFloat16);
   if (config_.parallel.device == "cuda") model_->to(at::Device(at::kCUDA));
   teacher_ = load_teacher(config_);
   if (teacher_ && config_.parallel.device == "cuda") teacher_->model->to(at::Device(at::kCUDA));

@@ -21,8 +21,11 @@ at::Tensor dropped(const at::Tensor& x, const LowRank& adapter) {
 
 at::Tensor linear_map(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::ScalarType dtype = x.scalar_type();
-  const at::Tensor w = weight.to(dtype), b = bias.defined() ? bias.to(dtype) : bias;
-  if (!chooses_matmul_library(x) && !has_few_rows(x, w)) return at::linear(x, w, b);
+  // A copy of a weight that trains stays until the backward pass; of one that is frozen it is made twice.
+  const at::Tensor w = weight.requires_grad() ? weight.to(dtype) : weight,
+                   b = bias.defined() ? bias.to(dtype) : bias;
+  if (w.scalar_type() == dtype && !chooses_matmul_library(x) && !has_few_rows(x, w))
+    return at::linear(x, w, b);
   const at::Tensor y = linear_product(x, w);
   return b.defined() ? y + b : y;
 }

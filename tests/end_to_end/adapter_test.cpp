@@ -168,6 +168,46 @@ TEST_F(Adapter, IsEvaluatedGeneratedWithAndMerged) {
       "was made with adapter.type = \"lora\", this run has \"none\"; `longreach export --format merged`");
 }
 
+TEST_F(Adapter, TrainsBesideWeightsInBfloat16) {
+  ASSERT_EQ(train(base).code, 0);
+  const Words narrow{"--adapter.base_dtype", "bfloat16"};
+  const auto with = [&](Words words) {
+    words.insert(words.end(), narrow.begin(), narrow.end());
+    return words;
+  };
+  for (const Words& more :
+       {Words{}, Words{"--job.dump_folder", folder.path("stopped"), "--training.stop_at", "5"},
+        Words{"--job.dump_folder", folder.path("stopped")}}) {
+    const ProgramResult result = train(tuned, with(more));
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_NE(result.out.find(" GiB resident at the peak"), std::string::npos) << result.out;
+  }
+  EXPECT_EQ(losses(folder.path("stopped")), losses(folder.path("tuned")));
+  EXPECT_EQ(read_text(newest_model(folder, "stopped/checkpoint")),
+            read_text(newest_model(folder, "tuned/checkpoint")));
+
+  const SafetensorsFile before(newest_model(folder, "base/checkpoint")),
+      after(newest_model(folder, "tuned/checkpoint"));
+  for (const auto& [name, entry] : before.entries()) {
+    const bool trains = name.find("embed") != std::string::npos || name.find("norm") != std::string::npos;
+    EXPECT_EQ(after.entries().at(name).dtype, trains ? "F32" : "BF16") << name;
+    if (!trains) EXPECT_TRUE(after.tensor(name).equal(before.tensor(name).to(at::kBFloat16))) << name;
+  }
+
+  const double adapted = perplexity("tuned");
+  const ProgramResult merged =
+      run_program({"export", folder.path("tuned"), folder.path("merged"), "--format", "merged"});
+  ASSERT_EQ(merged.code, 0) << merged.err;
+  EXPECT_NEAR(perplexity("merged"), adapted, 1e-5 * adapted)
+      << "merged from the weights that were trained beside";
+
+  const ProgramResult wide = train(tuned, {"--training.steps", "9"});
+  EXPECT_EQ(wide.code, 0) << wide.err;
+  EXPECT_NE(wide.out.find("adapter.base_dtype: \"bfloat16\" -> \"float32\""), std::string::npos) << wide.out;
+  expect_refused(train(base, narrow), "adapter.base_dtype = \"bfloat16\" is for weights that do not train");
+  expect_refused(train(tuned, {"--adapter.base_dtype", "float16"}), "adapter.base_dtype");
+}
+
 TEST_F(Adapter, IsExportedAtTheEndOfARun) {
   ASSERT_EQ(train(base).code, 0);
   const Words both{"--export.format", "['peft', 'merged']"};

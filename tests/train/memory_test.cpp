@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "distributed/threads.h"
+#include "models/weight_dtype.h"
 #include "tests/support/live_bytes.h"
 #include "tests/support/small_run.h"
 #include "train/decay_groups.h"
@@ -17,6 +18,7 @@ struct Setting {
   int64_t tokens;
   const char *recompute, *dtype;
   int stage = 0;
+  const char* base_dtype = nullptr;  // null: no adapters
 };
 
 RunConfig config_of(const Setting& setting) {
@@ -29,6 +31,11 @@ RunConfig config_of(const Setting& setting) {
   config.training.mixed_precision_param = setting.dtype;
   config.activation_checkpoint = setting.recompute;
   config.parallel.zero_stage = setting.stage;
+  if (setting.base_dtype != nullptr)
+    config.adapter = {
+        .type = "lora",
+        .target_modules = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        .base_dtype = setting.base_dtype};
   return config;
 }
 
@@ -36,6 +43,8 @@ void train_a_step(const Group& world, const RunConfig& config, const ParallelDeg
   const auto loader = test::small_loader(config.training.seq_len, {0, 700, 1500, 1590, 2700, 9000});
   const Mesh mesh = make_mesh(world, degrees);
   const auto model = std::make_shared<Transformer>(config.model, 1);
+  add_adapters(*model, config.adapter, 1);
+  if (config.adapter.base_dtype == "bfloat16") store_frozen_weights_as(*model, at::kBFloat16);
   DataParallel parallel(*model, model->units(), mesh, static_cast<int>(config.parallel.zero_stage));
   model->set_unit_guard(&parallel);
   AdamW optimizer(parallel.runs(), undecayed_parameters(*model), {},
@@ -64,8 +73,8 @@ double measured(const RunConfig& config, const ParallelDegrees& degrees) {
 
 void expect_planned(const Setting& setting, const ParallelDegrees& degrees) {
   SCOPED_TRACE(testing::Message() << degrees.context << " ranks, " << setting.tokens << " tokens, recompute "
-                                  << setting.recompute << ", " << setting.dtype << ", stage "
-                                  << setting.stage);
+                                  << setting.recompute << ", " << setting.dtype << ", stage " << setting.stage
+                                  << ", base " << (setting.base_dtype ? setting.base_dtype : "trains"));
   const RunConfig config = config_of(setting);
   const double needed = measured(config, degrees);
   EXPECT_NEAR(size_of_run(config, degrees).total(), needed, 0.1 * needed);
@@ -75,6 +84,13 @@ TEST(Memory, OfOneRankIsPlanned) {
   for (const int64_t tokens : {512, 2048})
     for (const char* recompute : {"none", "full"})
       for (const char* dtype : {"float32", "bfloat16"}) expect_planned({tokens, recompute, dtype}, {});
+}
+
+TEST(Memory, OfAdaptersBesideAFrozenModelIsPlanned) {
+  for (const char* base_dtype : {"float32", "bfloat16"})
+    for (const char* dtype : {"float32", "bfloat16"})
+      for (const char* recompute : {"none", "full"})
+        expect_planned({2048, recompute, dtype, 0, base_dtype}, {});
 }
 
 TEST(Memory, OfTwoRanksThatShareARowIsPlanned) {

@@ -309,8 +309,19 @@ void requeue_after_warning(const Ranks& ranks) {
   if (agree_on_step(ranks, false).signal == SIGUSR1) on_first_rank(ranks.world(), requeue_slurm_job);
 }
 
+// What this process has needed, export and all, beside what a dry run says of it.
+void print_memory(const RunConfig& config, int64_t ranks) {
+  if (config.parallel.device != "cpu") return;
+  const auto gib = [](double bytes) { return bytes / (1 << 30); };
+  std::cout << std::fixed << std::setprecision(2) << "memory     "
+            << gib(static_cast<double>(peak_resident_bytes())) << " GiB resident at the peak, planned "
+            << gib(size_of_run(config, degrees_of(config.parallel, ranks)).total())
+            << " GiB of tensors in training\n";
+}
+
 // What is said, written and exported when the run is over; 128 + signal where one ended it.
-int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer, RunOutcome outcome) {
+int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer, const Ranks& ranks,
+           RunOutcome outcome) {
   if (stop_requested() || outcome != RunOutcome::kFinished) {
     std::cout << (stop_requested() ? "interrupted" : "stopped") << " after step " << trainer.step() << "; "
               << (config.checkpoint.enable_checkpoint
@@ -324,6 +335,7 @@ int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer
     export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format,
                       config.exports.dtype);
   }
+  print_memory(config, size_of(ranks.world()));
   print_places(config, trainer);
   return stop_requested() ? 128 + stop_signal() : 0;
 }
@@ -367,7 +379,7 @@ int train_verb(const Arguments& arguments) {
   if (config.checkpoint.enable_checkpoint) requeue_after_warning(ranks);
   forget_stop_signals();  // what is left to do needs no saving
   if (!ranks.first()) return stop_requested() ? 128 + stop_signal() : 0;
-  return finish(config, corpus, trainer, outcome);
+  return finish(config, corpus, trainer, ranks, outcome);
 }
 
 }  // namespace longreach

@@ -41,8 +41,9 @@ at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
 // the weight [out, in], dense and of the dtype of x, float32 or bfloat16, faster than a library does.
 bool has_few_rows(const at::Tensor& x, const at::Tensor& weight);
 
-// x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives. `wide`: float32
-// from bfloat16, to which sums of few rows are not even rounded.
+// x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives. A weight that
+// wants no gradient may have another dtype: it is brought to that of x for each product, and not kept so
+// between them. `wide`: float32 from bfloat16, to which sums of few rows are not even rounded.
 at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, bool wide = false);
 
 }  // namespace longreach

@@ -1,5 +1,6 @@
 // y = x weight^T. Its derivative is two products of the same kind, so the operator is its own backward, as
 // often as one differentiates: dx = dy (weight^T)^T, dweight = dy^T (x^T)^T.
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
 #include "layers/ops/common/autograd.h"
@@ -26,18 +27,20 @@ at::Tensor few_rows_product(const at::Tensor& x, const at::Tensor& weight, at::S
   return y;
 }
 
-// x [M, in], weight [out, in] -> [M, out].
+// x [M, in], weight [out, in] -> [M, out]. Of the weight what is kept is the tensor that was given, whatever
+// its dtype; of x nothing where the weight wants no gradient.
 class LinearProductOp : public FusedOp {
  public:
-  explicit LinearProductOp(bool wide) : wide_(wide) {}
+  LinearProductOp(at::ScalarType dtype, bool wide, bool weight_grad)
+      : dtype_(dtype), wide_(wide && dtype == at::kBFloat16), weight_grad_(weight_grad) {}
 
   std::string name() const override { return "linear_product"; }
   bool twice_differentiable() const override { return true; }
 
   Tensors forward(const Tensors& inputs, Tensors& saved) const override {
-    saved = inputs;
-    const at::Tensor &x = inputs[0], &weight = inputs[1];
-    const at::ScalarType dtype = wide_ && x.scalar_type() == at::kBFloat16 ? at::kFloat : x.scalar_type();
+    saved = {weight_grad_ ? inputs[0] : at::Tensor(), inputs[1]};
+    const at::Tensor &x = inputs[0], weight = inputs[1].to(dtype_);
+    const at::ScalarType dtype = wide_ ? at::kFloat : dtype_;
     if (has_few_rows(x, weight)) return {few_rows_product(x, weight, dtype)};
     return {matrix_product(x, weight.t()).to(dtype)};
   }
@@ -47,18 +50,21 @@ class LinearProductOp : public FusedOp {
     const at::Tensor &x = saved[0], &weight = saved[1];
     Tensors result(2);
     if (!grads[0].defined()) return result;
-    const at::Tensor dy = grads[0].to(x.scalar_type());
+    const at::Tensor dy = grads[0].to(dtype_);
     if (needs[0]) result[0] = differentiable_product(dy, weight.t());
     if (needs[1]) result[1] = differentiable_product(dy.t(), x.t());
     return result;
   }
 
  private:
-  bool wide_;
+  at::ScalarType dtype_;
+  bool wide_, weight_grad_;
 };
 
 at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight, bool wide) {
-  return differentiable(std::make_shared<LinearProductOp>(wide), {x, weight})[0];
+  const bool weight_grad = at::GradMode::is_enabled() && weight.requires_grad();
+  return differentiable(std::make_shared<LinearProductOp>(x.scalar_type(), wide, weight_grad),
+                        {x, weight})[0];
 }
 
 }  // namespace
