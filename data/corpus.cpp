@@ -12,6 +12,7 @@
 #include "data/corpora/tokenize.h"
 #include "data/loader.h"
 #include "data/split.h"
+#include "data/tokenizers/tokenizer_ends.h"
 
 namespace longreach::data {
 namespace {
@@ -44,6 +45,7 @@ OpenSource open_source(const std::string& entry, const DataConfig& config, const
     TokenizeOptions options{.text_key = config.text_key,
                             .chat_template = config.chat_template,
                             .chat = chat_format_of(config.chat_template, config.tokenizer),
+                            .bos = bos_before_texts(tokenizer, config.tokenizer),
                             .progress = true};
     const bool named = is_named_corpus(entry);
     store = cached_store(named ? fetch_corpus(entry).text_folder : entry, tokenizer, options, cache_folder);

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "core/temporary_folder.h"
+#include "train/tokenizer_folder.h"
 
 namespace longreach {
 namespace {
@@ -35,6 +36,8 @@ data::Corpus held_out_corpus(const SavedModel& saved, const std::vector<std::str
     data.train = data.valid;
     data.data_probs.clear();
   }
+  const TokenizerFolder tokenizer(data.tokenizer);
+  data.tokenizer = tokenizer.path();
   const fs::path run = run_folder(saved);
   if (files.empty() || ::access(run.c_str(), W_OK) == 0)
     return data::open_corpus(data, (run / "data").string(), saved.tokenizer);

@@ -3,9 +3,9 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "checkpoints/formats/tokenizer_ends.h"
 #include "data/corpora/chat.h"
 #include "data/tokenizers/byte_alphabet.h"
+#include "data/tokenizers/tokenizer_ends.h"
 
 namespace longreach {
 namespace {
@@ -76,7 +76,7 @@ bool begins_with_bos(const SavedModel& saved) {
   };
   if (!saved.tokenizer || !saved.tokenizer->bos() || saved.tokenizer->name() == "bytes") return false;
   try {
-    return tokenizer_ends(object(kConfig), object(kFile)).bos;
+    return data::tokenizer_ends(object(kConfig), object(kFile)).bos;
   } catch (const nlohmann::json::exception& error) {
     throw ConfigError(one_line(text(saved.path, ": the tokenizer's files: ", error.what())));
   }

@@ -166,6 +166,14 @@ ordered_json conversation_of(const std::string& line, const json& object, Form f
   return conversation;
 }
 
+// Read without being learnt, where there is a mask.
+LabelledTokens begun_with(const std::optional<Token>& bos, LabelledTokens example) {
+  if (!bos || example.tokens.empty() || example.tokens[0] == *bos) return example;
+  example.tokens.insert(example.tokens.begin(), *bos);
+  if (!example.mask.empty()) example.mask.insert(example.mask.begin(), 0);
+  return example;
+}
+
 LabelledTokens by_own_template(const Tokenizer& tokenizer, const ChatFormat& format,
                                const ordered_json& conversation, const std::string& where,
                                ExampleNotes& notes) {
@@ -240,11 +248,11 @@ LabelledTokens encode_json_line(const std::string& line, const Tokenizer& tokeni
   if (form == Form::text) {
     result.tokens = tokenizer.encode(text_at(object, text_key, where));
     if (const auto eos = tokenizer.eos(); eos && !result.tokens.empty()) result.tokens.push_back(*eos);
-    return result;
+    return begun_with(chat.bos, std::move(result));
   }
   if (form == Form::completion)
-    result =
-        render_completion(tokenizer, text_at(object, "prompt", where), text_at(object, "completion", where));
+    result = begun_with(chat.bos, render_completion(tokenizer, text_at(object, "prompt", where),
+                                                    text_at(object, "completion", where)));
   else if (chat.own)
     result = by_own_template(tokenizer, *chat.own, conversation_of(line, object, form, where, notes), where,
                              notes);

@@ -2,6 +2,7 @@
 // have.
 #pragma once
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -36,10 +37,11 @@ RecordForm record_form(const std::string& path, const std::string& text_key);
 bool is_example(const std::string& line, const std::string& text_key, const std::string& where);
 
 // How conversations are written out: by the tokenizer's own template, or, where that is null, as render_chat
-// does by the name.
+// does by the name. Texts and prompts that are no conversation begin with bos where it is given.
 struct ChatChoice {
   std::string name;
   const ChatFormat* own = nullptr;
+  std::optional<Token> bos;
 };
 
 // The mask is empty for plain text, which ends with eos.

@@ -114,6 +114,8 @@ class FileTokenizer {
     const auto stream = open_stream(input.path);
     bool any = false;
     encode_document(*stream, tokenizer_, options_.piece_bytes, [&](const std::vector<Token>& tokens) {
+      if (options_.bos && !any && !tokens.empty() && tokens[0] != *options_.bos)
+        writer_.append({{*options_.bos}});
       any = true;
       writer_.append(tokens);
       progress_.show(bytes_before_ + stream->position(), writer_.num_tokens());
@@ -128,8 +130,9 @@ class FileTokenizer {
     for (std::string record; reader.next(record);) {
       if (skipped()) continue;
       const auto where = reader.where();
-      const auto document = encode_json_line(record, tokenizer_, options_.text_key,
-                                             {options_.chat_template, options_.chat.get()}, where, notes_);
+      const auto document =
+          encode_json_line(record, tokenizer_, options_.text_key,
+                           {options_.chat_template, options_.chat.get(), options_.bos}, where, notes_);
       check<DataError>(document.mask.empty() || wants_mask_, where,
                        ": a fine-tuning example in a file that began with plain text");
       if (wants_mask_ && document.mask.empty())
@@ -162,7 +165,8 @@ bool wants_mask(const std::vector<InputFile>& files, const TokenizeOptions& opti
 // How text becomes tokens.
 std::string rules_of(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   return text("3\n", tokenizer.fingerprint(), '\n', options.text_key, '\n', options.chat_template, '\n',
-              options.gzip_level, '\n', options.chat ? options.chat->fingerprint() : "");
+              options.gzip_level, '\n', options.chat ? options.chat->fingerprint() : "",
+              options.bos ? text("\nbos ", *options.bos) : "");
 }
 
 // Names the state of the inputs: resuming and caching hold only while nothing has changed.

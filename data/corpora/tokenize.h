@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace longreach::data {
 struct TokenizeOptions {
   std::string text_key = "text", chat_template = "chatml";
   std::shared_ptr<const ChatFormat> chat;  // the tokenizer's own template; null: chat_template is meant
+  std::optional<Token> bos;  // before every text and prompt that does not begin so; templates write their own
   int gzip_level = 0;
   size_t piece_bytes = size_t{32} << 20;  // a document that is longer is encoded in pieces; ids stay the same
   bool progress = false;  // a line on stderr that renews itself; plain lines when stderr is not a terminal

@@ -12,6 +12,7 @@
 #include "data/show.h"
 #include "data/synthetic/conversations.h"
 #include "data/tokenizers/tokenizer.h"
+#include "data/tokenizers/tokenizer_ends.h"
 #include "train/program/command_line.h"
 #include "train/program/synthesize.h"
 #include "train/tokenizer_folder.h"
@@ -98,6 +99,7 @@ int tokenize(TokenizeArguments arguments) {
   arguments.options.gzip_level = arguments.gzip ? 4 : 0;
   arguments.options.progress = true;
   arguments.options.chat = data::chat_format_of(arguments.options.chat_template, folder.path());
+  arguments.options.bos = data::bos_before_texts(*tokenizer, folder.path());
   data::tokenize_files(files, *tokenizer, arguments.options, output);
   const auto store = data::TokenStore::open(output);
   std::cout << output << ": " << store->num_tokens() << " tokens, " << store->document_offsets().size() - 1

@@ -15,6 +15,7 @@
 #include "core/naming.h"
 #include "core/verbose.h"
 #include "data/ngram.h"
+#include "data/tokenizers/tokenizer_ends.h"
 #include "layers/ops/cpu/parallel.h"
 #include "layers/ops/cuda/backend.h"
 #include "layers/ops/matmul/matmul.h"
@@ -121,6 +122,8 @@ void print_sample(const RunConfig& config, const data::Corpus& corpus, Trainer& 
   const SampleConfig& sample = config.sample;
   if (sample.tokens == 0) return;
   TextRequest request{.prompt = sample.prompt, .chat_template = config.data.chat_template};
+  request.begins_with_bos =
+      data::bos_before_texts(*corpus.tokenizer, TokenizerFolder(config.data.tokenizer).path()).has_value();
   request.sampling = {.max_new_tokens = sample.tokens,
                       .temperature = sample.temperature,
                       .top_k = sample.top_k,

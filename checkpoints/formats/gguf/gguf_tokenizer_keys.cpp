@@ -6,9 +6,9 @@
 #include <unordered_map>
 
 #include "checkpoints/formats/gguf/gguf_pre_tokenizer.h"
-#include "checkpoints/formats/tokenizer_ends.h"
 #include "core/error.h"
 #include "data/tokenizers/sentencepiece_model.h"
+#include "data/tokenizers/tokenizer_ends.h"
 
 namespace longreach {
 namespace {
@@ -179,7 +179,7 @@ void add_ends(const Files& files, const json& root, const Vocabulary& vocabulary
       keys.add_integer("tokenizer.ggml.eot_token_id", end.get<uint32_t>());
       break;
     }
-  const TokenizerEnds put = tokenizer_ends(config, root);
+  const data::TokenizerEnds put = data::tokenizer_ends(config, root);
   keys.add_flag("tokenizer.ggml.add_bos_token", put.bos);
   keys.add_flag("tokenizer.ggml.add_eos_token", put.eos);
 }

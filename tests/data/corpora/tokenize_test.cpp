@@ -56,6 +56,36 @@ TEST(Tokenize, ReadsJsonLines) {
   EXPECT_EQ(ByteLevel().decode(read_all(*keyed)), "x");
 }
 
+TEST(Tokenize, BeginsTextsAndPromptsWithBosWhereItIsGiven) {
+  const TemporaryFolder folder;
+  const ByteLevel tokenizer({"<eos>", "<s>", "<|im_start|>", "<|im_end|>"}, true);
+  const TokenizeOptions options{.bos = tokenizer.id_of("<s>"), .piece_bytes = 8};
+  const auto written = [&](const std::string& name, const std::string& contents) {
+    const auto store = store_of({folder.write(name, contents)}, folder, tokenizer, options);
+    std::string mask;
+    std::vector<uint8_t> labels(static_cast<size_t>(store->num_tokens()));
+    if (store->has_loss_mask()) store->read_loss_mask(0, labels);
+    for (const uint8_t label : labels) mask += label ? '+' : '-';
+    return std::pair(tokenizer.decode(read_all(*store)), store->has_loss_mask() ? mask : "");
+  };
+  EXPECT_EQ(written("a.txt", "a text that is cut into pieces").first,
+            "<s>a text that is cut into pieces<eos>");
+  EXPECT_EQ(written("b.txt", "<s>has it").first, "<s>has it<eos>");
+  EXPECT_EQ(written("a.jsonl", R"({"text": "one"})"
+                               "\n"
+                               R"({"text": ""})"
+                               "\n"
+                               R"({"text": "two"})")
+                .first,
+            "<s>one<eos><s>two<eos>");
+  EXPECT_EQ(written("b.jsonl", R"({"prompt": "ab", "completion": "cd"})"),
+            std::pair(std::string("<s>abcd<eos>"), std::string("---+++")));
+  const std::string chat = written("c.jsonl", R"({"messages": [{"role": "user", "content": "a"}, )"
+                                              R"({"role": "assistant", "content": "b"}]})")
+                               .first;
+  EXPECT_THAT(chat, StartsWith("<|im_start|>user")) << "a template writes its own";
+}
+
 TEST(Tokenize, NamesTheLineThatIsWrong) {
   const TemporaryFolder folder;
   const std::string good = "{\"text\": \"fine\"}\n";
@@ -256,6 +286,7 @@ TEST(Cache, OutlivesTheText) {
                 HasSubstr(input + " is gone; going on with " + second));
     EXPECT_THAT(error_of([&] { cached(ByteLevel({"<eos>"}), {}); }), StartsWith(input));
     EXPECT_THAT(error_of([&] { cached(ByteLevel(), {.text_key = "body"}); }), StartsWith(input));
+    EXPECT_THAT(error_of([&] { cached(ByteLevel(), {.bos = 1}); }), StartsWith(input));
     EXPECT_THAT(error_of([&] { cached_store(folder.path("other/a.txt"), ByteLevel(), {}, cache); }),
                 HasSubstr("no such file or folder"));
   }

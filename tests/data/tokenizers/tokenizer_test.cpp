@@ -10,7 +10,9 @@
 
 #include "core/error.h"
 #include "core/temporary_folder.h"
+#include "data/tokenizers/tokenizer_ends.h"
 #include "tests/data/tokenizers/tokenizer_cases.h"
+#include "tests/support/errors.h"
 #include "tests/support/files.h"
 
 namespace longreach::data {
@@ -64,6 +66,27 @@ TEST(Tokenizer, EndsComeFromTheConfigOrTheUsualNames) {
   const auto tokenizer = load_tokenizer(folder.path());
   EXPECT_FALSE(tokenizer->bos().has_value());
   EXPECT_EQ(tokenizer->eos(), tokenizer->id_of("<|im_end|>"));
+}
+
+TEST(Tokenizer, ItsFilesSayWhetherTextsBeginWithBos) {
+  const TemporaryFolder folder;
+  const auto bos = [](const std::string& spec) { return bos_before_texts(*load_tokenizer(spec), spec); };
+  EXPECT_EQ(bos("bytes"), std::nullopt);
+  EXPECT_EQ(bos(kFiles + "/bpe_smollm.json"), std::nullopt);
+  EXPECT_EQ(bos(kFiles + "/unigram_rules.model"), load_tokenizer(kFiles + "/unigram_rules.model")->bos());
+  auto json = nlohmann::json::parse(longreach::test::read_text(kFiles + "/bpe_smollm.json"));
+  json["post_processor"] = {{"type", "TemplateProcessing"},
+                            {"single",
+                             {{{"SpecialToken", {{"id", "<|im_start|>"}, {"type_id", 0}}}},
+                              {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}}};
+  folder.write("tokenizer.json", json.dump());
+  const auto start = load_tokenizer(folder.path())->id_of("<|im_start|>");
+  EXPECT_EQ(bos(folder.path()), start);
+  EXPECT_EQ(bos(folder.path("tokenizer.json")), start);
+  folder.write("tokenizer_config.json", R"({"bos_token": "<|im_start|>", "add_bos_token": false})");
+  EXPECT_EQ(bos(folder.path()), std::nullopt);
+  folder.write("tokenizer_config.json", R"({"bos_token": "<|im_start|>", "add_bos_token": "yes"})");
+  longreach::test::expect_error<DataError>("the tokenizer's files: ", [&] { bos(folder.path()); });
 }
 
 TEST(Tokenizer, FingerprintsTellVocabulariesApart) {

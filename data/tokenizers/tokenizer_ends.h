@@ -1,8 +1,12 @@
 // What transformers puts before and behind every text that it tokenizes.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
 
-namespace longreach {
+#include "data/tokenizers/tokenizer.h"
+
+namespace longreach::data {
 
 struct TokenizerEnds {
   bool bos = false, eos = false;
@@ -13,4 +17,8 @@ struct TokenizerEnds {
 // nlohmann::json::exception where a value is of the wrong type.
 TokenizerEnds tokenizer_ends(const nlohmann::json& tokenizer_config, const nlohmann::json& tokenizer);
 
-}  // namespace longreach
+// The token that is put before every text, by the files of the tokenizer; spec: where it was loaded from, as
+// load_tokenizer takes it. Throws DataError naming the folder.
+std::optional<Token> bos_before_texts(const Tokenizer& tokenizer, const std::string& spec);
+
+}  // namespace longreach::data
