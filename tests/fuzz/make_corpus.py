@@ -116,9 +116,20 @@ def tokenizers():
         save("sentencepiece", name, read(f"tests/data/files/{name}.model"))
 
 
+def chat_templates():
+    sources = json.loads(read("tests/data/chat_template/vectors/rendered.json"))["templates"]
+    pieces = [source for name, source in sources.items() if name[1:].isdigit()]
+    for name, source in sources.items():
+        if source not in pieces:
+            save("chat_template", name, source)
+    for first in range(0, len(pieces), 10):
+        save("chat_template", f"pieces_{first}", "\n".join(pieces[first:first + 10]))
+
+
 pickles_and_archives()
 headers()
 gguf_files()
 records()
 configs()
 tokenizers()
+chat_templates()
