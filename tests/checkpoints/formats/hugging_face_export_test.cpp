@@ -99,6 +99,15 @@ NamedTensors tensors_of(const ModelConfig& config) {
   return tensors;
 }
 
+void expect_read_back(const ModelConfig& config, const NamedTensors& tensors, const std::string& folder) {
+  ForeignModel read = open_foreign_model(folder);
+  read.config.resolve(64);
+  EXPECT_EQ(said(read.config), said(config));
+  EXPECT_EQ(read.tensors->names().size(), tensors.size());
+  for (const auto& [name, tensor] : tensors)
+    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+}
+
 TEST(HuggingFaceExport, IsReadBackAsTheSameModel) {
   for (const auto& [family, change] : known()) {
     const ModelConfig config = changed(change);
@@ -106,12 +115,8 @@ TEST(HuggingFaceExport, IsReadBackAsTheSameModel) {
     const TemporaryFolder folder;
     const NamedTensors tensors = tensors_of(config);
     write_hugging_face(config, tensors, {}, folder.path());
-    ForeignModel read = open_foreign_model(folder.path());
-    read.config.resolve(64);
-    EXPECT_EQ(said(read.config), said(config)) << family;
-    EXPECT_EQ(read.tensors->names().size(), tensors.size());
-    for (const auto& [name, tensor] : tensors)
-      EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+    SCOPED_TRACE(family);
+    expect_read_back(config, tensors, folder.path());
   }
 }
 
@@ -223,12 +228,7 @@ TEST(HuggingFaceExport, MinicpmSalaIsReadBackAsTheSameModel) {
     const NamedTensors tensors = tensors_of(config);
     write_hugging_face(config, tensors, {.family = "minicpm_sala"}, folder.path());
     EXPECT_FALSE(std::filesystem::exists(folder.path(kLongreachCode)));
-    ForeignModel read = open_foreign_model(folder.path());
-    read.config.resolve(64);
-    EXPECT_EQ(said(read.config), said(config));
-    EXPECT_EQ(read.tensors->names().size(), tensors.size());
-    for (const auto& [name, tensor] : tensors)
-      EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+    expect_read_back(config, tensors, folder.path());
   }
 }
 
@@ -332,12 +332,7 @@ TEST(HuggingFaceExport, NativeSparseAttentionHasTheNamesAndShapesOfFla) {
     ASSERT_TRUE(file.contains(name)) << name;
     EXPECT_EQ(file.tensor(name).sizes(), at::IntArrayRef(shape)) << name;
   }
-  ForeignModel read = open_foreign_model(folder.path());
-  read.config.resolve(64);
-  EXPECT_EQ(said(read.config), said(config));
-  EXPECT_EQ(read.tensors->names().size(), tensors.size());
-  for (const auto& [name, tensor] : tensors)
-    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
+  expect_read_back(config, tensors, folder.path());
 }
 
 TEST(HuggingFaceExport, NativeSparseAttentionWithBiasesAndATiedHeadIsReadBackFromFla) {
@@ -349,10 +344,7 @@ TEST(HuggingFaceExport, NativeSparseAttentionWithBiasesAndATiedHeadIsReadBackFro
   const TemporaryFolder folder;
   const NamedTensors tensors = tensors_of(config);
   write_hugging_face(config, tensors, {.family = "nsa"}, folder.path());
-  ForeignModel read = open_foreign_model(folder.path());
-  read.config.resolve(64);
-  EXPECT_EQ(said(read.config), said(config));
-  EXPECT_EQ(read.tensors->names().size(), tensors.size());
+  expect_read_back(config, tensors, folder.path());
 }
 
 TEST(HuggingFaceExport, NamesWhatFlaDoesNotHave) {
