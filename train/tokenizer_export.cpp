@@ -66,28 +66,24 @@ Json text_of(const data::Tokenizer& tokenizer, const std::optional<data::Token>&
 constexpr std::string_view kKept = "tokenizer/";
 constexpr const char *kFile = "tokenizer.json", *kConfig = "tokenizer_config.json";
 
+// The tokenizer's, by name.
+std::map<std::string, std::string> kept_files(const SavedModel& saved) {
+  std::map<std::string, std::string> files;
+  for (const auto& [name, contents] : saved.texts)
+    if (name.starts_with(kKept)) files[name.substr(kKept.size())] = contents;
+  return files;
+}
+
 }  // namespace
 
 bool begins_with_bos(const SavedModel& saved) {
-  const auto object = [&](const char* name) {
-    const auto found = saved.texts.find(std::string(kKept) + name);
-    if (found == saved.texts.end()) return nlohmann::json::object();
-    return nlohmann::json::parse(found->second, nullptr, false);
-  };
-  if (!saved.tokenizer || !saved.tokenizer->bos() || saved.tokenizer->name() == "bytes") return false;
-  try {
-    return data::tokenizer_ends(object(kConfig), object(kFile)).bos;
-  } catch (const nlohmann::json::exception& error) {
-    throw ConfigError(one_line(text(saved.path, ": the tokenizer's files: ", error.what())));
-  }
+  return saved.tokenizer && data::bos_before_texts(*saved.tokenizer, kept_files(saved), saved.path);
 }
 
 std::map<std::string, std::string> tokenizer_export(const SavedModel& saved) {
   constexpr const char* kTemplate = "chat_template";
-  std::map<std::string, std::string> files;
-  if (!saved.tokenizer) return files;
-  for (const auto& [name, contents] : saved.texts)
-    if (name.starts_with(kKept)) files[name.substr(kKept.size())] = contents;
+  if (!saved.tokenizer) return {};
+  std::map<std::string, std::string> files = kept_files(saved);
   const data::Tokenizer& tokenizer = *saved.tokenizer;
   if (tokenizer.name() == "bytes")
     files[kFile] =

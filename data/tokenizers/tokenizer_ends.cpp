@@ -11,6 +11,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr const char *kFile = "tokenizer.json", *kConfig = "tokenizer_config.json";
+
 // Whether a post_processor puts a token before (or behind) every text.
 bool adds_token(const json& processor, bool before) {
   if (!processor.is_object()) return false;
@@ -28,23 +30,33 @@ TokenizerEnds tokenizer_ends(const json& tokenizer_config, const json& tokenizer
           .eos = tokenizer_config.value("add_eos_token", adds_token(processor, false))};
 }
 
-std::optional<Token> bos_before_texts(const Tokenizer& tokenizer, const std::string& spec) {
-  namespace fs = std::filesystem;
-  if (spec == "bytes" || !tokenizer.bos()) return std::nullopt;
-  const fs::path path(spec);
-  const bool is_folder = fs::is_directory(path);
-  const fs::path folder = is_folder ? path : path.parent_path(),
-                 file = is_folder ? path / "tokenizer.json" : path;
-  const auto object = [](const fs::path& name) {
-    const bool there = name.extension() == ".json" && fs::exists(name);
-    return there ? json::parse(read_whole_file(name.string())) : json::object();
+std::optional<Token> bos_before_texts(const Tokenizer& tokenizer,
+                                      const std::map<std::string, std::string>& files,
+                                      const std::string& where) {
+  if (tokenizer.name() == "bytes" || !tokenizer.bos()) return std::nullopt;
+  const auto object = [&](const char* name) {
+    const auto found = files.find(name);
+    return found == files.end() ? json::object() : json::parse(found->second);
   };
   try {
-    return tokenizer_ends(object(folder / "tokenizer_config.json"), object(file)).bos ? tokenizer.bos()
-                                                                                      : std::nullopt;
+    return tokenizer_ends(object(kConfig), object(kFile)).bos ? tokenizer.bos() : std::nullopt;
   } catch (const json::exception& error) {
-    throw DataError(one_line(text(folder.string(), ": the tokenizer's files: ", error.what())));
+    throw DataError(one_line(text(where, ": the tokenizer's files: ", error.what())));
   }
+}
+
+std::optional<Token> bos_before_texts(const Tokenizer& tokenizer, const std::string& spec) {
+  namespace fs = std::filesystem;
+  const fs::path path(spec);
+  const bool is_folder = fs::is_directory(path);
+  const fs::path folder = is_folder ? path : path.parent_path();
+  std::map<std::string, std::string> files;
+  const auto take = [&](const char* name, const fs::path& file) {
+    if (file.extension() == ".json" && fs::exists(file)) files[name] = read_whole_file(file.string());
+  };
+  take(kConfig, folder / kConfig);
+  take(kFile, is_folder ? path / kFile : path);
+  return bos_before_texts(tokenizer, files, folder.string());
 }
 
 }  // namespace longreach::data

@@ -1,5 +1,6 @@
 // What transformers puts before and behind every text that it tokenizes.
 #pragma once
+#include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
@@ -17,8 +18,12 @@ struct TokenizerEnds {
 // nlohmann::json::exception where a value is of the wrong type.
 TokenizerEnds tokenizer_ends(const nlohmann::json& tokenizer_config, const nlohmann::json& tokenizer);
 
-// The token that is put before every text, by the files of the tokenizer; spec: where it was loaded from, as
-// load_tokenizer takes it. Throws DataError naming the folder.
+// The token that is put before every text, by the files of the tokenizer: name -> contents, of which
+// tokenizer_config.json and tokenizer.json count. where: their place. Throws DataError naming it.
+std::optional<Token> bos_before_texts(const Tokenizer& tokenizer,
+                                      const std::map<std::string, std::string>& files,
+                                      const std::string& where);
+// The same; spec: where it was loaded from, as load_tokenizer takes it.
 std::optional<Token> bos_before_texts(const Tokenizer& tokenizer, const std::string& spec);
 
 }  // namespace longreach::data
