@@ -73,6 +73,11 @@ bool is_gate_parameter(std::string_view name) {
   });
 }
 
+bool has_gates(const ModelConfig& config) {
+  return std::any_of(config.attention.begin(), config.attention.end(),
+                     [](const AttentionEntry& entry) { return gate_of(entry.config).has_value(); });
+}
+
 bool holds_gates(const std::string& path) {
   if (fs::is_directory(path)) return fs::exists(gate_file(path));
   return fs::is_regular_file(path) && (path.ends_with(".pth") || path.ends_with(".safetensors"));

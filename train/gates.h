@@ -13,6 +13,9 @@ namespace longreach {
 // Whether a parameter belongs to a gate (model.layers.I.self_attn.GATE.*).
 bool is_gate_parameter(std::string_view name);
 
+// Whether a layer of the model has a gate.
+bool has_gates(const ModelConfig& config);
+
 // Whether `path` is a file of tensors by its name (.pth, .safetensors), or a folder that holds the authors'
 // file in either form.
 bool holds_gates(const std::string& path);

@@ -19,8 +19,8 @@ bool is_adapter(const std::string& source) {
   return std::filesystem::exists(std::filesystem::path(source) / "adapter_config.json");
 }
 
-void expect_no_adapter(const SavedModel& model) {
-  check<ConfigError>(!model.config.adapter.present(), one_line(model.path),
+void expect_no_adapter(const RunConfig& config, const std::string& base) {
+  check<ConfigError>(!config.adapter.present(), one_line(base),
                      ": has adapters of its own; `longreach export --format merged` makes a model without");
 }
 
@@ -28,33 +28,27 @@ SavedModel adapted_model(const std::string& source, const ImportOptions& options
   check<UserError>(!options.base.empty(), one_line(source),
                    ": holds adapters; --base says which model they are for");
   SavedModel model = load_saved_model(open_origin(options.base, options.ignored));
-  expect_no_adapter(model);
+  expect_no_adapter(model.config, options.base);
   const PeftAdapter adapter = read_peft(source, model.config.model, options.ignored);
   apply_peft(*model.model, adapter);
   model.config.adapter = adapter.config;
   return model;
 }
 
-bool has_gates(const ModelConfig& config) {
-  return std::any_of(config.attention.begin(), config.attention.end(),
-                     [](const AttentionEntry& entry) { return gate_of(entry.config).has_value(); });
-}
-
-// Every layer of a dense model with the gates' attention, which has the dense layers' parameters and its own.
-void add_gates(SavedModel& model, const ModelOrigin& origin, const std::string& source,
-               const std::set<std::string>& ignored) {
-  expect_no_adapter(model);
-  const AttentionConfig gated = gated_attention(source, ignored);
-  ModelConfig& config = model.config.model;
-  for (const AttentionConfig& layer : attention_per_layer(config.attention, config.num_hidden_layers))
+// A dense model with the gates' attention in every layer, which has the dense layers' parameters and its own;
+// the latter without values yet.
+SavedModel with_gates(ModelOrigin origin, const std::string& source, const ImportOptions& options) {
+  RunConfig config = origin.config();
+  expect_no_adapter(config, options.base);
+  for (const AttentionConfig& layer :
+       attention_per_layer(config.model.attention, config.model.num_hidden_layers))
     check<ConfigError>(kind_of(layer) == DenseConfig::kind, one_line(origin.path),
                        ": has a layer of kind = \"", kind_of(layer), "\"; the gates of ", one_line(source),
                        " are for dense attention, or for layers of ", kinds_with_gates());
-  config.attention = {{"all", gated}};
-  naming<ConfigError>(one_line(source), [&] { config.resolve(0); });
-  model.model = std::make_shared<Transformer>(config, 0);
-  load_model_tensors(*model.model, *origin.tensors, origin.path, is_gate_parameter);
-  model.model->eval();
+  config.model.attention = {{"all", gated_attention(source, options.ignored)}};
+  origin.texts["config.toml"] = to_toml(fields_of(config));
+  return naming<ConfigError>(
+      one_line(source), [&] { return load_saved_model(origin, Implementation::fused, is_gate_parameter); });
 }
 
 // Taught gates in their authors' file: they replace those of the base, or come to its dense layers.
@@ -62,8 +56,8 @@ SavedModel gated_model(const std::string& source, const ImportOptions& options) 
   check<UserError>(!options.base.empty(), one_line(source),
                    ": holds gates; --base says which model they are for");
   const ModelOrigin origin = open_origin(options.base, options.ignored);
-  SavedModel model = load_saved_model(origin);
-  if (!has_gates(model.config.model)) add_gates(model, origin, source, options.ignored);
+  SavedModel model =
+      has_gates(origin.config().model) ? load_saved_model(origin) : with_gates(origin, source, options);
   load_gates(*model.model, source);
   return model;
 }

@@ -15,7 +15,6 @@ namespace {
 CheckpointContents contents_of(const SavedModel& saved) {
   CheckpointContents contents{.step = saved.step, .texts = saved.texts};
   RunConfig config = parse_saved_config(saved.texts.at("config.toml"), saved.path + "/config.toml");
-  config.model = saved.config.model;  // which may have got gates
   config.adapter = saved.config.adapter;
   config.exports = {};
   contents.texts["config.toml"] = to_toml(fields_of(config));

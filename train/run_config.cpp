@@ -8,6 +8,7 @@
 #include "core/naming.h"
 #include "train/export.h"
 #include "train/foreign_export.h"
+#include "train/gates.h"
 
 namespace longreach {
 
@@ -287,12 +288,10 @@ std::string ways_to_teach() {
 // Said at the start of a run, not at its end.
 void check_exports(const RunConfig& config) {
   const std::vector<std::string>& known = export_formats();
-  const bool gates = std::any_of(config.model.attention.begin(), config.model.attention.end(),
-                                 [](const auto& entry) { return gate_of(entry.config).has_value(); });
   for (const std::string& format : config.exports.format) {
     check<ConfigError>(std::find(known.begin(), known.end(), format) != known.end(), "export.format: `",
                        format, "` is none of ", join(known), did_you_mean(format, known));
-    check<ConfigError>(format != "gates" || gates,
+    check<ConfigError>(format != "gates" || has_gates(config.model),
                        "export.format: `gates` needs a [[model.attention]] table with ", kinds_with_gates());
     check<ConfigError>((format != "peft" && format != "merged") || config.adapter.present(),
                        "export.format: `", format, "` needs adapter.type = \"lora\"");

@@ -30,16 +30,17 @@ NamedTensors own_tensors(const Transformer& model) {
 }
 
 // That the tensors are those of this config, by a model of shapes.
-void expect_model(const ModelOrigin& origin, const RunConfig& config) {
+void expect_model(const ModelOrigin& origin, const RunConfig& config, const MayBeNew& may_be_new) {
   const std::vector<Run> all = whole_runs(own_tensors(*model_of_shapes(config)));
-  expect_runs(*origin.tensors, all, origin.path);
+  expect_runs(*origin.tensors, all, origin.path, may_be_new);
   expect_no_others(*origin.tensors, all, origin.path);
 }
 
-// Tensors of the model's dtype become its own: they are not there twice.
+// Those that there are. Tensors of the model's dtype become its own: they are not there twice.
 void take_model_tensors(const Transformer& model, const TensorSource& tensors) {
   const at::NoGradGuard no_grad;
   for (const auto& [name, own] : own_tensors(model)) {
+    if (!tensors.contains(name)) continue;
     const at::Tensor given = tensors.tensor(name);
     if (own.scalar_type() == given.scalar_type())
       own.set_data(given);
@@ -81,7 +82,8 @@ std::vector<int64_t> SavedModel::ends_of_text() const {
 
 SavedModel load_saved_model(const std::string& path) { return load_saved_model(open_origin(path)); }
 
-SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation) {
+SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation,
+                            const MayBeNew& may_be_new) {
   const Stage stage("loading " + origin.path);
   SavedModel saved{
       .path = origin.path, .step = origin.step, .config = origin.config(), .texts = origin.texts};
@@ -92,7 +94,7 @@ SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementa
   saved.config.model.implementation = implementation;
   saved.config.resolve_model(saved.tokenizer ? saved.tokenizer->vocab_size() : 0,
                              origin.path + "/config.toml");
-  expect_model(origin, saved.config);
+  expect_model(origin, saved.config, may_be_new);
   const auto seed = static_cast<uint64_t>(saved.config.training.seed);
   {
     const WithoutInitialValues all_of_them_are_read(WithoutInitialValues::Form::untouched);

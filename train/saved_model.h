@@ -32,9 +32,11 @@ struct SavedModel {
 };
 
 // path: as open_origin. Names and shapes are compared before anything is allocated. Throws CheckpointError or
-// ConfigError naming the file. implementation: of its layers.
+// ConfigError naming the file. implementation: of its layers. Parameters that may_be_new accepts have no
+// values yet where the origin has none.
 SavedModel load_saved_model(const std::string& path);
-SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation = Implementation::fused);
+SavedModel load_saved_model(const ModelOrigin& origin, Implementation implementation = Implementation::fused,
+                            const std::function<bool(std::string_view)>& may_be_new = nullptr);
 
 // Leaves the kernels of attention to the machine: what trained the weights does not bind who uses them.
 void free_backends(ModelConfig& model);
