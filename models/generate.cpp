@@ -83,13 +83,17 @@ void expect_options(const SamplingOptions& options) {
   check(options.prefill_chunk > 0, "prefill_chunk = ", options.prefill_chunk, ": expected an integer >= 1");
 }
 
-// What decoding would refuse in mid-text is refused before it begins.
-void expect_steady_angles(const ModelConfig& config, const SamplingOptions& options, int64_t length) {
-  if (!config.uses_rope()) return;
-  const int64_t first = std::min(options.prefill_chunk, length), all = length + options.max_new_tokens - 1;
-  if (all > first)
-    RotaryEmbedding(config.rope, config.head_dim, config.max_position_embeddings)
-        .expect_steady_angles(first, all - first);
+// Tokens of the prompt that are read at a time: all of a prompt whose length changes the angles of its first
+// ones. What decoding would refuse in mid-text is refused before it begins.
+int64_t steady_chunk(const ModelConfig& config, const SamplingOptions& options, int64_t length) {
+  const int64_t all = length + options.max_new_tokens - 1;
+  const int64_t wanted = std::min(options.prefill_chunk, length);
+  if (!config.uses_rope()) return wanted;
+  const RotaryEmbedding rope(config.rope, config.head_dim, config.max_position_embeddings);
+  const bool steady = rope.length_with_these_angles(wanted) == rope.length_with_these_angles(length);
+  const int64_t chunk = steady ? wanted : length;
+  rope.expect_steady_angles(chunk, all - chunk);
+  return chunk;
 }
 
 }  // namespace
@@ -101,12 +105,12 @@ std::vector<int64_t> generate(Transformer& model, const std::vector<int64_t>& pr
   const auto length = static_cast<int64_t>(prompt.size());
   std::vector<int64_t> generated;
   if (options.max_new_tokens == 0) return generated;
-  expect_steady_angles(model.config(), options, length);
+  const int64_t chunk = steady_chunk(model.config(), options, length);
   ModelDecodeState state = model.start_decoding(1, length + options.max_new_tokens);
   at::Tensor logits;
   const at::Tensor tokens = at::tensor(prompt, at::kLong).unsqueeze(0);
-  for (int64_t begin = 0; begin < length; begin += options.prefill_chunk)
-    logits = model.decode(tokens.narrow(1, begin, std::min(options.prefill_chunk, length - begin)), state);
+  for (int64_t begin = 0; begin < length; begin += chunk)
+    logits = model.decode(tokens.narrow(1, begin, std::min(chunk, length - begin)), state);
   const std::vector<int64_t> ids = drawable_ids(options, model.config().vocab_size);
   for (int64_t step = 0;; ++step) {
     const int64_t token = sample(row_of(logits), ids, options, step);

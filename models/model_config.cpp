@@ -18,8 +18,10 @@ constexpr int64_t kLargest = int64_t{1} << 31;
 void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
   visit.field(
       "rope_type", rope.rope_type,
-      {.help = "how the rotary embedding reaches beyond its training length; dynamic generates text up to it",
-       .allowed = one_of({"default", "linear", "dynamic", "yarn", "llama3"})});
+      {.help =
+           "how the rotary embedding reaches beyond its training length; dynamic generates text up to it, "
+           "longrope up to it or behind longer prompts",
+       .allowed = one_of({"default", "linear", "dynamic", "yarn", "llama3", "longrope"})});
   visit.field("factor", rope.factor, {.help = "new length / old length", .allowed = RealRange{1.0}});
   visit.field("original_max_position_embeddings", rope.original_max_position_embeddings,
               {.help = "old length; 0: max_position_embeddings", .allowed = between(0, kLargest)});
@@ -28,10 +30,15 @@ void rope_fields(RopeConfig& rope, FieldVisitor& visit) {
   visit.field("beta_fast", rope.beta_fast, {.help = "yarn", .allowed = positive_real()});
   visit.field("beta_slow", rope.beta_slow, {.help = "yarn", .allowed = positive_real()});
   visit.field("attention_factor", rope.attention_factor,
-              {.help = "yarn: factor of cos and sin; 0: 0.1 ln(factor) + 1", .allowed = RealRange{0.0}});
+              {.help = "yarn, longrope: factor of cos and sin; 0: 0.1 ln(factor) + 1, "
+                       "sqrt(1 + ln(factor) / ln(old length))",
+               .allowed = RealRange{0.0}});
   visit.field("truncate", rope.truncate,
               {.help = "yarn: the ramp between kept and stretched features begins "
                        "and ends at whole ones"});
+  visit.field("short_factor", rope.short_factor,
+              {.help = "longrope: factors of wavelengths up to the old length, head_dim / 2 of them"});
+  visit.field("long_factor", rope.long_factor, {.help = "longrope: the same of longer sequences"});
 }
 
 void residual_fields(ResidualConfig& residual, FieldVisitor& visit) {

@@ -162,7 +162,7 @@ void read_rope(const std::string& file, const Reader& root, int64_t positions, R
   scaling.expect("partial_rotary_factor", 1.0);
   scaling.read("type", rope.rope_type);
   scaling.read("rope_type", rope.rope_type);
-  const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3"};
+  const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3", "longrope"};
   if (std::find(types.begin(), types.end(), rope.rope_type) == types.end())
     scaling.fail(scaling.has("rope_type") ? "rope_type" : "type", text("expected one of ", join(types)));
   const auto needs = [&](const char* name) {
@@ -172,7 +172,18 @@ void read_rope(const std::string& file, const Reader& root, int64_t positions, R
   // Llama-like models of transformers take it from max_position_embeddings.
   if (rope.rope_type == "dynamic") rope.original_max_position_embeddings = 0;
   scaling.read("factor", rope.factor);
-  if (rope.rope_type == "yarn" && !scaling.has("factor") && rope.original_max_position_embeddings > 0)
+  const bool longrope = rope.rope_type == "longrope";
+  if (longrope) {
+    root.read("original_max_position_embeddings", rope.original_max_position_embeddings, 0,
+              kLargest);  // Phi's
+    if (rope.original_max_position_embeddings == 0)
+      scaling.fail("original_max_position_embeddings", "which `longrope` needs");
+    for (const char* name : {"short_factor", "long_factor"}) needs(name);
+  }
+  scaling.read("short_factor", rope.short_factor);
+  scaling.read("long_factor", rope.long_factor);
+  if ((rope.rope_type == "yarn" || longrope) && !scaling.has("factor") &&
+      rope.original_max_position_embeddings > 0)
     rope.factor = static_cast<double>(positions) / static_cast<double>(rope.original_max_position_embeddings);
   else if (rope.rope_type != "default")
     needs("factor");

@@ -145,16 +145,21 @@ Family family_of(const ModelConfig& config, const std::string& wanted) {
 Json scaling_of(const RopeConfig& rope, int64_t original) {
   if (rope.rope_type == "default") return {};
   Json json{{"rope_type", rope.rope_type}, {"factor", rope.factor}};
-  if (rope.rope_type == "yarn" || rope.rope_type == "llama3")
+  if (rope.rope_type == "yarn" || rope.rope_type == "llama3" || rope.rope_type == "longrope")
     json["original_max_position_embeddings"] = original;
   if (rope.rope_type == "llama3") {
     json["low_freq_factor"] = rope.low_freq_factor;
     json["high_freq_factor"] = rope.high_freq_factor;
   }
+  if (rope.rope_type == "longrope") {
+    json["short_factor"] = rope.short_factor;
+    json["long_factor"] = rope.long_factor;
+  }
+  if (rope.attention_factor != 0.0 && (rope.rope_type == "yarn" || rope.rope_type == "longrope"))
+    json["attention_factor"] = rope.attention_factor;
   if (rope.rope_type == "yarn") {
     json["beta_fast"] = rope.beta_fast;
     json["beta_slow"] = rope.beta_slow;
-    if (rope.attention_factor != 0.0) json["attention_factor"] = rope.attention_factor;
     if (!rope.truncate) json["truncate"] = false;
   }
   return json;

@@ -72,6 +72,17 @@ void HuggingFaceReader::read(const char* key, std::vector<std::string>& value) c
   }
 }
 
+void HuggingFaceReader::read(const char* key, std::vector<double>& value) const {
+  if (!has(key)) return;
+  const Json& node = at(key);
+  if (!node.is_array()) fail(key, "expected a list of numbers");
+  value.clear();
+  for (const Json& item : node) {
+    if (!item.is_number() || !(item.get<double>() > 0.0)) fail(key, "expected a list of numbers > 0");
+    value.push_back(item.get<double>());
+  }
+}
+
 Json HuggingFaceReader::table(const char* key) const {
   if (!has(key)) return Json::object();
   if (!at(key).is_object()) fail(key, "expected a table");

@@ -28,6 +28,7 @@ class HuggingFaceReader {
   void read(const char* key, bool& value) const;
   void read(const char* key, std::string& value) const;
   void read(const char* key, std::vector<std::string>& value) const;
+  void read(const char* key, std::vector<double>& value) const;  // > 0
   // A table, or an empty one.
   nlohmann::json table(const char* key) const;
   // Throws unless the key is absent or has this value: nothing else can be done here.

@@ -109,15 +109,21 @@ class Rotary:
             return inverse / factor
         if kind == "yarn":
             return yarn_frequencies(inverse, self.rotary, theta, self.dim, self.original)
+        if kind == "longrope":
+            factors = self.rotary["long_factor" if length > self.original else "short_factor"]
+            return inverse / torch.tensor(factors, dtype=torch.float64)
         return llama3_frequencies(inverse, self.rotary, self.original) if kind == "llama3" else inverse
 
     def magnitude(self):
-        if self.rotary["rope_type"] != "yarn":
-            return 1.0
-        return self.rotary["attention_factor"] or 0.1 * math.log(self.rotary["factor"]) + 1.0
+        kind, factor = self.rotary["rope_type"], self.rotary["factor"]
+        if kind == "yarn":
+            return self.rotary["attention_factor"] or 0.1 * math.log(factor) + 1.0
+        if kind == "longrope":
+            return self.rotary["attention_factor"] or math.sqrt(1 + math.log(factor) / math.log(self.original))
+        return 1.0
 
     def turn(self, x, positions, length):
-        """x [B, T, H, dim] at positions [T] of a sequence of `length` tokens, on which `dynamic` depends."""
+        """x [B, T, H, dim] at positions [T] of a sequence of `length` tokens, on which `dynamic` and `longrope` depend."""
         angles = torch.outer(positions.double().cpu(), self.inverse_frequencies(length))
         cos = (angles.cos() * self.magnitude()).float().to(x.device)[:, None]
         sin = (angles.sin() * self.magnitude()).float().to(x.device)[:, None]
@@ -127,8 +133,10 @@ class Rotary:
     def turn_next(self, x, first):
         """Tokens [B, T, heads, dim], the first of which stands at position `first`; those before it are kept as they turned."""
         length = first + x.shape[1]
-        if first and self.rotary["rope_type"] == "dynamic" and length > self.original:
-            raise ValueError(f"dynamic rotary embeddings generate up to {self.original} tokens: beyond, kept keys would turn")
+        kind = self.rotary["rope_type"]
+        crossed = length > self.original if kind == "dynamic" else first <= self.original < length
+        if first and kind in ("dynamic", "longrope") and crossed:
+            raise ValueError(f"{kind} rotary embeddings generate up to {self.original} tokens: beyond, kept keys would turn")
         return self.turn(x, torch.arange(first, length), length)
 
 

@@ -16,12 +16,16 @@ class RotaryEmbedding;
 // Rotary embedding and its scalings, with Hugging Face's names (config.json: rope_theta, rope_scaling).
 struct RopeConfig {
   double theta = 10000.0;
-  std::string rope_type = "default";  // default (none), linear, dynamic (NTK), yarn, llama3
+  std::string rope_type = "default";  // default (none), linear, dynamic (NTK), yarn, llama3, longrope
   double factor = 1.0;
   int64_t original_max_position_embeddings = 0;          // 0: max_position_embeddings of the model
   double low_freq_factor = 1.0, high_freq_factor = 4.0;  // llama3
-  double beta_fast = 32.0, beta_slow = 1.0, attention_factor = 0.0;  // yarn; 0: computed
-  bool truncate = true;  // yarn: the ramp's ends are whole feature pairs
+  double beta_fast = 32.0, beta_slow = 1.0;              // yarn
+  double attention_factor = 0.0;                         // yarn, longrope; 0: computed
+  bool truncate = true;                                  // yarn: the ramp's ends are whole feature pairs
+  // longrope: what each feature pair's wavelength is multiplied by, in sequences up to the original length
+  // and in longer ones.
+  std::vector<double> short_factor, long_factor;
 };
 
 struct LayerSite {

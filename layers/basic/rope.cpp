@@ -58,6 +58,19 @@ std::vector<double> llama3(std::vector<double> inverse, const RopeConfig& config
   return inverse;
 }
 
+// LongRoPE (arXiv 2402.13753).
+void expect_factors(const RopeConfig& config, int64_t head_dim) {
+  for (const auto& [key, factors] :
+       {std::pair{"short_factor", &config.short_factor}, {"long_factor", &config.long_factor}}) {
+    check<ConfigError>(std::ssize(*factors) == head_dim / 2, "rope_scaling.", key, ": has ", factors->size(),
+                       " numbers, `longrope` needs one for each of ", head_dim / 2,
+                       " feature pairs (head_dim / 2)");
+    for (const double factor : *factors)
+      check<ConfigError>(factor > 0.0 && std::isfinite(factor), "rope_scaling.", key, ": has the value ",
+                         factor, ", expected numbers > 0");
+  }
+}
+
 // For each position [B, T] the tokens of its document: positions rise within one, and the next begins where
 // they do not.
 at::Tensor own_lengths(const at::Tensor& positions) {
@@ -84,7 +97,7 @@ RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int
   const std::string& type = config.rope_type;
   check<ConfigError>(head_dim > 0 && head_dim % 2 == 0, "head_dim = ", head_dim,
                      ": the rotary embedding needs an even size");
-  const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3"};
+  const std::vector<std::string> types{"default", "linear", "dynamic", "yarn", "llama3", "longrope"};
   check<ConfigError>(std::find(types.begin(), types.end(), type) != types.end(),
                      "rope_scaling.rope_type = \"", type, "\": expected one of ", join(types),
                      did_you_mean(type, types));
@@ -97,6 +110,10 @@ RotaryEmbedding::RotaryEmbedding(const RopeConfig& config, int64_t head_dim, int
                      "` needs a positive length");
   check<ConfigError>((type != "dynamic" && type != "yarn") || head_dim > 2, "head_dim = ", head_dim,
                      ": rope_type `", type, "` needs more than 2");
+  if (type == "longrope") expect_factors(config, head_dim);
+  check<ConfigError>(type != "longrope" || original_length_ > 1,
+                     "rope_scaling.original_max_position_embeddings = ", original_length_,
+                     ": `longrope` needs more than one, by whose logarithm its factor is divided");
   check<ConfigError>(
       type != "llama3" || (config.low_freq_factor > 0 && config.high_freq_factor > config.low_freq_factor),
       "rope_scaling.high_freq_factor = ", config.high_freq_factor,
@@ -121,22 +138,37 @@ std::vector<double> RotaryEmbedding::inverse_frequencies(int64_t length) const {
     for (double& frequency : inverse) frequency /= config_.factor;
   if (config_.rope_type == "yarn") return yarn(inverse, config_, head_dim_, original_length_);
   if (config_.rope_type == "llama3") return llama3(std::move(inverse), config_, original_length_);
+  if (config_.rope_type == "longrope") {
+    const auto& factors = length > original_length_ ? config_.long_factor : config_.short_factor;
+    for (size_t i = 0; i < inverse.size(); ++i) inverse[i] /= factors[i];
+  }
   return inverse;
 }
 
+int64_t RotaryEmbedding::length_with_these_angles(int64_t length) const {
+  if (config_.rope_type == "dynamic") return std::max(length, original_length_);
+  if (config_.rope_type == "longrope") return original_length_ + (length > original_length_ ? 1 : 0);
+  return 0;
+}
+
 double RotaryEmbedding::attention_factor() const {
-  if (config_.rope_type != "yarn") return 1.0;
+  const bool longrope = config_.rope_type == "longrope";
+  if (config_.rope_type != "yarn" && !longrope) return 1.0;
   if (config_.attention_factor > 0.0) return config_.attention_factor;
-  return config_.factor <= 1.0 ? 1.0 : 0.1 * std::log(config_.factor) + 1.0;
+  if (config_.factor <= 1.0) return 1.0;
+  return longrope
+             ? std::sqrt(1.0 + std::log(config_.factor) / std::log(static_cast<double>(original_length_)))
+             : 0.1 * std::log(config_.factor) + 1.0;
 }
 
 void RotaryEmbedding::expect_steady_angles(int64_t seen, int64_t tokens) const {
-  check<ConfigError>(
-      config_.rope_type != "dynamic" || seen == 0 || seen + tokens <= original_length_,
-      "rope_scaling.rope_type = \"dynamic\": decoding goes on to token ", seen + tokens,
-      ", expected at most original_max_position_embeddings = ", original_length_,
-      ": beyond it each token changes the angles of all keys before it, which are cached; linear, yarn and "
-      "llama3 can");
+  const bool steady = seen == 0 || length_with_these_angles(seen) == length_with_these_angles(seen + tokens);
+  check<ConfigError>(steady, "rope_scaling.rope_type = \"", config_.rope_type,
+                     "\": decoding goes on to token ", seen + tokens,
+                     ", expected at most original_max_position_embeddings = ", original_length_,
+                     config_.rope_type == "dynamic" ? ": beyond it each token changes"
+                                                    : ": a sequence that becomes longer changes",
+                     " the angles of all keys before it, which are cached; linear, yarn and llama3 can");
 }
 
 void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t length, at::Device device) {
@@ -150,8 +182,7 @@ void RotaryEmbedding::build_table(int64_t rows, at::ScalarType dtype, int64_t le
 
 namespace {
 
-// cos and sin of `dynamic` for documents of different lengths: without a table, as each length has angles of
-// its own.
+// cos and sin for documents whose lengths have angles of their own: without a table.
 Rotation turn_by_length(const RotaryEmbedding& rope, const at::Tensor& positions, const at::Tensor& lengths,
                         at::ScalarType dtype, at::Device device) {
   settle_vector_math();
@@ -162,7 +193,8 @@ Rotation turn_by_length(const RotaryEmbedding& rope, const at::Tensor& positions
   const at::Tensor own = at::stack(frequencies).index_select(0, index.flatten());
   const at::Tensor angles =
       positions.to(at::kDouble).unsqueeze(-1) * own.view({positions.size(0), positions.size(1), -1});
-  return {angles.cos().to(device, dtype), angles.sin().to(device, dtype)};
+  const double factor = rope.attention_factor();
+  return {(angles.cos() * factor).to(device, dtype), (angles.sin() * factor).to(device, dtype)};
 }
 
 }  // namespace
@@ -177,8 +209,9 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, 
   if (last_.rotation.cos.defined() && last_.rotation.cos.scalar_type() == wanted && last_.length == length &&
       last_.rotation.cos.device() == where && last_.positions.equal(host))
     return last_.rotation;
-  if (config_.rope_type == "dynamic" && length == 0 && host.numel() > 0) {
-    const at::Tensor lengths = own_lengths(host).clamp_min(original_length_);
+  if (depends_on_length() && length == 0 && host.numel() > 0) {
+    at::Tensor lengths = own_lengths(host).clamp_min(original_length_);
+    if (config_.rope_type == "longrope") lengths = lengths.clamp_max(original_length_ + 1);
     if (!lengths.eq(lengths.max()).all().item<bool>()) {
       last_ = {host.clone(), turn_by_length(*this, host, lengths, wanted, where), length};
       return last_.rotation;
@@ -187,8 +220,7 @@ Rotation RotaryEmbedding::at(const at::Tensor& positions, at::ScalarType dtype, 
   const at::Tensor flat = host.reshape({-1});
   const int64_t rows = flat.numel() == 0 ? 1 : flat.max().item<int64_t>() + 1;
   const int64_t tokens = length == 0 ? rows : length;
-  // Below the original length `dynamic` does nothing, whatever the length.
-  const int64_t key = config_.rope_type == "dynamic" ? std::max(tokens, original_length_) : 0;
+  const int64_t key = length_with_these_angles(tokens);
   if (!cos_.defined() || cos_.size(0) < rows || cos_.scalar_type() != wanted || table_length_ != key ||
       cos_.device() != where) {
     int64_t grown = 256;  // powers of two: decoding token by token rebuilds log(T) times

@@ -21,6 +21,7 @@ SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidd
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.25, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
 MODELS = {
     "llama": ("Llama", {}),
     "llama_tied": ("Llama", {"tie_word_embeddings": True}),
@@ -36,6 +37,9 @@ MODELS = {
     "linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e4}}),
     "dynamic": ("Llama", {"max_position_embeddings": 32, "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}),
     "yarn": ("Llama", {"rope_parameters": {**YARN, "rope_theta": 1e4}}),
+    "longrope": ("Llama", {"rope_parameters": {**LONGROPE, "original_max_position_embeddings": 32}}),
+    "longrope_short": ("Llama", {"max_position_embeddings": 512, "rope_parameters": {
+        **LONGROPE, "original_max_position_embeddings": 128, "attention_factor": 1.25}}),
     "llama3": ("Llama", {"rope_parameters": {**LLAMA3, "rope_theta": 5e5}}),
 }
 

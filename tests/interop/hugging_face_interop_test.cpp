@@ -65,6 +65,46 @@ void minimax(RunConfig& config) {
                             {.layers = "1", .config = DenseConfig{}}};
 }
 
+RopeConfig longrope(int64_t original) {
+  return {.rope_type = "longrope",
+          .factor = 4.0,
+          .original_max_position_embeddings = original,
+          .short_factor = {1.0, 1.25, 1.5, 2.0},
+          .long_factor = {1.0, 2.0, 4.0, 8.0}};
+}
+
+std::vector<Case> scalings() {
+  return {
+      with("linear", "Llama", [](RunConfig& c) { c.model.rope = {.rope_type = "linear", .factor = 4.0}; }),
+      with("dynamic", "Llama",
+           [](RunConfig& c) {
+             c.model.rope = {.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 32};
+           }),
+      with("yarn", "Llama",
+           [](RunConfig& c) {
+             c.model.rope = {.rope_type = "yarn", .factor = 4.0, .original_max_position_embeddings = 32};
+           }),
+      with("yarn_of_its_own", "Llama",
+           [](RunConfig& c) {
+             c.model.rope = {.rope_type = "yarn",
+                             .factor = 3.5,
+                             .beta_fast = 8.0,
+                             .beta_slow = 2.0,
+                             .attention_factor = 1.25,
+                             .truncate = false};
+           }),
+      with("longrope", "Llama", [](RunConfig& c) { c.model.rope = longrope(32); }),
+      with("longrope_short", "Llama",
+           [](RunConfig& c) {
+             c.model.rope = longrope(128);
+             c.model.rope.attention_factor = 1.25;
+           }),
+      with("llama3", "Llama", [](RunConfig& c) {
+        c.model.rope = {
+            .theta = 500000.0, .rope_type = "llama3", .factor = 8.0, .original_max_position_embeddings = 32};
+      })};
+}
+
 std::vector<Case> families() {
   return {
       with("llama", "Llama", [](RunConfig&) {}),
@@ -94,31 +134,6 @@ std::vector<Case> families() {
              c.model.qk_norm = c.model.attention_bias = c.model.attention_output_bias = true;
              c.model.attention = {{.layers = "1", .config = DenseConfig{}},
                                   {.layers = "0", .config = SlidingConfig{.window = 16}}};
-           }),
-      with("linear", "Llama", [](RunConfig& c) { c.model.rope = {.rope_type = "linear", .factor = 4.0}; }),
-      with("dynamic", "Llama",
-           [](RunConfig& c) {
-             c.model.rope = {.rope_type = "dynamic", .factor = 4.0, .original_max_position_embeddings = 32};
-           }),
-      with("yarn", "Llama",
-           [](RunConfig& c) {
-             c.model.rope = {.rope_type = "yarn", .factor = 4.0, .original_max_position_embeddings = 32};
-           }),
-      with("yarn_of_its_own", "Llama",
-           [](RunConfig& c) {
-             c.model.rope = {.rope_type = "yarn",
-                             .factor = 3.5,
-                             .beta_fast = 8.0,
-                             .beta_slow = 2.0,
-                             .attention_factor = 1.25,
-                             .truncate = false};
-           }),
-      with("llama3", "Llama",
-           [](RunConfig& c) {
-             c.model.rope = {.theta = 500000.0,
-                             .rope_type = "llama3",
-                             .factor = 8.0,
-                             .original_max_position_embeddings = 32};
            }),
       with("minimax", "MiniMax", minimax),
       with("minimax_wide_heads", "MiniMax",
@@ -292,6 +307,8 @@ void expect_computed_alike(const std::vector<Case>& cases) {
 }
 
 TEST_F(HuggingFaceInterop, TransformersComputesWhatWeDo) { expect_computed_alike(families()); }
+
+TEST_F(HuggingFaceInterop, TransformersTurnsAsWeDo) { expect_computed_alike(scalings()); }
 
 TEST_F(HuggingFaceInterop, OurPythonComputesWhatWeDo) { expect_computed_alike(models_with_code()); }
 

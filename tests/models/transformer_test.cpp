@@ -300,6 +300,31 @@ TEST(Generate, GreedyFollowsTheParallelLogits) {
   }
 }
 
+// Behind a prompt that is longer than the original length, however it is cut, and up to that length.
+TEST(Generate, UnderLongropeStaysOnOneSideOfTheOriginalLength) {
+  ModelConfig config = hybrid();
+  config.rope = {.rope_type = "longrope",
+                 .factor = 4.0,
+                 .original_max_position_embeddings = 9,
+                 .short_factor = {1.0, 1.5, 2.0, 3.0},
+                 .long_factor = {1.0, 4.0, 6.0, 9.0}};
+  Transformer model(resolved(config), 3);
+  const at::NoGradGuard no_grad;
+  for (const std::vector<int64_t>& prompt :
+       {std::vector<int64_t>{7, 3, 21}, std::vector<int64_t>{7, 3, 21, 4, 9, 1, 30, 2, 5, 11, 8}}) {
+    std::vector<int64_t> all = prompt;
+    for (const int64_t token :
+         generate(model, prompt, {.max_new_tokens = 7, .temperature = 0.0, .prefill_chunk = 4})) {
+      const at::Tensor logits =
+          model.logits(at::tensor(all, at::kLong).unsqueeze(0), whole_rows(1, std::ssize(all)));
+      EXPECT_EQ(token, logits[0][-1].argmax().item<int64_t>()) << all.size();
+      all.push_back(token);
+    }
+    EXPECT_EQ(all.size(), prompt.size() + 7);
+  }
+  EXPECT_THROW(generate(model, {7, 3, 21}, {.max_new_tokens = 8}), ConfigError);
+}
+
 // The room for more tokens than the original length changes nothing; what would need other angles is refused
 // beforehand.
 TEST(Generate, UnderDynamicRopeGoesAsFarAsTheOriginalLength) {
@@ -335,7 +360,8 @@ TEST(Generate, UnderDynamicRopeGoesAsFarAsTheOriginalLength) {
       "rope_scaling.rope_type = \"dynamic\": decoding goes on to token 12, expected at most "
       "original_max_position_embeddings = 9: beyond it each token changes the angles of all keys before it, "
       "which are cached; linear, yarn and llama3 can");
-  EXPECT_NE(message({.max_new_tokens = 1, .prefill_chunk = 4}), "");
+  EXPECT_EQ(generate(model, all, {.max_new_tokens = 1, .temperature = 0.0, .prefill_chunk = 4}).at(0),
+            likeliest(all));
   config.attention = {{.layers = "all", .config = DenseConfig{.rope = false}}};
   Transformer unturned(resolved(config), 3);
   EXPECT_EQ(generate(unturned, all, {.max_new_tokens = 5}).size(), 5u);

@@ -98,7 +98,8 @@ class Model {
   at::Tensor greedy() const {
     const at::NoGradGuard no_grad;
     const int64_t wanted = file_.tensor("out.greedy_ids").size(-1);
-    if (model_.config().rope.rope_type == "dynamic") return greedy_anew(wanted);
+    const std::string& rope_type = model_.config().rope.rope_type;
+    if (rope_type == "dynamic" || rope_type == "longrope") return greedy_anew(wanted);
     ModelDecodeState state = model_.start_decoding(ids_.size(0), ids_.size(1) + wanted);
     std::vector<at::Tensor> chosen;
     at::Tensor logits = model_.decode(ids_, state);

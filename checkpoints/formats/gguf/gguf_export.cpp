@@ -173,7 +173,8 @@ std::string gguf_architecture(const ModelConfig& config) {
   refuse(config.norm != "rmsnorm", "norm = \"", config.norm, "\"");
   refuse(config.embedding_scale != 1.0, "embedding_scale = ", config.embedding_scale);
   refuse(config.residual.form != "prenorm", "residual = \"", config.residual.form, "\"");
-  refuse(config.rope.rope_type == "dynamic", "rope_scaling.rope_type = \"dynamic\"");
+  for (const char* type : {"dynamic", "longrope"})
+    refuse(config.rope.rope_type == type, text("rope_scaling.rope_type = \"", type, "\""));
   refuse(config.rope.rope_type == "yarn" && !config.rope.truncate, "rope_scaling.truncate = false");
   for (const AttentionEntry& entry : config.attention) {
     const auto* dense = std::get_if<DenseConfig>(&entry.config);

@@ -231,6 +231,13 @@ TEST(GgufExport, WhatGgufHasNoWordsForIsNamed) {
   EXPECT_THAT(with([](C& c) { c.embedding_scale = 2; }), HasSubstr("model.embedding_scale = 2"));
   EXPECT_THAT(with([](C& c) { c.residual.form = "minimax"; }), HasSubstr("model.residual"));
   EXPECT_THAT(with([](C& c) { c.rope = {.rope_type = "dynamic", .factor = 2}; }), HasSubstr("dynamic"));
+  EXPECT_THAT(with([](C& c) {
+                c.rope = {.rope_type = "longrope",
+                          .original_max_position_embeddings = 32,
+                          .short_factor = {1, 1, 1, 1},
+                          .long_factor = {1, 1, 1, 1}};
+              }),
+              HasSubstr("longrope"));
   EXPECT_THAT(with([](C& c) { c.qk_norm = c.attention_bias = true; }), HasSubstr("model.qk_norm"));
   EXPECT_THAT(with([](C& c) { c.attention = {{.config = SlidingConfig{}}}; }), HasSubstr("\"sliding\""));
   EXPECT_THAT(with([](C& c) { c.attention = {{.config = DenseConfig{.rope = false}}}; }), HasSubstr("rope"));

@@ -80,6 +80,16 @@ TEST_F(HuggingFace, ScalingsOfEveryEra) {
   const RopeConfig yarn = rope(R"("rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": false,
       "mscale": 1.2, "mscale_all_dim": 0.7, "original_max_position_embeddings": 32})");
   EXPECT_FALSE(yarn.truncate);
+  const RopeConfig longrope = rope(R"("max_position_embeddings": 128, "rope_scaling": {"type": "longrope",
+      "original_max_position_embeddings": 32, "short_factor": [1, 1.5], "long_factor": [2, 4.5]})");
+  EXPECT_EQ(longrope.factor, 4.0);
+  EXPECT_EQ(longrope.short_factor, (std::vector<double>{1.0, 1.5}));
+  EXPECT_EQ(longrope.long_factor, (std::vector<double>{2.0, 4.5}));
+  EXPECT_THROW(rope(R"("rope_scaling": {"type": "longrope", "original_max_position_embeddings": 32,
+      "short_factor": [1, -1], "long_factor": [2, 4]})"),
+               ConfigError);
+  EXPECT_THROW(rope(R"("rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [2]})"),
+               ConfigError);
   EXPECT_NEAR(yarn.attention_factor, (0.12 * std::log(4.0) + 1) / (0.07 * std::log(4.0) + 1), 1e-12);
 }
 
@@ -197,8 +207,7 @@ TEST_F(HuggingFace, ErrorsNameFileAndKey) {
       {R"({"model_type": "qwen3", "num_hidden_layers": 1, "layer_types": ["sliding_attention"]})",
        "`use_sliding_window`"},
       {R"({"model_type": "minimax", "num_local_experts": 8})", "`num_local_experts`: found 8, expected 1"},
-      {R"({"model_type": "llama", "rope_scaling": {"type": "longrope"}})",
-       "`rope_scaling.type`: found \"longrope\""},
+      {R"({"model_type": "llama", "rope_scaling": {"type": "su"}})", "`rope_scaling.type`: found \"su\""},
       {R"({"model_type": "llama", "rope_scaling": 3})", "`rope_scaling`: found 3, expected a table"},
       {R"([1, 2])", "expected a JSON object"},
       {"{\"model_type\": \"l\x01\nlama\"", "is not JSON"},

@@ -150,6 +150,41 @@ TEST(Rope, DynamicDecodesAsFarAsAnglesStay) {
   EXPECT_NO_THROW(RotaryEmbedding({}, 8, 64).expect_steady_angles(100, 3));
 }
 
+RopeConfig longrope() {
+  return {.rope_type = "longrope",
+          .factor = 4.0,
+          .original_max_position_embeddings = 8,
+          .short_factor = {1.0, 1.25, 2.0, 4.0},
+          .long_factor = {1.0, 2.0, 8.0, 10.0}};
+}
+
+TEST(Rope, LongropeHasFactorsOfShortAndOfLongSequences) {
+  expect_frequencies(longrope(), 8, 64, 8, {1, 0.08, 0.005, 0.00025});
+  expect_frequencies(longrope(), 8, 64, 9, {1, 0.05, 0.00125, 0.0001});
+  RopeConfig config = longrope();
+  RotaryEmbedding rope(config, 8, 64);
+  EXPECT_NEAR(rope.attention_factor(), std::sqrt(1.0 + std::log(4.0) / std::log(8.0)), 1e-15);
+  config.attention_factor = 1.25;
+  EXPECT_EQ(RotaryEmbedding(config, 8, 64).attention_factor(), 1.25);
+  config.attention_factor = 0.0;
+  config.factor = 1.0;
+  EXPECT_EQ(RotaryEmbedding(config, 8, 64).attention_factor(), 1.0);
+  // Documents of one row have the angles, and the factor, of their own lengths.
+  const Rotation packed = rope.at(at::cat({row(0, 9), row(0, 8)}, 1), at::kDouble);
+  EXPECT_LE(relative_error(packed.cos.narrow(1, 0, 9), rope.at(row(0, 9), at::kDouble).cos), 1e-15);
+  EXPECT_LE(relative_error(packed.cos.narrow(1, 9, 8), rope.at(row(0, 8), at::kDouble).cos), 1e-15);
+  EXPECT_FALSE(rope.at(row(0, 8), at::kDouble, 9).cos.equal(rope.at(row(0, 8), at::kDouble, 8).cos));
+}
+
+TEST(Rope, LongropeDecodesOnEitherSideOfTheOriginalLength) {
+  RotaryEmbedding rope(longrope(), 8, 64);
+  EXPECT_NO_THROW(rope.expect_steady_angles(0, 30));
+  EXPECT_NO_THROW(rope.expect_steady_angles(7, 1));
+  EXPECT_NO_THROW(rope.expect_steady_angles(9, 20));
+  EXPECT_THROW(rope.expect_steady_angles(8, 1), ConfigError);
+  EXPECT_THROW(rope.expect_steady_angles(1, 20), ConfigError);
+}
+
 std::string error_of(const RopeConfig& config, int64_t head_dim) {
   try {
     RotaryEmbedding(config, head_dim, 64);
@@ -165,6 +200,12 @@ TEST(Rope, ErrorsNameTheKey) {
   EXPECT_NE(error_of({.rope_type = "linear", .factor = 0.5}, 8).find("rope_scaling.factor"),
             std::string::npos);
   EXPECT_NE(error_of({.rope_type = "dynamic", .factor = 2.0}, 2).find("head_dim"), std::string::npos);
+  EXPECT_NE(error_of({.rope_type = "longrope", .factor = 4.0, .short_factor = {1.0}, .long_factor = {1.0}}, 4)
+                .find("rope_scaling.short_factor: has 1 numbers, `longrope` needs one for each of 2"),
+            std::string::npos);
+  EXPECT_NE(error_of({.rope_type = "longrope", .factor = 4.0, .short_factor = {1.0}, .long_factor = {0.0}}, 2)
+                .find("rope_scaling.long_factor: has the value 0"),
+            std::string::npos);
   EXPECT_NE(
       error_of({.rope_type = "llama3", .factor = 2.0, .low_freq_factor = 4.0}, 8).find("high_freq_factor"),
       std::string::npos);
