@@ -154,6 +154,8 @@ class SoftmaxAttention(nn.Module):
         self.q_norm = Norm("rmsnorm", self.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = Norm("rmsnorm", self.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.rotary = Rotary(config, self.head_dim) if options.get("rope", True) else None
+        # Outputs of the heads times sigmoid of a projection of x.
+        self.o_gate = nn.Linear(config.hidden_size, inner, bias=False) if options.get("output_gate") else None
 
     def visible(self, queries, keys):
         """Positions [T, 1] and [1, S] -> bool [T, S], or [H, T, S] where heads differ."""
@@ -196,7 +198,8 @@ class SoftmaxAttention(nn.Module):
         return self.attend(q, k, v, self.visible(queries, keys))
 
     def forward(self, x, first, state):
-        return self.merge(self.attended(x, first, state))
+        o = self.attended(x, first, state)
+        return self.merge(o if self.o_gate is None else o * torch.sigmoid(self.o_gate(x)).view(o.shape))
 
 
 class LinearAttention(nn.Module):

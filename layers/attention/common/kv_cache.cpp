@@ -7,7 +7,7 @@
 namespace longreach {
 namespace {
 
-constexpr int64_t kFirstCapacity = 256;
+constexpr int64_t kFirstCapacity = 256, kFirstRows = 16;
 
 }  // namespace
 
@@ -17,6 +17,14 @@ at::Tensor enlarged_cache(const at::Tensor& cache, const at::Tensor& like, int64
   at::Tensor grown = at::empty(shape, like.options());
   if (used > 0) grown.narrow(1, 0, used).copy_(cache.narrow(1, 0, used));
   return grown;
+}
+
+void GrowingRows::append(const at::Tensor& x) {
+  const int64_t needed = used + x.size(1), capacity = rows.defined() ? rows.size(1) : 0;
+  if (needed > capacity || !rows.defined())
+    rows = enlarged_cache(rows, x, used, std::max({needed, 2 * capacity, kFirstRows}));
+  rows.narrow(1, used, x.size(1)).copy_(x);
+  used = needed;
 }
 
 int64_t KvCache::bytes() const {

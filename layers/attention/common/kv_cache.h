@@ -21,6 +21,16 @@ struct KvCache : DecodeState {
   int64_t batch, limit, used = 0;
 };
 
+// Rows that come a few at a time, [B, n, ...] behind what is there, with room that doubles.
+struct GrowingRows {
+  int64_t bytes() const { return rows.defined() ? static_cast<int64_t>(rows.nbytes()) : 0; }
+  void append(const at::Tensor& x);
+  at::Tensor filled() const { return rows.narrow(1, 0, used); }
+
+  at::Tensor rows;  // [B, capacity, ...], the first `used` filled; undefined before the first append
+  int64_t used = 0;
+};
+
 // `cache` [B, capacity, ...] with room for `capacity` rows like those of `like`, the first `used` kept.
 at::Tensor enlarged_cache(const at::Tensor& cache, const at::Tensor& like, int64_t used, int64_t capacity);
 

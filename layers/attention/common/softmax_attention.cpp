@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/sigmoid.h>
 
 #include <cmath>
 
@@ -13,7 +14,8 @@
 
 namespace longreach {
 
-SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope) : site_(site), rope_(rope) {
+SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope, bool output_gate)
+    : site_(site), rope_(rope) {
   check<ConfigError>(site.num_heads > 0 && site.num_kv_heads > 0 && site.num_heads % site.num_kv_heads == 0,
                      "num_key_value_heads = ", site.num_kv_heads,
                      ": must divide num_attention_heads = ", site.num_heads);
@@ -29,9 +31,11 @@ SoftmaxAttention::SoftmaxAttention(const LayerSite& site, bool rope) : site_(sit
   k_proj_ = make("k_proj", site.hidden_size, kv_inner, site.initializer_range, site.attention_bias);
   v_proj_ = make("v_proj", site.hidden_size, kv_inner, site.initializer_range, site.attention_bias);
   o_proj_ = make("o_proj", inner, site.hidden_size, site.residual_std(), site.attention_output_bias);
-  if (!site.qk_norm) return;
-  q_norm_ = register_module("q_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
-  k_norm_ = register_module("k_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
+  if (site.qk_norm) {
+    q_norm_ = register_module("q_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
+    k_norm_ = register_module("k_norm", std::make_shared<Norm>("rmsnorm", site.head_dim, site.norm_eps));
+  }
+  if (output_gate) output_gate_ = make("o_gate", site.hidden_size, inner, site.initializer_range, false);
 }
 
 Heads SoftmaxAttention::split_heads(const at::Tensor& x) const {
@@ -88,6 +92,10 @@ at::Tensor SoftmaxAttention::merge(const at::Tensor& o) const {
   return o_proj_->forward(o.reshape({o.size(0), o.size(1), site_.num_heads * site_.head_dim}));
 }
 
+at::Tensor SoftmaxAttention::finish(const at::Tensor& x, const at::Tensor& o) const {
+  return merge(output_gate_ ? o * at::sigmoid(output_gate_->forward(x)).view(o.sizes()) : o);
+}
+
 at::Tensor SoftmaxAttention::next_positions(const at::Tensor& x, int64_t seen) const {
   if (rope_) rotary_->expect_steady_angles(seen, x.size(1));
   return at::arange(seen, seen + x.size(1), at::kLong).unsqueeze(0).expand({x.size(0), -1});
@@ -95,7 +103,8 @@ at::Tensor SoftmaxAttention::next_positions(const at::Tensor& x, int64_t seen) c
 
 double SoftmaxAttention::flops(double keys) const {
   const double scores_and_values = 4.0 * static_cast<double>(site_.num_heads * site_.head_dim) * keys;
-  return q_proj_->flops() + k_proj_->flops() + v_proj_->flops() + o_proj_->flops() + scores_and_values;
+  const double gate = output_gate_ ? output_gate_->flops() : 0.0;
+  return q_proj_->flops() + k_proj_->flops() + v_proj_->flops() + o_proj_->flops() + gate + scores_and_values;
 }
 
 at::Tensor attend(const Heads& heads, const IntervalMask& mask, Implementation implementation) {

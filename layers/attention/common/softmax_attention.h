@@ -1,5 +1,5 @@
 // What the softmax mechanisms share: q, k, v, o projections under Hugging Face's names, optional QK-norm,
-// rotary embedding, grouped heads.
+// rotary embedding, grouped heads, a gate of the outputs.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -21,8 +21,9 @@ struct Heads {
 
 class SoftmaxAttention : public Attention {
  public:
-  // rope: rotate q and k. Throws ConfigError when the sizes of the site do not fit each other.
-  SoftmaxAttention(const LayerSite& site, bool rope);
+  // rope: rotate q and k. output_gate: o_gate, for `finish`. Throws ConfigError when the sizes of the site do
+  // not fit each other.
+  SoftmaxAttention(const LayerSite& site, bool rope, bool output_gate = false);
 
  protected:
   // length: tokens of the whole sequence when it is known beforehand (decoding), else 0.
@@ -41,6 +42,8 @@ class SoftmaxAttention : public Attention {
   Heads rotated(const Heads& heads, const at::Tensor& positions, int64_t length = 0) const;
   Heads rotated(const Heads& heads, const Batch& batch) const;
   at::Tensor merge(const at::Tensor& o) const;  // [B, T, H, D] -> [B, T, C]
+  // The same of o times sigmoid of x's projection, where the mechanism has the gate (arXiv 2505.06708).
+  at::Tensor finish(const at::Tensor& x, const at::Tensor& o) const;
   // Decoding: positions [B, n] of the tokens x [B, n, C] that follow `seen` ones. Throws ConfigError when the
   // rotary embedding cannot turn them beside the keys that are there.
   at::Tensor next_positions(const at::Tensor& x, int64_t seen) const;
@@ -53,6 +56,7 @@ class SoftmaxAttention : public Attention {
   bool rope_;
   std::shared_ptr<RotaryEmbedding> rotary_;
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+  std::shared_ptr<Linear> output_gate_;  // null: none
   std::shared_ptr<Norm> q_norm_, k_norm_;
 };
 

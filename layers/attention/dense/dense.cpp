@@ -1,26 +1,14 @@
 // Dense attention: projections, rotary embedding, one call of the fused operator or of cuDNN's.
 #include "layers/attention/dense/dense.h"
 
-#include <ATen/ops/sigmoid.h>
-
 #include "layers/attention/dense/module.h"
-#include "layers/basic/initialization.h"
 #include "layers/ops/cudnn_attention/cudnn_attention.h"
 
 namespace longreach {
 namespace dense {
 
 DenseAttention::DenseAttention(const DenseConfig& config, const LayerSite& site)
-    : SoftmaxAttention(site, config.rope), backend_(config.backend) {
-  if (!config.output_gate) return;
-  output_gate_ = register_module(
-      "o_gate", std::make_shared<Linear>(site.hidden_size, site.num_heads * site.head_dim,
-                                         site.initializer_range, derive_seed(site.seed, "o_gate")));
-}
-
-at::Tensor DenseAttention::finish(const at::Tensor& x, const at::Tensor& o) const {
-  return merge(output_gate_ ? o * at::sigmoid(output_gate_->forward(x)).view(o.sizes()) : o);
-}
+    : SoftmaxAttention(site, config.rope, config.output_gate), backend_(config.backend) {}
 
 AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch) {
   const Heads heads = project(x, batch);
@@ -34,8 +22,7 @@ AttentionOutput DenseAttention::forward(const at::Tensor& x, const Batch& batch)
 }
 
 double DenseAttention::flops_per_token(int64_t seq_len) const {
-  const double gate = output_gate_ ? output_gate_->flops() : 0.0;
-  return flops(static_cast<double>(seq_len + 1) / 2.0) + gate;
+  return flops(static_cast<double>(seq_len + 1) / 2.0);
 }
 
 }  // namespace dense

@@ -23,12 +23,9 @@ class DenseAttention : public SoftmaxAttention, public TrafficPlanner {
                                  at::ScalarType dtype) const override;
 
  private:
-  // The rest of the layer: o [B, T, H, D] -> [B, T, C], by the gate of x where there is one.
-  at::Tensor finish(const at::Tensor& x, const at::Tensor& o) const;
   at::Tensor attend_context(const Heads& heads, const std::shared_ptr<const ContextGroup>& context) const;
 
   std::string backend_;
-  std::shared_ptr<Linear> output_gate_;  // null: none
 };
 
 }  // namespace longreach::dense

@@ -3,9 +3,6 @@
 // before rotation.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
-
-#include <algorithm>
 
 #include "core/error.h"
 #include "layers/attention/common/attend_decoding.h"
@@ -15,28 +12,15 @@
 namespace longreach::seer {
 namespace {
 
-constexpr int64_t kFirstBlocks = 16;
-
 struct SeerCache : KvCache {
   using KvCache::KvCache;
   int64_t bytes() const override {
-    const auto held = [](const at::Tensor& tensor) {
-      return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
-    };
-    return KvCache::bytes() + held(pooled) + held(waiting);
+    const int64_t held = waiting.defined() ? static_cast<int64_t>(waiting.nbytes()) : 0;
+    return KvCache::bytes() + blocks.bytes() + held;
   }
 
-  void append_blocks(const at::Tensor& keys_of_blocks) {
-    const int64_t needed = blocks + keys_of_blocks.size(1), capacity = pooled.size(1);
-    if (needed > capacity)
-      pooled = enlarged_cache(pooled, keys_of_blocks, blocks, std::max(needed, 2 * capacity));
-    pooled.narrow(1, blocks, keys_of_blocks.size(1)).copy_(keys_of_blocks);
-    blocks = needed;
-  }
-
-  at::Tensor pooled;   // [B, capacity, HK, gh], the first `blocks` filled
+  GrowingRows blocks;  // the gate's keys of complete ones, [B, blocks, HK, gh]
   at::Tensor waiting;  // [B, tokens of the incomplete block, HK, D], before the rotary embedding
-  int64_t blocks = 0;
 };
 
 }  // namespace
@@ -62,19 +46,16 @@ at::Tensor SeerAttention::decode(const at::Tensor& x, DecodeState& state) {
 
   const SeerPlaces places{.tokens = cache.used, .offset = cache.used - x.size(1), .length = length};
   at::Tensor fresh = cache.waiting.defined() ? at::cat({cache.waiting, plain.k}, 1) : plain.k;
-  if (!cache.pooled.defined())
-    cache.pooled = at::empty({x.size(0), kFirstBlocks, form_.kv_heads, form_.hidden}, fresh.options());
-  if (const int64_t complete = fresh.size(1) / form_.block_size; complete > 0) {
-    const int64_t tokens = complete * form_.block_size;
-    cache.append_blocks(seer_gate_keys(form_, gate_->weights(), fresh.narrow(1, 0, tokens),
-                                       gate_rotary_.get(), places, site_.implementation, cache.blocks));
-    fresh = fresh.narrow(1, tokens, fresh.size(1) - tokens);
-  }
+  const int64_t complete = fresh.size(1) / form_.block_size, tokens = complete * form_.block_size;
+  if (complete > 0 || !cache.blocks.rows.defined())
+    cache.blocks.append(seer_gate_keys(form_, gate_->weights(), fresh.narrow(1, 0, tokens),
+                                       gate_rotary_.get(), places, site_.implementation, cache.blocks.used));
+  fresh = fresh.narrow(1, tokens, fresh.size(1) - tokens);
   cache.waiting = fresh.clone();
   const at::Tensor q = seer_gate_queries(form_, gate_->weights(), plain.q, gate_rotary_.get(), positions,
                                          places, site_.implementation);
   const at::Tensor indices =
-      seer_choose(form_, rule_, q, cache.pooled.narrow(1, 0, cache.blocks), places, site_.implementation);
+      seer_choose(form_, rule_, q, cache.blocks.filled(), places, site_.implementation);
   return merge(seer_attend(form_, heads.q, heads.k, heads.v, indices, places, false, site_.implementation).o);
 }
 
