@@ -297,7 +297,7 @@ void read_family(const std::string& file, const Reader& root, ModelConfig& confi
   read_rope(file, root, config.max_position_embeddings, config.rope);
   read_windows(root, type, config);
   if (type == "minimax") read_minimax(root, config);
-  if (type == kSalaType) read_sala(root, config);
+  if (type == kSalaType) read_sala(file, root, config);
   if (type == kFlaNsaType) read_fla_nsa(root, config);
 }
 

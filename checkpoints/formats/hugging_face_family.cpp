@@ -219,7 +219,7 @@ const std::vector<HuggingFaceFamily>& hugging_face_families() {
       {"qwen2", "Qwen2ForCausalLM", {"dense", "sliding"}},
       {"qwen3", "Qwen3ForCausalLM", {"dense", "sliding"}},
       {"minimax", "MiniMaxForCausalLM", {"dense", "lightning"}},
-      {kSalaType, "MiniCPMSALAForCausalLM", {"dense", "lightning"}},
+      {kSalaType, "MiniCPMSALAForCausalLM", {"dense", "lightning", "infllm"}},
       {kFlaNsaType, "NSAForCausalLM", {"nsa"}},
   };
   return families;

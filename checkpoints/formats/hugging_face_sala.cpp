@@ -13,7 +13,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kDense = "minicpm4";
+constexpr const char* kSoftmax = "minicpm4";
 constexpr const char* kLightning = "lightning-attn";
 
 template <class... What>
@@ -24,16 +24,25 @@ void expect_known(bool known, const What&... what) {
 // What the layers of each kind have in common; nothing where there is no such layer.
 struct Kinds {
   std::vector<bool> lightning;  // each layer
-  std::optional<DenseConfig> dense;
+  std::optional<AttentionConfig> softmax;
   std::optional<LightningConfig> linear;
 };
 
 const char* word(bool value) { return value ? "true" : "false"; }
 
-void expect_dense(const DenseConfig& own, const DenseConfig& first, const std::string& where) {
+void expect_dense(const DenseConfig& own, const AttentionConfig& first, const std::string& where) {
   expect_known(!own.rope, where, "rope = true");
-  expect_known(own.output_gate == first.output_gate, where, "output_gate = ", word(own.output_gate),
+  const auto* other = std::get_if<DenseConfig>(&first);
+  expect_known(other, where, "kind = \"dense\" beside an earlier layer's \"infllm\"");
+  expect_known(own.output_gate == other->output_gate, where, "output_gate = ", word(own.output_gate),
                " unlike an earlier layer's");
+}
+
+void expect_sparse(const InfllmConfig& own, const AttentionConfig& first, const std::string& where) {
+  expect_known(!own.rope, where, "rope = true");
+  const auto* other = std::get_if<InfllmConfig>(&first);
+  expect_known(other, where, "kind = \"infllm\" beside an earlier layer's \"dense\"");
+  expect_known(own == *other, where, "options of \"infllm\" unlike an earlier layer's");
 }
 
 void expect_linear(const LightningConfig& own, const LightningConfig& first, const std::string& where) {
@@ -49,14 +58,15 @@ Kinds kinds_of(const ModelConfig& config) {
   for (const AttentionConfig& layer : attention_per_layer(config.attention, config.num_hidden_layers)) {
     const std::string where = text("model.attention: layer ", kinds.lightning.size(), ": ");
     const auto* dense = std::get_if<DenseConfig>(&layer);
+    const auto* sparse = std::get_if<InfllmConfig>(&layer);
     const auto* linear = std::get_if<LightningConfig>(&layer);
-    expect_known(dense || linear, where, "kind = \"", kind_of(layer), "\"");
-    if (dense) {
-      if (!kinds.dense) kinds.dense = *dense;
-      expect_dense(*dense, *kinds.dense, where);
-    } else {
+    expect_known(dense || sparse || linear, where, "kind = \"", kind_of(layer), "\"");
+    if (linear) {
       if (!kinds.linear) kinds.linear = *linear;
       expect_linear(*linear, *kinds.linear, where);
+    } else {
+      if (!kinds.softmax) kinds.softmax = layer;
+      dense ? expect_dense(*dense, *kinds.softmax, where) : expect_sparse(*sparse, *kinds.softmax, where);
     }
     kinds.lightning.push_back(linear != nullptr);
   }
@@ -83,12 +93,54 @@ std::vector<bool> mixers(const HuggingFaceReader& root, int64_t layers) {
     root.fail("mixer_types", text("expected ", layers, " of them (num_hidden_layers)"));
   std::vector<bool> result;
   for (const std::string& type : types) {
-    if (type != kDense && lightning.count(type) == 0)
+    if (type != kSoftmax && lightning.count(type) == 0)
       root.fail("mixer_types",
-                text("whose `", type.substr(0, 100), "` is none of ", kDense, ", ", kLightning));
-    result.push_back(type != kDense);
+                text("whose `", type.substr(0, 100), "` is none of ", kSoftmax, ", ", kLightning));
+    result.push_back(type != kSoftmax);
   }
   return result;
+}
+
+bool has_output_gate(const std::optional<AttentionConfig>& softmax) {
+  if (!softmax) return false;
+  const auto* sparse = std::get_if<InfllmConfig>(&*softmax);
+  return sparse ? sparse->output_gate : std::get<DenseConfig>(*softmax).output_gate;
+}
+
+// Of all layers with a softmax; null: they are dense.
+Json sparse_config(const std::optional<AttentionConfig>& softmax) {
+  const auto* sparse = softmax ? std::get_if<InfllmConfig>(&*softmax) : nullptr;
+  if (!sparse) return {};
+  return {{"kernel_size", sparse->kernel_size},
+          {"kernel_stride", sparse->kernel_stride},
+          {"init_blocks", sparse->first_blocks},
+          {"block_size", sparse->block_size},
+          {"window_size", sparse->window},
+          {"topk", sparse->num_blocks},
+          {"use_nope", false},
+          {"dense_len", sparse->dense_len}};
+}
+
+// use_nope: keys before rotation are scored; here none is rotated.
+InfllmConfig read_sparse(const std::string& file, const HuggingFaceReader& root) {
+  const nlohmann::json table = root.table("sparse_config");
+  const HuggingFaceReader keys(file, table, "sparse_config.");
+  InfllmConfig sparse;
+  sparse.rope = false;
+  sparse.dense_len = 8192;
+  const int64_t most = int64_t{1} << 30;
+  keys.read("kernel_size", sparse.kernel_size, 1, most);
+  keys.read("kernel_stride", sparse.kernel_stride, 1, most);
+  keys.read("init_blocks", sparse.first_blocks, 0, most);
+  keys.read("block_size", sparse.block_size, 16, 128);
+  keys.read("window_size", sparse.window, 0, most);
+  keys.read("topk", sparse.num_blocks, 1, most);
+  keys.read("dense_len", sparse.dense_len, 0, most);
+  keys.has("use_nope");
+  keys.expect_all_known({}, {});
+  if (const auto wrong = sparse.contradiction())
+    root.fail("sparse_config", text("sizes that fit each other: ", wrong->first, ": ", wrong->second));
+  return sparse;
 }
 
 // Factors of embedding, branches and logits (muP).
@@ -117,14 +169,14 @@ void expect_sala(const ModelConfig& config) {
   const Kinds kinds = kinds_of(config);
   check<ConfigError>(!kinds.lightning.front(),
                      "model.attention: layer 0: kind = \"lightning\": the first layer of "
-                     "MiniCPMSALAForCausalLM is dense");
+                     "MiniCPMSALAForCausalLM has a softmax");
 }
 
 void add_sala(const ModelConfig& config, Json& json) {
   const Kinds kinds = kinds_of(config);
   const LightningConfig linear = kinds.linear.value_or(LightningConfig{.form = "hypenet"});
   Json mixers = Json::array();
-  for (const bool lightning : kinds.lightning) mixers.push_back(lightning ? kLightning : kDense);
+  for (const bool lightning : kinds.lightning) mixers.push_back(lightning ? kLightning : kSoftmax);
   json["mixer_types"] = mixers;
   json["lightning_nh"] = config.num_attention_heads;
   json["lightning_nkv"] = config.num_attention_heads;
@@ -135,18 +187,14 @@ void add_sala(const ModelConfig& config, Json& json) {
   json["use_output_norm"] = true;
   json["use_output_gate"] = true;
   json["attn_use_rope"] = false;
-  json["attn_use_output_gate"] = kinds.dense && kinds.dense->output_gate;
-  json["sparse_config"] = Json();
+  json["attn_use_output_gate"] = has_output_gate(kinds.softmax);
+  json["sparse_config"] = sparse_config(kinds.softmax);
   json["scale_emb"] = config.embedding_scale;
   json["scale_depth"] = std::sqrt(static_cast<double>(config.num_hidden_layers));
   json["dim_model_base"] = config.hidden_size;
 }
 
-void read_sala(const HuggingFaceReader& root, ModelConfig& config) {
-  if (root.has("sparse_config"))
-    root.fail(
-        "sparse_config",
-        "expected null: its selection of blocks (InfLLM-v2) is not here, and the model is not run dense");
+void read_sala(const std::string& file, const HuggingFaceReader& root, ModelConfig& config) {
   read_scales(root, config);
   for (const char* key : {"qk_norm", "use_output_norm", "use_output_gate"}) root.expect(key, true);
   root.expect("attn_use_rope", false);
@@ -162,11 +210,15 @@ void read_sala(const HuggingFaceReader& root, ModelConfig& config) {
   root.read("lightning_scale", lightning.scale);
   if (lightning.scale != "1/sqrt(d)" && lightning.scale != "1/d" && lightning.scale != "none")
     root.fail("lightning_scale", "expected 1/sqrt(d), 1/d or none");
-  DenseConfig dense;
-  dense.rope = false;
-  dense.output_gate = true;
-  root.read("attn_use_output_gate", dense.output_gate);
-  set_layers(config, mixers(root, config.num_hidden_layers), lightning, dense);
+  bool gate = true;
+  root.read("attn_use_output_gate", gate);
+  AttentionConfig softmax = DenseConfig{.rope = false, .output_gate = gate};
+  if (root.has("sparse_config")) {
+    InfllmConfig sparse = read_sparse(file, root);
+    sparse.output_gate = gate;
+    softmax = sparse;
+  }
+  set_layers(config, mixers(root, config.num_hidden_layers), lightning, softmax);
 }
 
 }  // namespace longreach

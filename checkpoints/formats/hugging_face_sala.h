@@ -1,5 +1,5 @@
-// MiniCPM-SALA (arXiv 2602.11761): dense attention without positions beside lightning layers of HypeNet's
-// form.
+// MiniCPM-SALA (arXiv 2602.11761): attention without positions, dense or by chosen blocks (InfLLM-V2), beside
+// lightning layers of HypeNet's form.
 #pragma once
 #include <nlohmann/json.hpp>
 
@@ -18,8 +18,7 @@ void expect_sala(const ModelConfig& config);
 void add_sala(const ModelConfig& config, nlohmann::ordered_json& json);
 
 // The inverse, of a file whose sizes are in `config`. Throws ConfigError naming the key: scales that do
-// something, and `sparse_config`, whose selection of blocks (InfLLM-v2) is not here: such a model is never
-// run dense.
-void read_sala(const HuggingFaceReader& root, ModelConfig& config);
+// something, blocks that do not fit each other.
+void read_sala(const std::string& file, const HuggingFaceReader& root, ModelConfig& config);
 
 }  // namespace longreach

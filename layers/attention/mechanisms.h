@@ -12,6 +12,7 @@
 #include "layers/attention/biformer/biformer.h"
 #include "layers/attention/common/taught_gates.h"
 #include "layers/attention/dense/dense.h"
+#include "layers/attention/infllm/infllm.h"
 #include "layers/attention/lightning/lightning.h"
 #include "layers/attention/limitation.h"
 #include "layers/attention/mechanism.h"
@@ -33,6 +34,7 @@ using AttentionConfig = std::variant<
     , NsaConfig
     , S2Config
     , BiformerConfig
+    , InfllmConfig
     >;
 // clang-format on
 

@@ -38,6 +38,17 @@ NsaConfig small_nsa(const std::string& layout, const std::string& compress) {
   return config;
 }
 
+InfllmConfig small_infllm() {
+  InfllmConfig config;
+  config.kernel_size = 4;
+  config.kernel_stride = 2;
+  config.block_size = 16;
+  config.num_blocks = 2;
+  config.first_blocks = 0;
+  config.window = 0;
+  return config;
+}
+
 RunConfig small_config() {
   RunConfig config;
   config.model = test::small_model();
@@ -212,6 +223,14 @@ std::vector<Case> models_with_code() {
       with("nsa_linear", "Longreach", [&](RunConfig& c) { layers(c, small_nsa("fla", "linear")); }),
       with("nsa_lucidrains", "Longreach",
            [&](RunConfig& c) { layers(c, small_nsa("lucidrains", "weighted")); }),
+      with("infllm", "Longreach", [&](RunConfig& c) { layers(c, small_infllm()); }),
+      with("infllm_gated", "Longreach",
+           [&](RunConfig& c) {
+             InfllmConfig kind = small_infllm();
+             kind.output_gate = true;
+             kind.dense_len = 40;
+             layers(c, kind);
+           }),
       with("seer", "Longreach",
            [&](RunConfig& c) {
              layers(c, SeerConfig{.block_size = 16, .gate_hidden = 8, .selection = "top_k", .top_k = 1});
@@ -314,27 +333,42 @@ TEST_F(HuggingFaceInterop, OurPythonComputesWhatWeDo) { expect_computed_alike(mo
 
 // No program that has MiniCPM-SALA runs on a CPU: its equations in float64 read the folder.
 TEST_F(HuggingFaceInterop, TheEquationsOfMinicpmSalaComputeWhatWeDo) {
-  const auto layers = [](RunConfig& config, const DenseConfig& dense, const LightningConfig& lightning) {
+  const auto layers = [](RunConfig& config, const AttentionConfig& softmax,
+                         const LightningConfig& lightning) {
     config.model.num_hidden_layers = 4;
-    config.model.attention = {{.layers = "0,2", .config = dense}, {.layers = "1,3", .config = lightning}};
+    config.model.attention = {{.layers = "0,2", .config = softmax}, {.layers = "1,3", .config = lightning}};
   };
+  InfllmConfig chosen = small_infllm();
+  chosen.rope = false;
+  chosen.output_gate = true;
   const std::vector<Case> cases{
       with("sala", "MiniCPMSALA",
            [&](RunConfig& c) {
-             layers(c, {.rope = false, .output_gate = true}, {.form = "hypenet"});
+             layers(c, DenseConfig{.rope = false, .output_gate = true}, {.form = "hypenet"});
              c.model.rope.theta = 500.0;
            }),
       with("sala_plain", "MiniCPMSALA",
            [&](RunConfig& c) {
-             layers(c, {.rope = false}, {.form = "hypenet", .scale = "1/d", .rope = false});
+             layers(c, DenseConfig{.rope = false}, {.form = "hypenet", .scale = "1/d", .rope = false});
              c.model.tie_word_embeddings = true;
              c.model.num_attention_heads = 6;
              c.model.head_dim = 8;
              c.model.embedding_scale = 3.0;
            }),
+      with("sala_sparse", "MiniCPMSALA", [&](RunConfig& c) { layers(c, chosen, {.form = "hypenet"}); }),
+      with("sala_sparse_from_40_tokens", "MiniCPMSALA",
+           [&](RunConfig& c) {
+             InfllmConfig late = chosen;
+             late.dense_len = 40;
+             late.first_blocks = 1;
+             late.num_blocks = 3;
+             layers(c, late, {.form = "hypenet"});
+           }),
       with(
           "sala_bfloat16", "MiniCPMSALA",
-          [&](RunConfig& c) { layers(c, {.rope = false, .output_gate = true}, {.form = "hypenet"}); },
+          [&](RunConfig& c) {
+            layers(c, DenseConfig{.rope = false, .output_gate = true}, {.form = "hypenet"});
+          },
           "bfloat16"),
   };
   const TemporaryFolder folder;

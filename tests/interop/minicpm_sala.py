@@ -68,17 +68,48 @@ def lightning(x, name, weights, config):
     return (o * torch.sigmoid(x @ weights(f"{name}.z_proj.weight").T)) @ weights(f"{name}.o_proj.weight").T
 
 
+def chosen_keys(q, k, sparse):
+    """InfLLM-V2 (arXiv 2509.24663), query by query: q [B, H, T, D], k [B, HK, T, D] -> bool [B, HK, T, T]."""
+    batch, kv_heads, tokens, dim = k.shape
+    size, stride, length = sparse["kernel_size"], sparse["kernel_stride"], sparse["block_size"]
+    kept, local = sparse["topk"] + sparse["window_size"] // length, sparse["window_size"] // length + 1
+    assert not sparse["use_nope"]
+    read = torch.zeros(batch, kv_heads, tokens, tokens, dtype=torch.bool)
+    for b, g, t in ((b, g, t) for b in range(batch) for g in range(kv_heads) for t in range(tokens)):
+        if t + 1 < sparse["dense_len"]:
+            read[b, g, t] = True
+            continue
+
+        def logits(width, step):
+            means = [k[b, g, i : i + width].mean(0) for i in range(0, t + 2 - width, step)]
+            return [[float(query @ mean) / math.sqrt(dim) for mean in means] for query in q[b].view(kv_heads, -1, tokens, dim)[g, :, t]]
+
+        fine, coarse = logits(size, stride), logits(4 * size, 4 * stride)
+        own, scores = t // length, {}
+        for block in range(own + 1):
+            forced = block < sparse["init_blocks"] or block > own - local
+            windows = [i for i in range(len(fine[0])) if i * stride + size > block * length and i * stride < (block + 1) * length]
+            votes = [sum(math.exp(f[i]) / sum(map(math.exp, c)) for f, c in zip(fine, coarse)) for i in windows if coarse[0]]
+            scores[block] = math.inf if forced else max(votes, default=0.0)
+        for block in sorted(scores, key=lambda one: (-scores[one], one))[:kept]:
+            read[b, g, t, block * length : (block + 1) * length] = True
+    return read
+
+
 def minicpm4(x, name, weights, config):
     batch, tokens, _ = x.shape
     heads, kv_heads, dim = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
-    assert config["sparse_config"] is None and not config["attn_use_rope"]
+    assert not config["attn_use_rope"]
 
     def project(part, count):
         return (x @ weights(f"{name}.{part}_proj.weight").T).view(batch, tokens, count, dim).transpose(1, 2)
 
     q, k, v = project("q", heads), project("k", kv_heads), project("v", kv_heads)
+    seen = torch.ones(tokens, tokens).tril().bool()
+    if config["sparse_config"] is not None:
+        seen = seen & chosen_keys(q, k, config["sparse_config"]).repeat_interleave(heads // kv_heads, 1)
     k, v = (y.repeat_interleave(heads // kv_heads, 1) for y in (k, v))
-    scores = (q @ k.transpose(-1, -2) * dim**-0.5).masked_fill(torch.ones(tokens, tokens).triu(1).bool(), -math.inf)
+    scores = (q @ k.transpose(-1, -2) * dim**-0.5).masked_fill(~seen, -math.inf)
     o = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
     if config["attn_use_output_gate"]:
         o = o * torch.sigmoid(x @ weights(f"{name}.o_gate.weight").T)

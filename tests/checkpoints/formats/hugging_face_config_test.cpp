@@ -164,9 +164,23 @@ TEST_F(HuggingFace, MinicpmSala) {
   EXPECT_TRUE(std::get<LightningConfig>(layers[1]).turns());
 }
 
+TEST_F(HuggingFace, MinicpmSalaWithChosenBlocks) {
+  ModelConfig config;
+  read_hugging_face_config(write(sala(R"(, "sparse_config": {"topk": 32, "init_blocks": 2, "use_nope": false,
+      "window_size": 1024}, "attn_use_output_gate": false)")),
+                           config);
+  const InfllmConfig expected{
+      .num_blocks = 32, .first_blocks = 2, .window = 1024, .dense_len = 8192, .rope = false};
+  EXPECT_EQ(std::get<InfllmConfig>(attention_per_layer(config.attention, 2)[0]), expected);
+}
+
 TEST_F(HuggingFace, MinicpmSalaIsNeverRunAsSomethingElse) {
   const std::vector<std::pair<std::string, std::string>> cases{
-      {R"(, "sparse_config": {"topk": 64})", "`sparse_config`: found object, expected null"},
+      {R"(, "sparse_config": {"topk": 0})", "`sparse_config.topk`: found 0"},
+      {R"(, "sparse_config": {"topk": 64, "moba": 1})", "`sparse_config.moba`: is not understood"},
+      {R"(, "sparse_config": 64)", "`sparse_config`: found 64, expected a table"},
+      {R"(, "sparse_config": {"window_size": 100})",
+       "window: found 100, expected a multiple of block_size = 64"},
       {R"(, "scale_depth": 1.4)", "`scale_depth`: found 1.4, expected sqrt(num_hidden_layers)"},
       {R"(, "dim_model_base": 256)", "`dim_model_base`: found 256, expected hidden_size = 32"},
       {R"(, "lightning_nkv": 2)", "`lightning_nkv`: found 2, expected num_attention_heads = 4"},

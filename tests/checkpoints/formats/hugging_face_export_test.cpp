@@ -20,23 +20,12 @@
 #include "core/error.h"
 #include "core/temporary_folder.h"
 #include "models/transformer.h"
+#include "tests/checkpoints/formats/changed_models.h"
 #include "tests/support/errors.h"
 #include "tests/support/small_model.h"
 
 namespace longreach {
 namespace {
-
-using Change = void (*)(ModelConfig&);
-
-ModelConfig changed(Change change) {
-  ModelConfig config = test::small_model();
-  config.max_position_embeddings = 128;
-  change(config);
-  config.resolve(64);
-  return config;
-}
-
-AttentionEntry layer(const char* layers, AttentionConfig config) { return {layers, std::move(config)}; }
 
 void minimax_hybrid(ModelConfig& c) {
   c.residual = {.form = "minimax",
@@ -82,30 +71,6 @@ const std::vector<std::pair<const char*, Change>>& known() {
       {"minimax", [](ModelConfig& c) { c.residual = {.form = "minimax", .mlp_beta_factor = 0.5}; }},
   };
   return all;
-}
-
-// Keys whose values follow from others differ in what they are written as, not in what they mean.
-std::string said(ModelConfig config) {
-  std::sort(config.attention.begin(), config.attention.end(),
-            [](const auto& a, const auto& b) { return a.layers < b.layers; });
-  if (config.attention.size() == 1 && config.attention[0].kind() == "dense") config.attention.clear();
-  return to_toml(fields_of(config));
-}
-
-NamedTensors tensors_of(const ModelConfig& config) {
-  const Transformer model(config, 3);
-  NamedTensors tensors;
-  for (const auto& item : model.named_parameters()) tensors.emplace_back(item.key(), item.value().detach());
-  return tensors;
-}
-
-void expect_read_back(const ModelConfig& config, const NamedTensors& tensors, const std::string& folder) {
-  ForeignModel read = open_foreign_model(folder);
-  read.config.resolve(64);
-  EXPECT_EQ(said(read.config), said(config));
-  EXPECT_EQ(read.tensors->names().size(), tensors.size());
-  for (const auto& [name, tensor] : tensors)
-    EXPECT_TRUE(at::equal(read.tensors->tensor(name), tensor)) << name;
 }
 
 TEST(HuggingFaceExport, IsReadBackAsTheSameModel) {
@@ -203,91 +168,6 @@ TEST(HuggingFaceExport, NamesWhatNoFamilyHas) {
   };
   for (const auto& [part, change] : unknown)
     test::expect_error<ConfigError>(part, [&, make = change] { hugging_face_family(changed(make)); });
-}
-
-void sala_hybrid(ModelConfig& c) {
-  c.num_hidden_layers = 3;
-  c.tie_word_embeddings = false;
-  const LightningConfig lightning{.form = "hypenet", .scale = "1/sqrt(d)"};
-  c.attention = {layer("0,2", DenseConfig{.rope = false, .output_gate = true}), layer("1", lightning)};
-}
-
-TEST(HuggingFaceExport, MinicpmSalaIsReadBackAsTheSameModel) {
-  const std::vector<Change> changes{
-      sala_hybrid,
-      [](ModelConfig& c) {
-        sala_hybrid(c);
-        c.embedding_scale = 5.5;
-        c.attention = {layer("0", DenseConfig{.rope = false}),
-                       layer("1,2", LightningConfig{.form = "hypenet", .scale = "1/d", .rope = false})};
-      },
-      [](ModelConfig& c) { c.attention = {layer("all", DenseConfig{.rope = false})}; }};
-  for (const Change change : changes) {
-    const ModelConfig config = changed(change);
-    const TemporaryFolder folder;
-    const NamedTensors tensors = tensors_of(config);
-    write_hugging_face(config, tensors, {.family = "minicpm_sala"}, folder.path());
-    EXPECT_FALSE(std::filesystem::exists(folder.path(kLongreachCode)));
-    expect_read_back(config, tensors, folder.path());
-  }
-}
-
-TEST(HuggingFaceExport, MinicpmSalaScalesNothing) {
-  const nlohmann::ordered_json json = hugging_face_keys(changed(sala_hybrid), "minicpm_sala");
-  EXPECT_EQ(json.at("architectures"), nlohmann::json::array({"MiniCPMSALAForCausalLM"}));
-  EXPECT_EQ(json.at("mixer_types"), nlohmann::json::array({"minicpm4", "lightning-attn", "minicpm4"}));
-  EXPECT_EQ(json.at("scale_emb"), 1.0);
-  EXPECT_EQ(json.at("scale_depth"), std::sqrt(3.0));
-  EXPECT_EQ(json.at("dim_model_base"), 32);
-  EXPECT_TRUE(json.at("sparse_config").is_null());
-}
-
-TEST(HuggingFaceExport, NamesWhatMinicpmSalaDoesNotHave) {
-  const std::vector<std::pair<const char*, Change>> unknown{
-      {"layer 0: kind = \"lightning\": the first layer of MiniCPMSALAForCausalLM is dense",
-       [](ModelConfig& c) { c.attention = {layer("all", LightningConfig{.form = "hypenet"})}; }},
-      {"layer 0: rope = true", [](ModelConfig&) {}},
-      {"layer 0: kind = \"nsa\"", [](ModelConfig& c) { c.attention = {layer("all", NsaConfig{})}; }},
-      {"layer 1: form = \"minimax\"",
-       [](ModelConfig& c) {
-         sala_hybrid(c);
-         c.attention[1] = layer("1", LightningConfig{.form = "minimax"});
-       }},
-      {"layer 1: decay = \"none\"",
-       [](ModelConfig& c) {
-         sala_hybrid(c);
-         c.attention[1] = layer("1", LightningConfig{.form = "hypenet", .decay = "none"});
-       }},
-      {"layer 1: output_gate = false unlike",
-       [](ModelConfig& c) {
-         c.attention = {layer("0", DenseConfig{.rope = false, .output_gate = true}),
-                        layer("1", DenseConfig{.rope = false})};
-       }},
-      {"layer 2: scale = \"none\" unlike",
-       [](ModelConfig& c) {
-         sala_hybrid(c);
-         c.attention = {layer("0", DenseConfig{.rope = false}),
-                        layer("1", LightningConfig{.form = "hypenet"}),
-                        layer("2", LightningConfig{.form = "hypenet", .scale = "none"})};
-       }},
-      {"layer 2: rope = false unlike",
-       [](ModelConfig& c) {
-         sala_hybrid(c);
-         c.attention = {layer("0", DenseConfig{.rope = false}),
-                        layer("1", LightningConfig{.form = "hypenet"}),
-                        layer("2", LightningConfig{.form = "hypenet", .rope = false})};
-       }},
-      {"model.qk_norm", [](ModelConfig& c) { sala_hybrid(c), c.qk_norm = true; }},
-      {"model.attention_bias", [](ModelConfig& c) { sala_hybrid(c), c.attention_bias = true; }},
-      {"model.mlp_bias", [](ModelConfig& c) { sala_hybrid(c), c.mlp_bias = true; }},
-      {"model.norm", [](ModelConfig& c) { sala_hybrid(c), c.norm = "srmsnorm"; }},
-      {"model.residual", [](ModelConfig& c) { sala_hybrid(c), c.residual.form = "minimax"; }},
-      {"model.rope_scaling.rope_type = \"linear\"",
-       [](ModelConfig& c) { sala_hybrid(c), c.rope = {.rope_type = "linear", .factor = 2.0}; }},
-  };
-  for (const auto& [part, change] : unknown)
-    test::expect_error<ConfigError>(
-        part, [&, make = change] { expect_hugging_face(changed(make), "minicpm_sala"); });
 }
 
 NsaConfig mean_pool() {

@@ -6,15 +6,13 @@
 #include <map>
 #include <set>
 
-#include "tests/support/small_model.h"
+#include "tests/checkpoints/formats/changed_models.h"
 
 namespace longreach {
 namespace {
 
-AttentionEntry layer(const char* layers, AttentionConfig config) { return {layers, std::move(config)}; }
-
-// A model of each, with every kind that its layers may be of.
-std::map<std::string, ModelConfig> models() {
+// Models of each, with every kind that its layers may be of.
+std::multimap<std::string, ModelConfig> models() {
   const SlidingConfig sliding{.window = 4, .sinks = 0};
   const NsaConfig nsa{.compress_block = 16, .compress_stride = 16, .block_size = 16, .num_blocks = 4};
   std::map<std::string, ModelConfig> all;
@@ -30,19 +28,26 @@ std::map<std::string, ModelConfig> models() {
                                    layer("1", LightningConfig{.form = "hypenet"})};
   all["nsa"].head_dim = 64;
   all["nsa"].attention = {layer("all", nsa)};
-  for (auto& [type, config] : all) config.resolve(64);
-  return all;
+  std::multimap<std::string, ModelConfig> resolved(all.begin(), all.end());
+  ModelConfig sparse = all["minicpm_sala"];
+  sparse.attention[0].config = InfllmConfig{.rope = false};
+  resolved.emplace("minicpm_sala", sparse);
+  for (auto& [type, config] : resolved) config.resolve(64);
+  return resolved;
 }
 
 TEST(HuggingFaceFamily, HasTheClassAndTheKindsThatTheListSays) {
   const auto all = models();
   for (const HuggingFaceFamily& family : hugging_face_families()) {
-    const ModelConfig& config = all.at(family.type);
-    EXPECT_EQ(hugging_face_family(config, family.type), family.type);
-    EXPECT_EQ(hugging_face_keys(config, family.type).at("architectures").at(0), family.architecture);
     std::set<std::string> kinds;
-    for (const AttentionConfig& one : attention_per_layer(config.attention, config.num_hidden_layers))
-      kinds.emplace(kind_of(one));
+    const auto [first, last] = all.equal_range(family.type);
+    for (auto model = first; model != last; ++model) {
+      const ModelConfig& config = model->second;
+      EXPECT_EQ(hugging_face_family(config, family.type), family.type);
+      EXPECT_EQ(hugging_face_keys(config, family.type).at("architectures").at(0), family.architecture);
+      for (const AttentionConfig& one : attention_per_layer(config.attention, config.num_hidden_layers))
+        kinds.emplace(kind_of(one));
+    }
     EXPECT_EQ(kinds, std::set<std::string>(family.kinds.begin(), family.kinds.end())) << family.type;
   }
 }
