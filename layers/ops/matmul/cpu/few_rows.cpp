@@ -1,5 +1,5 @@
 // y = x weight^T for a few rows of x: decoding. Each weight is used once a row of x, so that the time is that
-// of reading the weights: they are one long stream, asked for ahead of its use, shared out in pieces.
+// of reading the weights: long streams side by side, asked for ahead of their use, shared out in pieces.
 #include <algorithm>
 
 #include "layers/ops/cpu/parallel.h"
@@ -18,43 +18,65 @@ namespace longreach::few_rows::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using namespace simd::HWY_NAMESPACE;
 
-// Vectors of the weight that are summed side by side, since one chain of additions waits for itself.
-constexpr int kChains = 4;
+// Vectors of a row of the weight that are summed side by side, since one chain of additions waits for itself.
+// As many whatever the rows of x, so that a sum's bits do not depend on them.
+constexpr int kChains = 2;
 // Far enough for memory, near enough for the first cache.
-constexpr int64_t kBytesAhead = 2048;
+constexpr int64_t kBytesAhead = 1024, kLine = 64;
 
-// The elements of one row of the weight times the rows of x, which lie `row` apart.
-template <int kRows, class T>
-HWY_INLINE void dot(const T* weight, const float* x, int64_t row, int64_t in, float* sums) {
-  RowVector partial[kRows][kChains];
-  for (int r = 0; r < kRows; ++r)
-    for (int c = 0; c < kChains; ++c) partial[r][c] = hn::Zero(kRowTag);
+// Rows of the weight that are read side by side, from places far apart: a core asks memory for more at a time
+// when it follows several streams. Not more than there are registers for.
+constexpr int streams_beside(int rows) { return rows <= 2 ? 4 : 2; }
+
+// Elements of `kStreams` rows of the weight, `apart` from each other, times the rows of x, `in` apart.
+template <int kRows, int kStreams, class T>
+HWY_INLINE void dots(const T* weight, int64_t apart, const float* x, int64_t in,
+                     float (&sums)[kStreams][kRows]) {
+  RowVector partial[kStreams][kRows][kChains];
+  for (auto& stream : partial)
+    for (auto& row : stream)
+      for (auto& chain : row) chain = hn::Zero(kRowTag);
   const int64_t step = lanes(), block = kChains * step;
   int64_t i = 0;
   for (; i + block <= in; i += block) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
-      const T* at = weight + i + c * step;
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + kBytesAhead);
-      const RowVector w = load_whole(at);
+    for (int s = 0; s < kStreams; ++s) {
+      const T* at = weight + s * apart + i;
+      for (int64_t byte = 0; byte < block * static_cast<int64_t>(sizeof(T)); byte += kLine)
+        __builtin_prefetch(reinterpret_cast<const char*>(at) + byte + kBytesAhead);
+#pragma GCC unroll 2
+      for (int c = 0; c < kChains; ++c) {
+        const RowVector w = load_whole(at + c * step);
 #pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r)
-        partial[r][c] = hn::MulAdd(w, hn::LoadU(kRowTag, x + r * row + i + c * step), partial[r][c]);
+        for (int r = 0; r < kRows; ++r)
+          partial[s][r][c] = hn::MulAdd(w, hn::LoadU(kRowTag, x + r * in + i + c * step), partial[s][r][c]);
+      }
     }
   }
-  for (; i < in; i += step) {
-    const RowVector w = load(weight + i, in - i);
-    for (int r = 0; r < kRows; ++r)
-      partial[r][0] = hn::MulAdd(w, load(x + r * row + i, in - i), partial[r][0]);
-  }
-  for (int r = 0; r < kRows; ++r) {
-    const RowVector low = hn::Add(partial[r][0], partial[r][1]), high = hn::Add(partial[r][2], partial[r][3]);
-    sums[r] = sum(hn::Add(low, high));
-  }
+  for (int c = 0; i < in; i += step, ++c)
+    for (int s = 0; s < kStreams; ++s) {
+      const RowVector w = load(weight + s * apart + i, in - i);
+      for (int r = 0; r < kRows; ++r)
+        partial[s][r][c] = hn::MulAdd(w, load(x + r * in + i, in - i), partial[s][r][c]);
+    }
+  for (int s = 0; s < kStreams; ++s)
+    for (int r = 0; r < kRows; ++r) sums[s][r] = sum(hn::Add(partial[s][r][0], partial[s][r][1]));
 }
 
 HWY_INLINE void put(float value, float* to) { *to = value; }
 HWY_INLINE void put(float value, uint16_t* to) { *to = simd::bf16_from_float(value); }
+
+// Columns [first, first + count kStreams) of y, `count` of each stream.
+template <int kRows, int kStreams, class T, class Y>
+HWY_INLINE void side_by_side(const Product& p, const float* x, int64_t first, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    float sums[kStreams][kRows];
+    dots<kRows, kStreams>(static_cast<const T*>(p.weight) + (first + i) * p.in, count * p.in, x, p.in, sums);
+    for (int s = 0; s < kStreams; ++s)
+      for (int r = 0; r < kRows; ++r)
+        put(sums[s][r], static_cast<Y*>(p.y) + r * p.out + first + s * count + i);
+  }
+}
 
 template <int kRows, class T, class Y>
 void columns(const Product& p, int64_t first, int64_t last) {
@@ -65,11 +87,10 @@ void columns(const Product& p, int64_t first, int64_t last) {
     row_to_float(static_cast<const T*>(p.x), kRows * p.in, copy);
     x = copy;
   }
-  for (int64_t column = first; column < last; ++column) {
-    float sums[kRows];
-    dot<kRows>(static_cast<const T*>(p.weight) + column * p.in, x, p.in, p.in, sums);
-    for (int r = 0; r < kRows; ++r) put(sums[r], static_cast<Y*>(p.y) + r * p.out + column);
-  }
+  constexpr int kStreams = streams_beside(kRows);
+  const int64_t each = (last - first) / kStreams, together = each * kStreams;
+  side_by_side<kRows, kStreams, T, Y>(p, x, first, each);
+  side_by_side<kRows, 1, T, Y>(p, x, first + together, last - first - together);
 }
 
 template <class T, class Y>
