@@ -1,5 +1,3 @@
-// Sampling. The random number of step n is a hash of (seed, n), so that a text does not depend on what was
-// drawn before.
 #include "models/generate.h"
 
 #include <ATen/ops/tensor.h>
@@ -8,16 +6,11 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "layers/basic/initialization.h"
 #include "layers/basic/rope.h"
+#include "models/sampling.h"
 
 namespace longreach {
 namespace {
-
-// In [0, 1), from the seed and the number of the step alone.
-double uniform(uint64_t seed, int64_t step) {
-  return static_cast<double>(derive_seed(seed, std::to_string(step)) >> 11) * 0x1.0p-53;
-}
 
 std::vector<int64_t> drawable_ids(const SamplingOptions& options, int64_t vocab) {
   std::vector<int64_t> ids;
@@ -26,42 +19,6 @@ std::vector<int64_t> drawable_ids(const SamplingOptions& options, int64_t vocab)
     if (all || options.drawable[id]) ids.push_back(id);
   check(!ids.empty(), "generation: the tokenizer has none of the model's ", vocab, " tokens");
   return ids;
-}
-
-// Which of two ids is likelier, equal ones by id.
-struct Likelier {
-  const std::vector<double>& logits;
-  bool operator()(int64_t a, int64_t b) const {
-    return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
-  }
-};
-
-// The likeliest `count` of the ids, from the likeliest on.
-std::vector<int64_t> ranked(const std::vector<double>& logits, std::vector<int64_t> order, int64_t count) {
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), Likelier{logits});
-  order.resize(count);
-  return order;
-}
-
-int64_t sample(const std::vector<double>& logits, const std::vector<int64_t>& ids,
-               const SamplingOptions& options, int64_t step) {
-  const int64_t all = std::ssize(ids);
-  if (options.temperature == 0.0) return *std::min_element(ids.begin(), ids.end(), Likelier{logits});
-  const auto order = ranked(logits, ids, options.top_k > 0 ? std::min(options.top_k, all) : all);
-  std::vector<double> weights;
-  double total = 0.0;
-  for (const int64_t id : order) {
-    weights.push_back(std::exp((logits[id] - logits[order[0]]) / options.temperature));
-    total += weights.back();
-  }
-  // top-p: the shortest head of the ranking that holds the share p; at least one token.
-  double kept = 0.0;
-  size_t count = 0;
-  while (count < weights.size() && (count == 0 || kept < options.top_p * total)) kept += weights[count++];
-  double left = uniform(options.seed, step) * kept;
-  for (size_t i = 0; i < count; ++i)
-    if ((left -= weights[i]) < 0.0) return order[i];
-  return order[count - 1];
 }
 
 std::vector<double> row_of(const at::Tensor& logits) {
