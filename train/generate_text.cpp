@@ -28,14 +28,20 @@ void take_tokenizer(const data::Tokenizer& tokenizer, TextRequest& request) {
 
 }  // namespace
 
+std::vector<int64_t> prompt_tokens(const data::Tokenizer& tokenizer, const std::vector<data::Token>& text,
+                                   bool begins_with_bos) {
+  std::vector<int64_t> fed(text.begin(), text.end());
+  if (const auto bos = tokenizer.bos(); begins_with_bos && bos && (fed.empty() || fed[0] != *bos))
+    fed.insert(fed.begin(), *bos);
+  return fed;
+}
+
 std::string generate_text(Transformer& model, const data::Tokenizer& tokenizer, TextRequest request) {
   for (const std::string& stop : request.stop)
     check(!stop.empty(), "stop: expected a text, found an empty one");
   take_tokenizer(tokenizer, request);
   const std::vector<data::Token> prompt = tokenizer.encode(request.prompt);
-  std::vector<int64_t> fed(prompt.begin(), prompt.end());
-  if (const auto bos = tokenizer.bos(); request.begins_with_bos && bos && (fed.empty() || fed[0] != *bos))
-    fed.insert(fed.begin(), *bos);
+  std::vector<int64_t> fed = prompt_tokens(tokenizer, prompt, request.begins_with_bos);
   if (fed.empty()) {
     const auto first = tokenizer.bos() ? tokenizer.bos() : tokenizer.eos();
     check(first.has_value(), "prompt: the tokenizer has no token to begin a text with; expected a prompt");

@@ -10,6 +10,11 @@
 
 namespace longreach {
 
+// What a model reads for the tokens of a text: they follow the tokenizer's bos where `begins_with_bos` says
+// so and they do not begin with it.
+std::vector<int64_t> prompt_tokens(const data::Tokenizer& tokenizer, const std::vector<data::Token>& text,
+                                   bool begins_with_bos);
+
 struct TextRequest {
   std::string prompt;             // empty: the tokenizer's first token, unseen
   bool begins_with_bos = false;   // whether bos goes before the prompt, unseen, where it does not begin so

@@ -10,13 +10,12 @@
 
 #include "data/tokenizers/known_ids.h"
 #include "models/generate.h"
+#include "train/generate_text.h"
 
 namespace longreach {
 namespace {
 
 constexpr int64_t kReplyTokens = 16;
-
-std::vector<int64_t> wide(const std::vector<data::Token>& tokens) { return {tokens.begin(), tokens.end()}; }
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -57,13 +56,12 @@ double nll_of(const std::string& answer, const std::vector<int64_t>& prompt, con
   return nll.sum(at::kDouble).item<double>() / static_cast<double>(length - given + 1);
 }
 
-LongContextAnswer answer_to(const data::SyntheticSample& sample, const SavedModel& saved,
-                            const SamplingOptions& options) {
-  const std::vector<int64_t> prompt = wide(saved.tokenizer->encode(sample.prompt));
+LongContextAnswer answer_to(const data::SyntheticSample& sample, const std::vector<int64_t>& prompt,
+                            const SavedModel& saved, const SamplingOptions& options) {
   LongContextAnswer answer{.expected = first_number(sample.answer),
                            .reply = reply_to(prompt, saved, options),
                            .nll = nll_of(sample.answer, prompt, saved),
-                           .tokens = sample.tokens,
+                           .tokens = std::ssize(prompt),
                            .depth = sample.depth};
   answer.right = first_number(answer.reply) == answer.expected;
   return answer;
@@ -86,7 +84,7 @@ class Sampler {
   data::SyntheticSample sample(const LongContextCell& cell, int64_t number) const {
     return data::synthesize({.task = cell.task,
                              .length = cell.length,
-                             .reply_tokens = kReplyTokens,
+                             .reply_tokens = kReplyTokens + (options_.begins_with_bos ? 1 : 0),
                              .depth = cell.depth,
                              .seed = options_.seed,
                              .sample = number},
@@ -155,10 +153,15 @@ std::vector<LongContextCell> evaluate_long_context(const SavedModel& saved, cons
   const auto report = [&] {
     if (progress) progress(done, all);
   };
+  const auto answer = [&](const LongContextCell& cell, int64_t number) {
+    const data::SyntheticSample sample = sampler.sample(cell, number);
+    const auto prompt = prompt_tokens(tokenizer, tokenizer.encode(sample.prompt), options.begins_with_bos);
+    return answer_to(sample, prompt, saved, sampling);
+  };
   report();
   for (LongContextCell& cell : cells)
     for (int64_t number = 0; number < options.samples; ++number, ++done, report())
-      cell.answers.push_back(answer_to(sampler.sample(cell, number), saved, sampling));
+      cell.answers.push_back(answer(cell, number));
   return cells;
 }
 

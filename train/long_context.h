@@ -18,13 +18,14 @@ struct LongContextOptions {
   uint64_t seed = 0;
   std::string haystack;  // text file in which niah hides its needle; empty: the sentences of passkey
   data::PromptForm form = data::plain_prompt;
+  bool begins_with_bos = false;  // whether bos goes before a prompt that does not begin so
 };
 
 struct LongContextAnswer {
   std::string expected, reply;  // what the model was to say, and has said
   bool right = false;           // the reply's first number is the answer's
   double nll = 0;               // of the answer, nats a token
-  int64_t tokens = 0;           // of the prompt
+  int64_t tokens = 0;           // of the prompt, bos included
   double depth = 0;             // measured
 };
 

@@ -10,6 +10,7 @@
 #include "core/temporary_folder.h"
 #include "tests/support/errors.h"
 #include "tests/support/program.h"
+#include "tests/support/small_model.h"
 #include "train/chat_form.h"
 #include "train/program/long_context_report.h"
 
@@ -148,6 +149,37 @@ TEST(LongContext, PromptsGoThroughTheTemplateThatCameWithTheModel) {
   EXPECT_EQ(chat_form(saved).value()("Where?", "It is"), "Where?: It is");
   saved.texts["tokenizer/chat_template.jinja"] = "\n{% include 'x' %}";
   test::expect_error<DataError>("model: chat_template, line 2", [&] { chat_form(saved).value()("?", ""); });
+}
+
+// As a prompt that spells it out.
+TEST(LongContext, BosGoesBeforeAPromptAndCountsInItsLength) {
+  const TemporaryFolder folder;
+  folder.write("tokenizer.json", test::read_text(LONGREACH_SOURCE_DIR "/tests/data/files/bpe_smollm.json"));
+  folder.write("tokenizer_config.json", R"({"bos_token": "<|im_start|>"})");
+  SavedModel saved{.path = "small", .tokenizer = data::load_tokenizer(folder.path())};
+  saved.config.model = test::small_model();
+  saved.config.model.max_position_embeddings = 512;
+  saved.config.model.resolve(saved.tokenizer->vocab_size());
+  saved.model = std::make_shared<Transformer>(saved.config.model, 3);
+  saved.model->eval();
+  const auto answers = [&](bool bos, const data::PromptForm& form) {
+    const LongContextOptions options{.tasks = {"passkey"},
+                                     .lengths = {300},
+                                     .depths = {0.5},
+                                     .samples = 2,
+                                     .form = form,
+                                     .begins_with_bos = bos};
+    return evaluate_long_context(saved, options)[0].answers;
+  };
+  const auto spelt = answers(false, [](const std::string& request, const std::string& beginning) {
+    return "<|im_start|>" + data::plain_prompt(request, beginning);
+  });
+  const auto without = answers(false, data::plain_prompt), with = answers(true, data::plain_prompt);
+  for (size_t i = 0; i < with.size(); ++i) {
+    EXPECT_EQ(with[i].tokens, spelt[i].tokens);
+    EXPECT_EQ(with[i].nll, spelt[i].nll);
+    EXPECT_NE(with[i].nll, without[i].nll);
+  }
 }
 
 LongContextCell cell(int64_t length, double depth, std::vector<std::pair<bool, double>> answers) {

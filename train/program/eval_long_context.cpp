@@ -6,6 +6,7 @@
 #include "train/chat_form.h"
 #include "train/program/long_context_report.h"
 #include "train/progress.h"
+#include "train/tokenizer_export.h"
 
 namespace longreach {
 
@@ -39,14 +40,19 @@ void eval_long_context(const SavedModel& saved, LongContextRequest request, cons
   check(request.options.haystack.empty() || std::find(tasks.begin(), tasks.end(), "niah") != tasks.end(),
         "--haystack: is for niah, and --tasks has ", join(tasks, ","));
   const auto chat = request.no_chat ? std::nullopt : chat_form(saved);
-  if (chat) request.options.form = *chat;
+  // A template writes bos itself, where its model wants one.
+  if (chat)
+    request.options.form = *chat;
+  else
+    request.options.begins_with_bos = begins_with_bos(saved);
   EvaluationClock clock;
   ProgressLine line(stderr);
   const auto cells = evaluate_long_context(
       saved, request.options, [&](int64_t done, int64_t all) { line.activity(clock.at(done, all)); });
   line.finish();
   const auto json = to_json(saved, request.options, chat.has_value(), cells);
-  std::cout << (chat ? "prompts in the model's chat template\n\n" : "plain prompts\n\n");
+  std::cout << (chat ? "prompts in the model's chat template" : "plain prompts")
+            << (request.options.begins_with_bos ? ", behind bos\n\n" : "\n\n");
   std::cout << to_tables(request.options, cells);
   if (!json_file.empty()) write_json(json_file, json);
   if (request.out.empty()) return;
