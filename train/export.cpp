@@ -10,7 +10,6 @@
 #include "checkpoints/formats/peft.h"
 #include "checkpoints/manifest.h"
 #include "checkpoints/safetensors.h"
-#include "train/foreign_export.h"
 #include "train/gates.h"
 #include "train/native_export.h"
 #include "train/saved_model.h"
@@ -58,10 +57,6 @@ const std::vector<std::string>& export_formats() {
   return formats;
 }
 
-bool is_foreign_format(const std::string& format) {
-  return std::find(foreign_formats().begin(), foreign_formats().end(), format) != foreign_formats().end();
-}
-
 std::string export_model(const std::string& checkpoint, const std::string& folder, const std::string& format,
                          const ExportOptions& options) {
   const bool foreign = is_foreign_format(format);
@@ -104,15 +99,19 @@ bool is_exported(const std::string& folder, const std::string& format) {
 }
 
 void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
-                       const std::vector<std::string>& formats, const std::string& dtype) {
+                       const std::vector<std::string>& formats, const ForeignExport& foreign) {
   if (checkpoint.empty()) return;
   for (const std::string& format : formats) {
     const fs::path folder = fs::path(run_folder) / "export" / fs::path(checkpoint).filename() / format;
-    if (is_exported(folder, format)) continue;
+    if (is_exported(folder, format)) {
+      std::cout << "export     " << folder.string() << " is there already\n";
+      continue;
+    }
     if (fs::exists(folder) && !fs::is_empty(folder))
       std::cout << "export     " << folder.string() << " was not whole; it lies in "
                 << set_aside(folder).string() << "\n";
-    const ExportOptions options{.dtype = is_foreign_format(format) ? dtype : ""};
+    const ExportOptions options{.dtype = is_foreign_format(format) ? foreign.dtype : "",
+                                .family = format == "hf" ? foreign.family : kAnyFamily};
     const std::string written = export_model(checkpoint, folder, format, options);
     std::cout << "export     " << written << "\n";
   }

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "checkpoints/formats/hugging_face_family.h"
+#include "train/foreign_export.h"
 
 namespace longreach {
 
@@ -27,9 +27,9 @@ std::string export_model(const std::string& checkpoint, const std::string& folde
 bool is_exported(const std::string& folder, const std::string& format);
 
 // The exports of a finished run, newest checkpoint `checkpoint`, in folders of their own under
-// `run_folder`/export. Whole ones stay as they are; one that is not whole (interrupted, or a file lost) is
-// set aside as FOLDER.incomplete and made anew. Prints where each lies.
+// `run_folder`/export. Whole ones stay as they are, whatever `foreign` asks; one that is not whole
+// (interrupted, or a file lost) is set aside as FOLDER.incomplete and made anew. Prints where each lies.
 void export_formats_of(const std::string& run_folder, const std::string& checkpoint,
-                       const std::vector<std::string>& formats, const std::string& dtype);
+                       const std::vector<std::string>& formats, const ForeignExport& foreign);
 
 }  // namespace longreach

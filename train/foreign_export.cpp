@@ -118,6 +118,10 @@ const std::vector<std::string>& foreign_formats() {
   return names;
 }
 
+bool is_foreign_format(const std::string& format) {
+  return std::find(foreign_formats().begin(), foreign_formats().end(), format) != foreign_formats().end();
+}
+
 void expect_foreign_dtype(const std::string& format, const std::string& dtype) {
   const std::vector<std::string>& known = format_named(format).dtypes;
   check<ConfigError>(std::find(known.begin(), known.end(), dtype) != known.end(), "dtype: `", dtype,

@@ -9,6 +9,7 @@ namespace longreach {
 
 // "hf", "gguf": those of export_formats() that write_foreign writes.
 const std::vector<std::string>& foreign_formats();
+bool is_foreign_format(const std::string& format);
 // Throws ConfigError when weights are not written as that in the format.
 void expect_foreign_dtype(const std::string& format, const std::string& dtype);
 // What open_foreign_model opens in a folder that write_foreign has written.

@@ -177,6 +177,10 @@ void ExportConfig::fields(FieldVisitor& visit) {
   visit.field("dtype", dtype,
               {.help = "of weights in whole models: " + join(foreign_formats()),
                .allowed = one_of({"float32", "bfloat16", "float16", "q8_0"})});
+  visit.field("family", family,
+              {.help = "of hf: a family's model_type, or auto: a class of transformers where there is one, "
+                       "else longreach, which brings its code",
+               .allowed = one_of(hugging_face_targets())});
 }
 
 void ValidationConfig::fields(FieldVisitor& visit) {
@@ -285,6 +289,11 @@ std::string ways_to_teach() {
   return join(ways, " or ");
 }
 
+bool is_exported_as(const RunConfig& config, const std::string& format) {
+  const std::vector<std::string>& formats = config.exports.format;
+  return std::find(formats.begin(), formats.end(), format) != formats.end();
+}
+
 // Said at the start of a run, not at its end.
 void check_exports(const RunConfig& config) {
   const std::vector<std::string>& known = export_formats();
@@ -295,14 +304,14 @@ void check_exports(const RunConfig& config) {
                        "export.format: `gates` needs a [[model.attention]] table with ", kinds_with_gates());
     check<ConfigError>((format != "peft" && format != "merged") || config.adapter.present(),
                        "export.format: `", format, "` needs adapter.type = \"lora\"");
-    if (format == "hf" || format == "gguf")
-      prefixing<ConfigError>(text("export.format: `", format, "`: "), [&] {
-        format == "hf" ? expect_hugging_face(config.model) : void(gguf_architecture(config.model));
-        expect_foreign_dtype(format, config.exports.dtype);
-      });
+    if (is_foreign_format(format))
+      prefixing<ConfigError>(text("export.format: `", format, "`: "),
+                             [&] { expect_foreign_dtype(format, config.exports.dtype); });
     check<ConfigError>(config.checkpoint.enable_checkpoint,
                        "export.format needs checkpoint.enable_checkpoint = true");
   }
+  check<ConfigError>(config.exports.family == kAnyFamily || is_exported_as(config, "hf"),
+                     "export.family = \"", config.exports.family, "\" goes with export.format = [\"hf\"]");
 }
 
 // One of both: gates that learn from their layers, or a teacher and what is learnt of it.
@@ -395,6 +404,15 @@ RunConfig read(const ConfigDocument& document, const std::string& name, const Ba
 
 void RunConfig::resolve_model(int64_t tokenizer_vocab_size, const std::string& name) {
   naming<ConfigError>(name, [&] { model.resolve(tokenizer_vocab_size); });
+}
+
+void RunConfig::expect_exportable(const std::string& name) const {
+  naming<ConfigError>(name, [&] {
+    if (is_exported_as(*this, "hf"))
+      prefixing<ConfigError>("export.format: `hf`: ", [&] { expect_hugging_face(model, exports.family); });
+    if (is_exported_as(*this, "gguf"))
+      prefixing<ConfigError>("export.format: `gguf`: ", [&] { gguf_architecture(model); });
+  });
 }
 
 RunConfig read_run_config(const std::string& path,

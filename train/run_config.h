@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoints/formats/hugging_face_config.h"
+#include "checkpoints/formats/hugging_face_family.h"
 #include "core/config.h"
 #include "data/loader.h"
 #include "models/adapter.h"
@@ -113,6 +114,7 @@ struct SampleConfig {
 struct ExportConfig {
   std::vector<std::string> format;
   std::string dtype = "float32";
+  std::string family = kAnyFamily;
   void fields(FieldVisitor& visit);
 };
 
@@ -141,6 +143,9 @@ struct RunConfig {
   // Model sizes that follow from others or from the tokenizer, and whether its mechanisms fit them. Throws
   // ConfigError that begins with `name`, the config's file.
   void resolve_model(int64_t tokenizer_vocab_size, const std::string& name);
+  // Whether the formats of [export] can say the resolved model: what one of them, or export.family, does not
+  // have is refused at the start of a run and not at its end. Throws ConfigError that begins with `name`.
+  void expect_exportable(const std::string& name) const;
   std::string checkpoint_root() const;  // job.dump_folder / checkpoint.folder
 };
 

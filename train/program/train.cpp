@@ -336,7 +336,7 @@ int finish(const RunConfig& config, const data::Corpus& corpus, Trainer& trainer
       print_final(config, corpus, *trainer.held_out(), trainer.log());
     print_sample(config, corpus, trainer);
     export_formats_of(config.job.dump_folder, trainer.newest_checkpoint(), config.exports.format,
-                      config.exports.dtype);
+                      {.dtype = config.exports.dtype, .family = config.exports.family});
   }
   print_memory(config, size_of(ranks.world()));
   print_places(config, trainer);
@@ -367,6 +367,7 @@ int train_verb(const Arguments& arguments) {
                              [&] { return std::make_unique<RunTokenizer>(config.data.tokenizer); });
   });
   config.resolve_model(tokenizer->tokenizer->vocab_size(), words[0]);
+  config.expect_exportable(words[0]);
   if (answered(asked, config, environment, tokenizer->tokenizer)) return 0;
   const Ranks ranks = timed("ranks", [&] { return meet(environment, config); });
   const RunFolder folder(config.job.dump_folder, ranks);

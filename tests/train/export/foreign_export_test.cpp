@@ -158,7 +158,9 @@ TEST_F(ForeignExport, RefusesWhatItCannotWriteAndLeavesNothing) {
 
 TEST_F(ForeignExport, ARunWritesItOnceAndAnewWhereItIsNotWhole) {
   const std::string checkpoint = save(config());
-  const auto finish = [&] { export_formats_of(folder_.path("run"), checkpoint, {"hf"}, "bfloat16"); };
+  const auto finish = [&] {
+    export_formats_of(folder_.path("run"), checkpoint, {"hf"}, {.dtype = "bfloat16"});
+  };
   finish();
   const fs::path folder = folder_.path("run/export/step-00000001/hf"), weights = folder / "model.safetensors";
   ASSERT_TRUE(is_exported(folder, "hf"));
@@ -170,6 +172,18 @@ TEST_F(ForeignExport, ARunWritesItOnceAndAnewWhereItIsNotWhole) {
   finish();
   EXPECT_TRUE(is_exported(folder, "hf"));
   EXPECT_TRUE(fs::exists(folder.string() + ".incomplete"));
+}
+
+TEST_F(ForeignExport, ARunWritesTheFamilyThatItsConfigNames) {
+  RunConfig hybrid = config();
+  hybrid.model.attention = {{.layers = "0", .config = DenseConfig{.rope = false, .output_gate = true}},
+                            {.layers = "1", .config = LightningConfig{.form = "hypenet"}}};
+  const std::string checkpoint = save(hybrid);
+  export_formats_of(folder_.path("run"), checkpoint, {"hf", "native"}, {.family = "minicpm_sala"});
+  const std::string exports = folder_.path("run/export/step-00000001/");
+  EXPECT_EQ(nlohmann::json::parse(read_text_file(exports + "hf/config.json", 1 << 20)).at("model_type"),
+            "minicpm_sala");
+  EXPECT_TRUE(is_exported(exports + "native", "native"));
 }
 
 TEST_F(ForeignExport, TurnsOfTheVocabularyGetTheirTemplate) {
