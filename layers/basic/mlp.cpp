@@ -18,8 +18,8 @@ Mlp::Mlp(const std::string& kind, int64_t intermediate_size, bool bias, const La
 }
 
 at::Tensor Mlp::forward(const at::Tensor& x) const {
-  const at::Tensor gate = gate_proj_->forward(x), up = up_proj_->forward(x);
-  return down_proj_->forward(activation_ ? silu_product(gate, up) : gate * up);
+  const auto both = linear_maps(x, {gate_proj_->projection(), up_proj_->projection()});
+  return down_proj_->forward(activation_ ? silu_product(both[0], both[1]) : both[0] * both[1]);
 }
 
 }  // namespace longreach

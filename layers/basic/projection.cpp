@@ -1,8 +1,11 @@
 #include "layers/basic/projection.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+
+#include <algorithm>
 
 #include "layers/ops/matmul/matmul.h"
 
@@ -41,6 +44,19 @@ at::Tensor linear_map(const at::Tensor& x, const Projection& projection) {
   const LowRank& adapter = *projection.adapter;
   const at::Tensor narrow = linear_map(dropped(x, adapter), adapter.a);
   return y.add(linear_map(narrow, adapter.b), adapter.scale);
+}
+
+std::vector<at::Tensor> linear_maps(const at::Tensor& x, const std::vector<Projection>& projections) {
+  const auto joins = [&](const Projection& p) {
+    return !p.adapter && !p.bias.defined() && has_few_rows(x, p.weight);
+  };
+  std::vector<at::Tensor> results;
+  if (at::GradMode::is_enabled() || !std::all_of(projections.begin(), projections.end(), joins)) {
+    for (const Projection& projection : projections) results.push_back(linear_map(x, projection));
+    return results;
+  }
+  for (const Projection& projection : projections) results.push_back(projection.weight);
+  return few_rows_products(x, results);
 }
 
 }  // namespace longreach

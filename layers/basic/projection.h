@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace longreach {
 
@@ -36,5 +37,8 @@ struct Projection {
 // The adapter's products run in the dtype of x too. Its mask is drawn on the CPU and copied, so that it does
 // not depend on the device.
 at::Tensor linear_map(const at::Tensor& x, const Projection& projection);
+
+// Several maps of one x: the same as each alone. In decoding their products are one round of the threads.
+std::vector<at::Tensor> linear_maps(const at::Tensor& x, const std::vector<Projection>& projections);
 
 }  // namespace longreach

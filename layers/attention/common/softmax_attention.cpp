@@ -43,8 +43,9 @@ Heads SoftmaxAttention::split_heads(const at::Tensor& x) const {
   const auto split = [&](const at::Tensor& merged, int64_t heads) {
     return merged.view({x.size(0), x.size(1), heads, site_.head_dim});
   };
-  Heads heads{split(q_proj_->forward(x), site_.num_heads), split(k_proj_->forward(x), site_.num_kv_heads),
-              split(v_proj_->forward(x), site_.num_kv_heads)};
+  const auto merged = linear_maps(x, {q_proj_->projection(), k_proj_->projection(), v_proj_->projection()});
+  Heads heads{split(merged[0], site_.num_heads), split(merged[1], site_.num_kv_heads),
+              split(merged[2], site_.num_kv_heads)};
   if (q_norm_) {
     heads.q = q_norm_->forward(heads.q);
     heads.k = k_norm_->forward(heads.k);

@@ -1,6 +1,7 @@
 // Parameters of the CPU's own product for few rows: pointers and sizes alone, no torch.
 #pragma once
 #include <cstdint>
+#include <span>
 
 #include "layers/ops/dtype.h"
 
@@ -19,6 +20,7 @@ struct Product {
   DType y_dtype = DType::kFloat32;
 };
 
-void forward(const Product& params);
+// Their columns are shared out among the threads together.
+void forward(std::span<const Product> products);
 
 }  // namespace longreach::few_rows

@@ -6,8 +6,10 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace longreach {
 
@@ -40,6 +42,10 @@ at::Tensor matrix_product(const at::Tensor& a, const at::Tensor& b);
 // Whether x [..., in] on the CPU has so few rows (4 at most: tokens being decoded) that our own kernel reads
 // the weight [out, in], dense and of the dtype of x, float32 or bfloat16, faster than a library does.
 bool has_few_rows(const at::Tensor& x, const at::Tensor& weight);
+
+// The products of x with weights of which each has_few_rows, [..., out] each, in one round of the threads:
+// the same as linear_product's. No gradient is recorded.
+std::vector<at::Tensor> few_rows_products(const at::Tensor& x, std::span<const at::Tensor> weights);
 
 // x [..., in], weight [out, in] of one dtype -> x weight^T [..., out], with all derivatives. A weight that
 // wants no gradient may have another dtype: it is brought to that of x for each product, and not kept so

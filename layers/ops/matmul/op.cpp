@@ -13,18 +13,26 @@ namespace {
 
 at::Tensor differentiable_product(const at::Tensor& x, const at::Tensor& weight, bool wide = false);
 
-at::Tensor few_rows_product(const at::Tensor& x, const at::Tensor& weight, at::ScalarType dtype) {
+std::vector<at::Tensor> few_rows_products(const at::Tensor& x, std::span<const at::Tensor> weights,
+                                          at::ScalarType dtype) {
   const at::Tensor rows = x.contiguous();
-  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options().dtype(dtype));
-  few_rows::forward({.rows = x.size(0),
-                     .in = x.size(1),
-                     .out = weight.size(0),
-                     .x = rows.const_data_ptr(),
-                     .weight = weight.const_data_ptr(),
-                     .dtype = kernel_dtype(x),
-                     .y = y.mutable_data_ptr(),
-                     .y_dtype = kernel_dtype(y)});
-  return y;
+  std::vector<int64_t> shape = x.sizes().vec();
+  std::vector<few_rows::Product> products;
+  std::vector<at::Tensor> results;
+  for (const at::Tensor& weight : weights) {
+    shape.back() = weight.size(0);
+    const at::Tensor& y = results.emplace_back(at::empty(shape, x.options().dtype(dtype)));
+    products.push_back({.rows = x.numel() / x.size(-1),
+                        .in = x.size(-1),
+                        .out = weight.size(0),
+                        .x = rows.const_data_ptr(),
+                        .weight = weight.const_data_ptr(),
+                        .dtype = kernel_dtype(x),
+                        .y = y.mutable_data_ptr(),
+                        .y_dtype = kernel_dtype(y)});
+  }
+  few_rows::forward(products);
+  return results;
 }
 
 // x [M, in], weight [out, in] -> [M, out]. Of the weight what is kept is the tensor that was given, whatever
@@ -41,7 +49,7 @@ class LinearProductOp : public FusedOp {
     saved = {weight_grad_ ? inputs[0] : at::Tensor(), inputs[1]};
     const at::Tensor &x = inputs[0], weight = inputs[1].to(dtype_);
     const at::ScalarType dtype = wide_ ? at::kFloat : dtype_;
-    if (has_few_rows(x, weight)) return {few_rows_product(x, weight, dtype)};
+    if (has_few_rows(x, weight)) return few_rows_products(x, std::span(&weight, 1), dtype);
     return {matrix_product(x, weight.t()).to(dtype)};
   }
 
@@ -80,6 +88,10 @@ at::Tensor linear_product(const at::Tensor& x, const at::Tensor& weight, bool wi
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return differentiable_product(rows, weight, wide).view(shape);
+}
+
+std::vector<at::Tensor> few_rows_products(const at::Tensor& x, std::span<const at::Tensor> weights) {
+  return few_rows_products(x, weights, x.scalar_type());
 }
 
 }  // namespace longreach

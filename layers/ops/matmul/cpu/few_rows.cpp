@@ -1,6 +1,7 @@
 // y = x weight^T for a few rows of x: decoding. Each weight is used once a row of x, so that the time is that
 // of reading the weights: long streams side by side, asked for ahead of their use, shared out in pieces.
 #include <algorithm>
+#include <vector>
 
 #include "layers/ops/cpu/parallel.h"
 #include "layers/ops/cpu/scratch.h"
@@ -117,17 +118,41 @@ HWY_AFTER_NAMESPACE();
 namespace longreach::few_rows {
 HWY_EXPORT(product);
 
-void forward(const Product& params) {
-  if (params.rows == 0) return;
+namespace {
+
+int64_t row_bytes(const Product& p) {
+  return std::max<int64_t>(1, p.in) * (p.dtype == DType::kFloat32 ? 4 : 2);
+}
+
+// Columns of one product that one thread computes at a time.
+struct Piece {
+  const Product* product;
+  int64_t first, last;
+};
+
+std::vector<Piece> pieces_of(std::span<const Product> products) {
   // Sixteen pieces and more: whoever is done early takes from the others. Not so many that a stream never
   // forms.
   constexpr int64_t kPieces = 16, kSmallest = 4096, kLargest = 65536;  // bytes
-  const int64_t row_bytes = std::max<int64_t>(1, params.in) * (params.dtype == DType::kFloat32 ? 4 : 2);
-  const int64_t bytes = std::clamp(params.out * row_bytes / kPieces, kSmallest, kLargest);
-  const int64_t piece = std::max<int64_t>(1, bytes / row_bytes);
+  int64_t all = 0;
+  for (const Product& p : products) all += p.out * row_bytes(p);
+  const int64_t bytes = std::clamp(all / kPieces, kSmallest, kLargest);
+  std::vector<Piece> pieces;
+  for (const Product& p : products) {
+    const int64_t columns = std::max<int64_t>(1, bytes / row_bytes(p));
+    for (int64_t first = 0; first < p.out; first += columns)
+      pieces.push_back({&p, first, std::min(p.out, first + columns)});
+  }
+  return pieces;
+}
+
+}  // namespace
+
+void forward(std::span<const Product> products) {
+  const std::vector<Piece> pieces = pieces_of(products);
   const auto run = HWY_DYNAMIC_DISPATCH(product);
-  parallel_tiles((params.out + piece - 1) / piece,
-                 [&](int64_t i) { run(params, i * piece, std::min(params.out, (i + 1) * piece)); });
+  parallel_tiles(std::ssize(pieces),
+                 [&](int64_t i) { run(*pieces[i].product, pieces[i].first, pieces[i].last); });
 }
 
 }  // namespace longreach::few_rows

@@ -55,6 +55,24 @@ TEST_P(FewRows, NonFiniteValuesStayInTheirRowAndColumn) {
   EXPECT_TRUE(y.select(1, 4).isfinite().logical_not().all().item<bool>());
 }
 
+TEST_P(FewRows, SeveralMapsAreTheSameAsEachAlone) {
+  const at::NoGradGuard no_grad;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16})
+    for (const int64_t rows : {1, 3, 9}) {
+      const at::Tensor x = normal({rows, 1, 100}, 1, dtype);
+      const std::vector<Projection> plain{normal({300, 100}, 2, dtype), normal({7, 100}, 3, dtype),
+                                          normal({4000, 100}, 4, dtype)};
+      std::vector<Projection> biased = plain, adapted = plain;
+      biased[1].bias = normal({7}, 5, dtype);
+      adapted[2].adapter = LowRank{.a = normal({2, 100}, 6, dtype), .b = normal({4000, 2}, 7, dtype)};
+      for (const auto& maps : {plain, biased, adapted}) {
+        const std::vector<at::Tensor> results = linear_maps(x, maps);
+        ASSERT_EQ(results.size(), maps.size());
+        for (size_t i = 0; i < maps.size(); ++i) EXPECT_TRUE(results[i].equal(linear_map(x, maps[i]))) << i;
+      }
+    }
+}
+
 TEST(FewRowsLayout, StridedRowsAreReadAsTheyAre) {
   const at::Tensor x = normal({40, 2}, 1, at::kFloat).t(), weight = normal({5, 40}, 2, at::kFloat);
   EXPECT_TRUE(linear_product(x, weight).equal(linear_product(x.contiguous(), weight)));
